@@ -1,0 +1,23 @@
+"""Metrics as modules of the `evaluate` library, loaded without a network, and the plain functions behind them.
+
+    from llama_align import metrics
+    metrics.load("win_rate").compute(model=[1.0, 2.0], baseline=[0.5, 2.0])
+
+`metrics.functional` holds the same computations as functions of lists. Knows nothing of models or files.
+"""
+
+from importlib import import_module
+
+import evaluate
+
+NAMES = ("exact_score", "paired_difference", "refusal_rate", "reward_accuracy", "token_perplexity", "win_rate")
+
+
+def load(name: str, **options) -> evaluate.Metric:
+    """The metric of that name; `options` go to `evaluate.Metric` (`keep_in_memory` is on unless several processes
+    share it). ValueError for an unknown name."""
+    if name not in NAMES:
+        raise ValueError(f"name: found {name!r}, expected one of {', '.join(NAMES)}")
+    module = import_module(f"{__name__}.{name}.{name}")
+    options.setdefault("keep_in_memory", options.get("num_process", 1) == 1)
+    return getattr(module, "".join(part.capitalize() for part in name.split("_")))(**options)
