@@ -1,0 +1,39 @@
+"""The token contract and the tokenizers that keep it. Knows nothing of models or training."""
+
+from .contract import (
+    FORMAT,
+    LEARNED,
+    ROLES,
+    ContractError,
+    ControlTokens,
+    Message,
+    Rendered,
+    TokenRole,
+    decode_answer,
+    encode_answer,
+    encode_text,
+    render,
+    render_prompt,
+    roles_of,
+)
+from .tokenizer import CHAT_TEMPLATE, special_tokens, train_tokenizer
+
+__all__ = [
+    "CHAT_TEMPLATE",
+    "FORMAT",
+    "LEARNED",
+    "ROLES",
+    "ContractError",
+    "ControlTokens",
+    "Message",
+    "Rendered",
+    "TokenRole",
+    "decode_answer",
+    "encode_answer",
+    "encode_text",
+    "render",
+    "render_prompt",
+    "roles_of",
+    "special_tokens",
+    "train_tokenizer",
+]

@@ -1,0 +1,37 @@
+"""LlamaHerd, registered with transformers' Auto classes on import."""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
+
+from .configuration_llama_herd import LlamaHerdConfig
+from .modeling_llama_herd import (
+    LlamaHerdForCausalLM,
+    LlamaHerdForSequenceClassification,
+    LlamaHerdForTokenClassification,
+    LlamaHerdModel,
+    LlamaHerdPreTrainedModel,
+)
+from .presets import PRESETS, parameter_count, preset
+
+AutoConfig.register(LlamaHerdConfig.model_type, LlamaHerdConfig, exist_ok=True)
+AutoModel.register(LlamaHerdConfig, LlamaHerdModel, exist_ok=True)
+AutoModelForCausalLM.register(LlamaHerdConfig, LlamaHerdForCausalLM, exist_ok=True)
+AutoModelForSequenceClassification.register(LlamaHerdConfig, LlamaHerdForSequenceClassification, exist_ok=True)
+AutoModelForTokenClassification.register(LlamaHerdConfig, LlamaHerdForTokenClassification, exist_ok=True)
+
+__all__ = [
+    "PRESETS",
+    "LlamaHerdConfig",
+    "LlamaHerdForCausalLM",
+    "LlamaHerdForSequenceClassification",
+    "LlamaHerdForTokenClassification",
+    "LlamaHerdModel",
+    "LlamaHerdPreTrainedModel",
+    "parameter_count",
+    "preset",
+]

@@ -1,0 +1,316 @@
+"""LlamaHerd: the Llama decoder (RMSNorm before each block, SwiGLU, RoPE, grouped-query attention) in plain PyTorch.
+
+Module and weight names are those of `transformers.LlamaForCausalLM`, so either class loads the other's weights.
+What differs: documents packed into one row are kept apart whatever else is passed. transformers only looks for packed
+documents when neither an attention mask nor a cache is given, so that training with the default `use_cache` leaks.
+
+Shape suffixes: B batch, L tokens of the row, S tokens seen (cache and row), D hidden size, N query heads, K key heads,
+H head size, V vocabulary.
+"""
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation import GenerationMixin
+from transformers.masking_utils import create_causal_mask, find_packed_sequence_indices
+from transformers.modeling_layers import (
+    GenericForSequenceClassification,
+    GenericForTokenClassification,
+    GradientCheckpointingLayer,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
+from transformers.models.llama.modeling_llama import (
+    LlamaRotaryEmbedding,
+    apply_rotary_pos_emb,
+    eager_attention_forward,
+)
+from transformers.utils import can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_llama_herd import LlamaHerdConfig
+
+
+class LlamaHerdRMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight, the mean in float32 (Zhang and Sennrich, 2019)."""
+
+    def __init__(self, hidden_size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.variance_epsilon = eps
+
+    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        x32_BLD = x_BLD.float()
+        scale_BL1 = torch.rsqrt(x32_BLD.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * (x32_BLD * scale_BL1).to(x_BLD.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.weight.shape)}, eps={self.variance_epsilon}"
+
+
+class LlamaHerdMLP(nn.Module):
+    """down(silu(gate(x)) * up(x)), Shazeer's SwiGLU (2020)."""
+
+    def __init__(self, config: LlamaHerdConfig):
+        super().__init__()
+        hidden, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate_proj = nn.Linear(hidden, inner, bias=bias)
+        self.up_proj = nn.Linear(hidden, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, hidden, bias=bias)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(x_BLD)) * self.up_proj(x_BLD))
+
+
+class LlamaHerdAttention(nn.Module):
+    """Causal grouped-query attention with rotary positions (Ainslie et al., 2023; Su et al., 2021)."""
+
+    def __init__(self, config: LlamaHerdConfig, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.head_dim
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_dropout
+        self.is_causal = True
+        query_size, key_size = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=config.attention_bias)
+        self.k_proj = nn.Linear(config.hidden_size, key_size, bias=config.attention_bias)
+        self.v_proj = nn.Linear(config.hidden_size, key_size, bias=config.attention_bias)
+        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=config.attention_bias)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        heads = (*hidden_states.shape[:-1], -1, self.head_dim)
+        q_BNLH = self.q_proj(hidden_states).view(heads).transpose(1, 2)
+        k_BKLH = self.k_proj(hidden_states).view(heads).transpose(1, 2)
+        v_BKSH = self.v_proj(hidden_states).view(heads).transpose(1, 2)
+        q_BNLH, k_BKSH = apply_rotary_pos_emb(q_BNLH, k_BKLH, *position_embeddings)
+        if past_key_values is not None:
+            k_BKSH, v_BKSH = past_key_values.update(k_BKSH, v_BKSH, self.layer_idx)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        out_BLNH, weights = attend(
+            self,
+            q_BNLH,
+            k_BKSH,
+            v_BKSH,
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.o_proj(out_BLNH.reshape(*hidden_states.shape[:-1], -1).contiguous()), weights
+
+
+class LlamaHerdDecoderLayer(GradientCheckpointingLayer):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: LlamaHerdConfig, layer_idx: int):
+        super().__init__()
+        self.self_attn = LlamaHerdAttention(config, layer_idx)
+        self.mlp = LlamaHerdMLP(config)
+        self.input_layernorm = LlamaHerdRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = LlamaHerdRMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+        attended, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
+        hidden_states = hidden_states + attended
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+
+
+class LlamaHerdPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation; what transformers needs to know about the architecture."""
+
+    config: LlamaHerdConfig
+    config_class = LlamaHerdConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["LlamaHerdDecoderLayer"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _can_compile_fullgraph = True
+    _supports_attention_backend = True
+    _can_record_outputs = {  # noqa: RUF012
+        "hidden_states": LlamaHerdDecoderLayer,
+        "attentions": LlamaHerdAttention,
+    }
+
+
+def _is_packed(position_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor | None) -> bool:
+    """Whether a row holds several documents: positions that do not follow each other between two attended tokens."""
+    breaks = position_ids_BL.diff(dim=-1) != 1
+    if attention_mask_BL is not None:
+        attended = attention_mask_BL.bool()
+        breaks = breaks & attended[:, 1:] & attended[:, :-1]
+    return bool(breaks.any())
+
+
+class LlamaHerdModel(LlamaHerdPreTrainedModel):
+    """The decoder without a head: ids or embeddings to the normalised last hidden state [B, L, D]."""
+
+    def __init__(self, config: LlamaHerdConfig):
+        super().__init__(config)
+        self.padding_idx = config.pad_token_id
+        self.vocab_size = config.vocab_size
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
+        self.layers = nn.ModuleList(LlamaHerdDecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        self.norm = LlamaHerdRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.rotary_emb = LlamaRotaryEmbedding(config=config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def _causal_mask(self, inputs_embeds, attention_mask, past_key_values, position_ids):
+        """The causal mask in the form the attention implementation takes; documents of one row kept apart.
+
+        Raises:
+            ValueError: packed documents together with padding. Packed rows end in a document of their own instead.
+        """
+        arguments = {
+            "config": self.config,
+            "inputs_embeds": inputs_embeds,
+            "attention_mask": attention_mask,
+            "past_key_values": past_key_values,
+            "position_ids": position_ids,
+        }
+        two_dimensional = attention_mask is None or attention_mask.ndim == 2
+        if position_ids is None or position_ids.shape[-1] < 2 or not two_dimensional:
+            return create_causal_mask(**arguments)
+        if torch.compiler.is_compiling() or (past_key_values is not None and past_key_values.get_seq_length() > 0):
+            return create_causal_mask(**arguments)
+        if not _is_packed(position_ids, attention_mask):
+            return create_causal_mask(**arguments | {"position_ids": None})
+        if attention_mask is not None and not attention_mask.bool().all():
+            raise ValueError(
+                "position_ids restart inside a row (packed documents) and attention_mask marks padding: "
+                "expected packed rows without an attention_mask; give padding positions of its own instead"
+            )
+        # with neither a mask nor a cache transformers reads the documents off the positions
+        return create_causal_mask(**arguments | {"attention_mask": None, "past_key_values": None})
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states of a batch.
+
+        Args:
+            input_ids: [B, L]; exactly one of it and `inputs_embeds` [B, L, D].
+            attention_mask: [B, S], 0 at padding; or a ready 4D mask.
+            position_ids: [B, L]; a row in which they restart holds packed documents, which never see each other.
+            past_key_values: cache of the tokens before these.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("expected exactly one of input_ids and inputs_embeds")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        mask = self._causal_mask(inputs_embeds, attention_mask, past_key_values, position_ids)
+        if position_ids is None:
+            seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+            position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + seen).unsqueeze(0)
+        position_embeddings = self.rotary_emb(inputs_embeds, position_ids=position_ids)
+
+        hidden_states = inputs_embeds
+        for layer in self.layers[: self.config.num_hidden_layers]:
+            hidden_states = layer(
+                hidden_states,
+                attention_mask=mask,
+                position_embeddings=position_embeddings,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                **kwargs,
+            )
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+
+
+class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
+    """LlamaHerd with a language-modelling head."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+    _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}  # noqa: RUF012
+    _fsdp_plan = {"lm_head": "keep_full_weight"}  # noqa: RUF012
+
+    def __init__(self, config: LlamaHerdConfig):
+        super().__init__(config)
+        self.model = LlamaHerdModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """Logits [B, L, V] (the last `logits_to_keep` only, if given) and, with `labels` [B, L] (-100: no loss), the loss.
+
+        The loss is the mean over labelled tokens, or their sum over `num_items_in_batch` where that is given.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class LlamaHerdForSequenceClassification(GenericForSequenceClassification, LlamaHerdPreTrainedModel):
+    """A score per row, read at the last token that is not padding: the reward model."""
+
+
+class LlamaHerdForTokenClassification(GenericForTokenClassification, LlamaHerdPreTrainedModel):
+    """A score per token: the value model."""
+
+
+__all__ = [
+    "LlamaHerdForCausalLM",
+    "LlamaHerdForSequenceClassification",
+    "LlamaHerdForTokenClassification",
+    "LlamaHerdModel",
+    "LlamaHerdPreTrainedModel",
+]

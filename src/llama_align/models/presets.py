@@ -1,0 +1,70 @@
+"""Sizes by name: the herd's own and the published Llamas'. Sources: Llama 1 table 2, Llama 2 table 1, Llama 3 table 3,
+Llama 3.2 model cards; rope and eps from the released configurations."""
+
+from .configuration_llama_herd import LlamaHerdConfig
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+def _size(layers, dim, heads, kv_heads, ffn, vocab, context, *, theta=1e4, eps=1e-5, tied=False, rope=None) -> dict:
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": dim,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "intermediate_size": ffn,
+        "vocab_size": vocab,
+        "max_position_embeddings": context,
+        "rms_norm_eps": eps,
+        "tie_word_embeddings": tied,
+        "rope_parameters": rope or {"rope_type": "default", "rope_theta": theta},
+    }
+
+
+PRESETS: dict[str, dict] = {
+    # the herd's own: about 1M, 10M and 125M parameters
+    "herd-nano": _size(4, 128, 4, 2, 384, 1024, 256, tied=True),
+    "herd-micro": _size(8, 256, 8, 4, 1024, 8192, 1024, tied=True),
+    "herd-mini": _size(12, 768, 12, 4, 2048, 32768, 2048, theta=5e5),
+    "llama-1-7b": _size(32, 4096, 32, 32, 11008, 32000, 2048, eps=1e-6),
+    "llama-1-13b": _size(40, 5120, 40, 40, 13824, 32000, 2048, eps=1e-6),
+    "llama-1-33b": _size(60, 6656, 52, 52, 17920, 32000, 2048, eps=1e-6),
+    "llama-1-65b": _size(80, 8192, 64, 64, 22016, 32000, 2048, eps=1e-6),
+    "llama-2-7b": _size(32, 4096, 32, 32, 11008, 32000, 4096),
+    "llama-2-13b": _size(40, 5120, 40, 40, 13824, 32000, 4096),
+    "llama-2-70b": _size(80, 8192, 64, 8, 28672, 32000, 4096),
+    "llama-3-8b": _size(32, 4096, 32, 8, 14336, 128256, 8192, theta=5e5),
+    "llama-3-70b": _size(80, 8192, 64, 8, 28672, 128256, 8192, theta=5e5),
+    "llama-3.1-8b": _size(32, 4096, 32, 8, 14336, 128256, 131072, rope=LLAMA3_ROPE | {"factor": 8.0}),
+    "llama-3.1-70b": _size(80, 8192, 64, 8, 28672, 128256, 131072, rope=LLAMA3_ROPE | {"factor": 8.0}),
+    "llama-3.1-405b": _size(126, 16384, 128, 8, 53248, 128256, 131072, rope=LLAMA3_ROPE | {"factor": 8.0}),
+    # factor 32 as in the released transformers configurations (Meta's own code says 8)
+    "llama-3.2-1b": _size(16, 2048, 32, 8, 8192, 128256, 131072, tied=True, rope=LLAMA3_ROPE | {"factor": 32.0}),
+    "llama-3.2-3b": _size(28, 3072, 24, 8, 8192, 128256, 131072, tied=True, rope=LLAMA3_ROPE | {"factor": 32.0}),
+}
+
+
+def preset(name: str, **overrides) -> LlamaHerdConfig:
+    """The configuration of a named size, with fields overridden.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown model size {name!r}, expected one of {', '.join(PRESETS)}")
+    return LlamaHerdConfig(**PRESETS[name] | overrides)
+
+
+def parameter_count(config: LlamaHerdConfig) -> int:
+    """Number of parameters of the causal language model; tied embeddings counted once."""
+    d, inner, head = config.hidden_size, config.intermediate_size, config.head_dim
+    attention = d * head * (2 * config.num_attention_heads + 2 * config.num_key_value_heads)
+    per_layer = attention + 3 * d * inner + 2 * d
+    embeddings = config.vocab_size * d * (1 if config.tie_word_embeddings else 2)
+    return embeddings + config.num_hidden_layers * per_layer + d

@@ -1,0 +1,193 @@
+"""What every recipe script shares: parsing its YAML, loading checkpoints with clear errors, and leaving a finished run.
+
+Knows the files of docs/design.md ("Steps, files and identity"); knows nothing of losses or data.
+"""
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.trainer_utils import get_last_checkpoint
+from trl import TrlParser
+
+from .chat import ContractError, ControlTokens
+
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+
+
+class RecipeError(ValueError):
+    """A setting or checkpoint a user can put right; recipes print it without a traceback."""
+
+
+def parse(dataclass_types: Iterable[type], args: list[str] | None = None, description: str | None = None) -> tuple:
+    """Dataclasses from `--config file.yaml` and `--key value` overrides.
+
+    Raises:
+        RecipeError: a missing or malformed file, or a key no dataclass has, with the nearest known one.
+    """
+    types = tuple(dataclass_types)
+    args = list(sys.argv[1:] if args is None else args)
+    parser = TrlParser(types, description=description, formatter_class=_help_formatter())
+    parser.add_argument("--config", metavar="FILE", help="YAML file with values for the options below")
+    known = {name for kind in types for name, field in kind.__dataclass_fields__.items() if field.init}
+    if "--config" in args:
+        _check_config(Path(args[args.index("--config") + 1 :][0] if args[-1] != "--config" else ""), known)
+    # the defaults of a machine without an accelerator; a value in the YAML wins
+    if not torch.cuda.is_available():
+        parser.set_defaults_with_config(**{k: v for k, v in (("bf16", False), ("ddp_backend", "gloo")) if k in known})
+    *stages, rest = parser.parse_args_and_config(args, return_remaining_strings=True)
+    if rest:
+        raise RecipeError(f"command line: found {' '.join(rest)}, expected only the options --help lists")
+    # parse_args_into_dataclasses appends a namespace with --config
+    return tuple(stages[: len(types)])
+
+
+def _help_formatter():
+    import argparse
+
+    return argparse.ArgumentDefaultsHelpFormatter
+
+
+def _check_config(path: Path, known: set[str]) -> None:
+    if not path.is_file():
+        raise RecipeError(f"--config: found no file {str(path)!r}, expected a YAML file")
+    try:
+        config = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise RecipeError(f"{path}: found {type(config).__name__}, expected a mapping of options")
+    for key in config:
+        if key not in known and key != "env":
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f", did you mean {near[0]!r}?" if near else "; --help lists the options"
+            raise RecipeError(f"{path}, field {key!r}: unknown option{hint}")
+
+
+def run(main, *dataclass_types: type, doc: str | None = None) -> None:
+    """Parses and runs a recipe's `main`; a user's mistake ends in one line on stderr and exit code 2."""
+    from .data.records import RecordError
+
+    try:
+        main(*parse(dataclass_types, description=doc))
+    except (RecipeError, RecordError, ContractError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    finally:
+        # a process group left standing aborts on CPU
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """A tokenizer that keeps the token contract.
+
+    Raises:
+        RecipeError: a local directory without one. ContractError: one without Llama 3's control tokens.
+    """
+    if _is_local(path) and not any(Path(path).glob("tokenizer*")):
+        raise RecipeError(f"{path}: found no tokenizer files, expected tokenizer.json; run recipes/tokenizer.py first")
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    ControlTokens.of(tokenizer)
+    return tokenizer
+
+
+def check_weights(path: str) -> None:
+    """Raises RecipeError where a local checkpoint directory is missing or holds no safetensors weights."""
+    if not _is_local(path):
+        return
+    if not Path(path).is_dir():
+        raise RecipeError(f"{path}: found no such directory, expected a checkpoint")
+    if not any((Path(path) / name).is_file() for name in WEIGHT_FILES):
+        found = ", ".join(sorted(p.name for p in Path(path).iterdir())[:8]) or "an empty directory"
+        raise RecipeError(f"{path}: found {found}; expected weights in {' or '.join(WEIGHT_FILES[:2])}")
+
+
+def _is_local(path: str) -> bool:
+    return os.path.isabs(path) or path.startswith(".") or os.path.exists(path) or path.count("/") != 1
+
+
+def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises RecipeError where model and tokenizer do not belong together: vocabulary or control ids differ."""
+    name, config = model.config._name_or_path or "model", model.config
+    if len(tokenizer) > config.vocab_size:
+        raise RecipeError(
+            f"{name}: found vocab_size {config.vocab_size} in the model's configuration, expected at least "
+            f"{len(tokenizer)}, the size of tokenizer {tokenizer.name_or_path!r}"
+        )
+    for field in ("bos_token_id", "pad_token_id"):
+        ours, theirs = getattr(config, field, None), getattr(tokenizer, field)
+        if ours is not None and ours != theirs:
+            raise RecipeError(
+                f"{name}, field {field!r}: found {ours} in the model's configuration, expected {theirs} as in tokenizer "
+                f"{tokenizer.name_or_path!r}; they do not belong together"
+            )
+
+
+def load_model(path: str, kind: str = "causal", tokenizer: PreTrainedTokenizerBase | None = None, **kwargs):
+    """A checkpoint from safetensors, in float32 unless `dtype` says otherwise, checked against its tokenizer.
+
+    Args:
+        kind: `"causal"` or `"reward"` (sequence classification with one score).
+
+    Raises:
+        RecipeError: no weights, or a tokenizer that does not match.
+    """
+    check_weights(path)
+    auto = {"causal": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}[kind]
+    extra = {"num_labels": 1} if kind == "reward" else {}
+    model = auto.from_pretrained(path, use_safetensors=True, **{"dtype": torch.float32} | extra | kwargs)
+    if tokenizer is not None:
+        check_match(model, tokenizer)
+    return model
+
+
+def resume_path(setting: str | None, output_dir: str) -> str | None:
+    """The checkpoint to resume from: a path as given, or for `last` the newest in `output_dir` (none: start afresh)."""
+    if setting not in ("last", "true", "True"):
+        return setting
+    return get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Writes beside and renames, so that a file is whole or absent."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    os.replace(beside, path)
+
+
+TIMING_KEYS = ("runtime", "per_second", "step_time", "total_flos", "epoch_time")
+
+
+def finish(trainer, metrics: dict | None = None) -> None:
+    """Saves model and tokenizer, `log.jsonl` and `metrics.json`; numbers that depend on the clock stay out of both."""
+    trainer.save_model(trainer.args.output_dir)
+    if not trainer.is_world_process_zero():
+        return
+    output = Path(trainer.args.output_dir)
+    rows = [{k: v for k, v in row.items() if not _is_timing(k)} for row in trainer.state.log_history]
+    beside = output / "log.jsonl.part"
+    beside.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.replace(beside, output / "log.jsonl")
+    losses = [row["loss"] for row in rows if "loss" in row]
+    final = {"steps": trainer.state.global_step, "final_loss": losses[-1] if losses else None}
+    write_json(output / "metrics.json", final | (metrics or {}))
+
+
+def _is_timing(key: str) -> bool:
+    return any(part in key for part in TIMING_KEYS)

@@ -1,0 +1,37 @@
+"""Supervised fine-tuning on packed dialogs, loss on answers only (Llama 2, section 3.1; Llama 3, section 4.1.3)."""
+
+from dataclasses import dataclass, field
+
+from trl import SFTConfig, SFTTrainer
+
+from .common import CardMixin, PackedCollator
+
+
+@dataclass
+class HerdSFTConfig(SFTConfig):
+    """TRL's `SFTConfig` with rows packed beforehand by `llama_align.data`."""
+
+    dataset_kwargs: dict | None = field(default_factory=lambda: {"skip_prepare_dataset": True})
+    remove_unused_columns: bool | None = field(default=False)
+
+    def __post_init__(self):
+        self.dataset_kwargs = {**(self.dataset_kwargs or {}), "skip_prepare_dataset": True}
+        super().__post_init__()
+
+
+class HerdSFTTrainer(CardMixin, SFTTrainer):
+    """Supervised fine-tuning of a chat model.
+
+    Takes rows with `input_ids`, `labels` (-100 where no assistant speaks) and `position_ids`. The loss is the mean
+    over all labelled tokens of the global batch, whatever the accumulation or the number of processes.
+
+    Logged: `loss`, `mean_token_accuracy` (share of labelled tokens that are the model's first choice), `entropy`
+    (nats per labelled token), `num_tokens`.
+    """
+
+    _tag_names = ["llama-align", "sft"]  # noqa: RUF012
+    objective = "negative log-likelihood of answers"
+    paper = "Llama 2, section 3.1"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, data_collator=PackedCollator(), **kwargs)
