@@ -1,0 +1,44 @@
+"""Records, readers with line-exact errors, mixtures, splits and packing."""
+
+from .jsonl import read_jsonl, read_records, write_jsonl
+from .mixture import LoadReport, load_records
+from .packing import pack
+from .reading import read_source
+from .records import (
+    GRADES,
+    KINDS,
+    OBJECTIVES,
+    ROLES,
+    Demonstration,
+    Document,
+    Preference,
+    Prompt,
+    Record,
+    RecordError,
+    Sample,
+)
+from .sources import DataSource
+from .splits import split_by_prompt
+
+__all__ = [
+    "GRADES",
+    "KINDS",
+    "OBJECTIVES",
+    "ROLES",
+    "DataSource",
+    "Demonstration",
+    "Document",
+    "LoadReport",
+    "Preference",
+    "Prompt",
+    "Record",
+    "RecordError",
+    "Sample",
+    "load_records",
+    "pack",
+    "read_jsonl",
+    "read_records",
+    "read_source",
+    "split_by_prompt",
+    "write_jsonl",
+]

@@ -1,0 +1,203 @@
+"""From one row of a public format to the fields of a record. Knows the shapes, not where the rows come from.
+
+Shapes: TRL's (plain and conversational, explicit and implicit prompt, messages, prompt and completion), HH-RLHF's
+transcripts, UltraFeedback's and HelpSteer's scores, and the project's own records, whose fields are among TRL's.
+"""
+
+import json
+import re
+import string
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from .records import KINDS, Message, RecordError, show
+
+# The names a row is read by, and so what `columns` may map to.
+CONTENT = ("text", "system", "prompt", "messages", "completion", "response", "chosen", "rejected", "score")
+DETAILS = {"source": str, "url": str, "date": str, "annotator": str, "round": int, "task": dict}
+STRICT = ("grade", "objective", "chosen_is_safe", "rejected_is_safe")
+SCORES = ("score_chosen", "score_rejected")
+NAMES = (*CONTENT, *DETAILS, *STRICT, *SCORES)
+ALIASES = {
+    "chosen_safe": "chosen_is_safe",
+    "rejected_safe": "rejected_is_safe",
+    "response": "completion",
+    "helpfulness": "score",
+}
+
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+_TEXT = "text that is not empty"
+
+
+class _Template(string.Formatter):
+    """Fills `{column}` and `{column[item]}`; a null becomes nothing, and only text and numbers can be written."""
+
+    def format_field(self, value: Any, spec: str) -> str:
+        if value is not None and not isinstance(value, str | int | float):
+            raise TypeError(f"{show(value)} where the template needs text or a number")
+        return "" if value is None else format(value, spec)
+
+
+def rename(row: dict, columns: dict[str, str], where: str) -> dict:
+    """The row under the names of a record: a bare column name passes the value, a template such as "{a}\\n\\n{b}" text.
+
+    With `columns`, content comes from the columns named there and from no other; details keep their own names.
+    Raises RecordError when a column is missing.
+    """
+    new = {name: value for name, value in row.items() if name not in CONTENT}
+    for name, column in columns.items():
+        try:
+            new[name] = _Template().format(column, **row).strip() if "{" in column else row[column]
+        except KeyError as error:
+            raise RecordError(where, f"columns.{name}", f"columns {', '.join(row)}", f"{error.args[0]!r}") from error
+        except (IndexError, TypeError, ValueError, AttributeError) as error:
+            raise RecordError(where, f"columns.{name}", str(error), f"a row that fits {column!r}") from error
+    return new
+
+
+def with_aliases(row: dict) -> dict:
+    """The row with the names other projects use (`response`, `chosen_safe`, ...) under ours, where ours is free."""
+    return row | {ours: row[theirs] for theirs, ours in ALIASES.items() if theirs in row and row.get(ours) is None}
+
+
+def fields_of(kind: str, row: dict, where: str, transcripts: bool = False) -> dict[str, Any]:
+    """The fields of a record of this kind in `row`; `transcripts` insists that the texts are HH-RLHF's.
+
+    Details (source, url, ...) are taken where they have the right type, as another data set's column of the same name
+    may mean something else. Raises RecordError where content is missing or of no known shape.
+    """
+    row = with_aliases(row)
+    content = _READERS[kind](row, where, transcripts)
+    known = KINDS[kind].names()
+    details = {name: row[name] for name, kind_ in DETAILS.items() if isinstance(row.get(name), kind_)}
+    strict = {name: row[name] for name in STRICT if row.get(name) is not None}
+    return content | {name: value for name, value in (details | strict).items() if name in known}
+
+
+def _document(row: dict, where: str, transcripts: bool) -> dict:
+    return {"text": row.get("text")}
+
+
+def _prompt(row: dict, where: str, transcripts: bool) -> dict:
+    return {"messages": _prompt_messages(row, where, transcripts)}
+
+
+def _demonstration(row: dict, where: str, transcripts: bool) -> dict:
+    if row.get("completion") is None and row.get("prompt") is None:
+        return {"messages": _prompt_messages(row, where, transcripts)}
+    answer = _answer(row, "completion", where)
+    return {"messages": [*_prompt_messages(row, where, transcripts), {"role": "assistant", "content": answer}]}
+
+
+def _preference(row: dict, where: str, transcripts: bool) -> dict:
+    sides = {name: row.get(name) for name in ("chosen", "rejected")}
+    for name, side in sides.items():
+        if side is None:
+            raise RecordError(where, name, "nothing", _TEXT)
+    has_prompt = row.get("prompt") is not None or row.get("messages") is not None
+    if not has_prompt and (transcripts or is_transcript(sides["chosen"])):
+        sides = {name: transcript(side, where, name) for name, side in sides.items()}
+    if all(isinstance(side, list) for side in sides.values()) and (not has_prompt or len(sides["chosen"]) > 1):
+        prompt, *answers = _part(*(_clean(side) for side in sides.values()), where)
+        row = row | {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
+    chosen, rejected = (_answer(row, name, where) for name in sides)
+    return {"prompt": _prompt_messages(row, where, transcripts), "chosen": chosen, "rejected": rejected}
+
+
+_READERS = {
+    "document": _document,
+    "prompt": _prompt,
+    "demonstration": _demonstration,
+    "preference": _preference,
+}
+
+
+def _prompt_messages(row: dict, where: str, transcripts: bool) -> list:
+    prompt = row["prompt"] if row.get("prompt") is not None else row.get("messages")
+    if transcripts and isinstance(prompt, str):
+        prompt = transcript(prompt, where, "prompt")
+        if not prompt[-1]["content"]:  # some copies end the prompt with the header of the answer
+            prompt.pop()
+    elif isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    elif not isinstance(prompt, list):
+        raise RecordError(where, "prompt", show(row), "text or a list of messages, in prompt or messages")
+    system = row.get("system")
+    return _clean([{"role": "system", "content": system}, *prompt] if system else prompt)
+
+
+def _clean(messages: list) -> list:
+    """Messages without what other projects add to them: further keys, and system messages that say nothing."""
+    messages = [{k: m.get(k) for k in ("role", "content")} if isinstance(m, dict) else m for m in messages]
+    return [m for m in messages if not (isinstance(m, dict) and m["role"] == "system" and not m["content"])]
+
+
+def _answer(row: dict, name: str, where: str) -> str:
+    value = row.get(name)
+    if isinstance(value, list):
+        if len(value) != 1 or not isinstance(value[0], dict) or value[0].get("role") != "assistant":
+            raise RecordError(where, name, show(value), "text or one message from the assistant")
+        value = value[0].get("content")
+    if not isinstance(value, str) or not value.strip():
+        raise RecordError(where, name, show(value), _TEXT)
+    return value
+
+
+def _part(chosen: list[Message], rejected: list[Message], where: str) -> tuple[list, list, list]:
+    """The common prompt of two whole dialogs and the last message of each."""
+    if chosen[:-1] != rejected[:-1]:
+        raise RecordError(where, "rejected", "a dialog that parts too early", "chosen's messages up to the last one")
+    return chosen[:-1], chosen[-1:], rejected[-1:]
+
+
+def is_transcript(value: Any) -> bool:
+    """Whether this is a dialog in HH-RLHF's writing."""
+    return isinstance(value, str) and ("\n\n" + value.lstrip()).startswith("\n\nHuman:")
+
+
+def transcript(text: Any, where: str, name: str) -> list[Message]:
+    """The messages of "\\n\\nHuman: ...\\n\\nAssistant: ..."; raises RecordError for anything else."""
+    if not is_transcript(text):
+        raise RecordError(where, name, show(text), "a transcript that starts with 'Human:'")
+    parts = _TURN.split("\n\n" + text.lstrip())[1:]
+    roles = ({"Human": "user", "Assistant": "assistant"}[speaker] for speaker in parts[::2])
+    return [{"role": role, "content": said.strip()} for role, said in zip(roles, parts[1::2], strict=True)]
+
+
+def scored(row: dict, where: str) -> dict:
+    """A row of one scored answer, under our names; raises RecordError without prompt, answer or score."""
+    row = with_aliases(row)
+    _prompt_messages(row, where, False)
+    _answer(row, "completion", where)
+    if isinstance(row.get("score"), bool) or not isinstance(row.get("score"), int | float):
+        raise RecordError(where, "score", show(row.get("score")), "a number")
+    return row
+
+
+def pair_up(rows: Iterable[tuple[str, dict]]) -> Iterator[tuple[str, dict]]:
+    """Every pair of answers of one prompt whose scores differ, the higher one chosen, as rows of preferences."""
+    groups: dict[str, list[tuple[str, dict]]] = {}
+    for where, row in rows:
+        key = json.dumps([row.get("system"), row.get("prompt", row.get("messages"))])
+        groups.setdefault(key, []).append((where, row))
+    for group in groups.values():
+        for i, first in enumerate(group):
+            for second in group[i + 1 :]:
+                (where, best), (_, worst) = sorted((first, second), key=lambda item: -item[1]["score"])
+                if best["score"] > worst["score"]:
+                    answers = {"chosen": best["completion"], "rejected": worst["completion"]}
+                    yield where, best | answers | dict(zip(SCORES, (best["score"], worst["score"]), strict=True))
+
+
+def convert(kind: str, wanted: str, row: dict[str, Any], where: str) -> dict[str, Any]:
+    """The fields of one kind of record from those of a richer one; raises RecordError where there is no way."""
+    if kind == wanted:
+        return row
+    answer = {"preference": "chosen", "sample": "completion"}.get(kind)
+    if wanted == "prompt" and kind != "document":
+        messages = row["prompt"] if answer else row["messages"][:-1]
+        return {"messages": messages} | {name: row.get(name) for name in ("objective", "source", "task")}
+    if wanted == "demonstration" and answer:
+        messages = [*row["prompt"], {"role": "assistant", "content": row[answer]}]
+        return {"messages": messages, "source": row.get("source")}
+    raise RecordError(where, None, f"a {kind}", f"what can serve as a {wanted}")

@@ -1,0 +1,208 @@
+"""The records that travel between stages, each defined once. Knows nothing about files, tokens or models.
+
+A record is a frozen dataclass. `from_dict` refuses what does not fit with a `RecordError` that says where, which field,
+what was found and what was expected; `to_dict` gives the JSON form. See data_cards/ for one page per record.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+ROLES = ("system", "user", "assistant", "ipython")
+GRADES = ("significantly_better", "better", "slightly_better", "negligibly_better")
+OBJECTIVES = ("helpfulness", "safety")
+
+Message = dict[str, str]
+
+
+class RecordError(ValueError):
+    """A record that does not fit; the message names place, field, what was found and what was expected."""
+
+    def __init__(self, where: str, field: str | None, found: str, expected: str):
+        self.where, self.field, self.found, self.expected = where, field, found, expected
+        place = f"{where}, field '{field}'" if field else where
+        super().__init__(f"{place}: found {found}, expected {expected}")
+
+    @property
+    def reason(self) -> str:
+        """The complaint without its place and value, so that equal complaints can be counted."""
+        return f"field '{self.field}': expected {self.expected}" if self.field else f"expected {self.expected}"
+
+
+def show(value: Any) -> str:
+    """How a value is named in an error: short, and never a page of text."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}" if value else "an empty list"
+    if isinstance(value, dict):
+        return f"an object with {', '.join(map(str, value)) or 'no fields'}"
+    return f"{value!r} ({type(value).__name__})"
+
+
+# A check gets the value and `error(value, expected, path)`, which makes the RecordError to raise.
+Check = Callable[[Any, Callable[..., RecordError]], None]
+
+
+def _check(expected: str, fits: Callable[[Any], bool]) -> dict[str, Check]:
+    """The metadata of a field whose values must fit."""
+
+    def check(value: Any, error: Callable[..., RecordError]) -> None:
+        if not fits(value):
+            raise error(value, expected)
+
+    return {"check": check}
+
+
+def _one_of(names: tuple[str, ...]) -> dict[str, Check]:
+    return _check("one of " + ", ".join(names), lambda value: isinstance(value, str) and value in names)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+TEXT = _check("text that is not empty", _is_text)
+STRING = _check("a string", lambda value: isinstance(value, str))
+FLAG = _check("true or false", lambda value: isinstance(value, bool))
+INTEGER = _check("an integer", lambda value: isinstance(value, int) and not isinstance(value, bool))
+TEMPERATURE = _check("a number of at least 0", lambda value: _is_number(value) and value >= 0)
+OBJECT = _check("an object", lambda value: isinstance(value, dict))
+REWARDS = _check(
+    "an object of finite numbers by name",
+    lambda value: isinstance(value, dict) and all(isinstance(k, str) and _is_number(v) for k, v in value.items()),
+)
+GRADE, OBJECTIVE, ROLE = _one_of(GRADES), _one_of(OBJECTIVES), _one_of(ROLES)
+
+
+def _dialog(last: str) -> dict[str, Check]:
+    """Messages of known roles with text in each; the last one comes from `last`."""
+
+    def check(value: Any, error: Callable[..., RecordError]) -> None:
+        if not isinstance(value, list) or not value:
+            raise error(value, "a list of messages, each with role and content")
+        for i, message in enumerate(value):
+            if not isinstance(message, dict) or set(message) != {"role", "content"}:
+                raise error(message, "an object with role, content", f"[{i}]")
+            ROLE["check"](message["role"], lambda v, expected, i=i: error(v, expected, f"[{i}].role"))
+            TEXT["check"](message["content"], lambda v, expected, i=i: error(v, expected, f"[{i}].content"))
+        if value[-1]["role"] != last:
+            raise error(
+                value[-1]["role"], f"'{last}', from whom the last message must come", f"[{len(value) - 1}].role"
+            )
+
+    return {"check": check}
+
+
+TO_ANSWER, ANSWERED = _dialog("user"), _dialog("assistant")
+
+
+class Record:
+    """What all records share: reading with checks and writing without the fields that are not set."""
+
+    kind: ClassVar[str]
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of the fields, in order."""
+        return tuple(f.name for f in fields(cls))
+
+    @classmethod
+    def from_dict(cls, row: dict, where: str = "record") -> Self:
+        """The record in `row`; `where` (file and line) opens the message of the RecordError raised if it does not fit.
+
+        A null counts as a field that is not there. A field this record does not have is refused, as it is most often
+        a misspelt one.
+        """
+        known = {f.name: f for f in fields(cls)}
+        values = {name: value for name, value in row.items() if value is not None}
+        if unknown := [name for name in values if name not in known]:
+            raise RecordError(where, unknown[0], "a field that is not known", f"only {', '.join(known)}")
+        for name, f in known.items():
+            if name not in values and f.default is None:
+                continue
+
+            def error(value: Any, expected: str, path: str = "", name: str = name) -> RecordError:
+                return RecordError(where, name + path, show(value), expected)
+
+            f.metadata["check"](values.get(name), error)
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that are set, in order, ready for JSON."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Document(Record):
+    """A text to pretrain on."""
+
+    kind = "document"
+    text: str = field(metadata=TEXT)
+    source: str | None = field(default=None, metadata=STRING)
+    url: str | None = field(default=None, metadata=STRING)
+    date: str | None = field(default=None, metadata=STRING)
+
+
+@dataclass(frozen=True)
+class Prompt(Record):
+    """A dialog that waits for an answer."""
+
+    kind = "prompt"
+    messages: list[Message] = field(metadata=TO_ANSWER)
+    objective: str = field(metadata=OBJECTIVE)
+    source: str | None = field(default=None, metadata=STRING)
+    task: dict[str, Any] | None = field(default=None, metadata=OBJECT)
+
+
+@dataclass(frozen=True)
+class Demonstration(Record):
+    """A dialog whose last answer is worth imitating."""
+
+    kind = "demonstration"
+    messages: list[Message] = field(metadata=ANSWERED)
+    source: str | None = field(default=None, metadata=STRING)
+
+
+@dataclass(frozen=True)
+class Preference(Record):
+    """Two answers to one prompt, and by how much the chosen one is better (Llama 2, section 3.2.1)."""
+
+    kind = "preference"
+    prompt: list[Message] = field(metadata=TO_ANSWER)
+    chosen: str = field(metadata=TEXT)
+    rejected: str = field(metadata=TEXT)
+    grade: str = field(metadata=GRADE)
+    objective: str = field(metadata=OBJECTIVE)
+    chosen_is_safe: bool | None = field(default=None, metadata=FLAG)
+    rejected_is_safe: bool | None = field(default=None, metadata=FLAG)
+    annotator: str | None = field(default=None, metadata=STRING)
+    round: int | None = field(default=None, metadata=INTEGER)
+    source: str | None = field(default=None, metadata=STRING)
+
+
+@dataclass(frozen=True)
+class Sample(Record):
+    """An answer that a checkpoint gave, with its rewards by name. `finished`: the answer ended by itself."""
+
+    kind = "sample"
+    prompt: list[Message] = field(metadata=TO_ANSWER)
+    completion: str = field(metadata=TEXT)
+    finished: bool = field(metadata=FLAG)
+    checkpoint: str = field(metadata=TEXT)
+    temperature: float = field(metadata=TEMPERATURE)
+    seed: int = field(metadata=INTEGER)
+    rewards: dict[str, float] = field(metadata=REWARDS)
+    objective: str = field(metadata=OBJECTIVE)
+    round: int | None = field(default=None, metadata=INTEGER)
+    task: dict[str, Any] | None = field(default=None, metadata=OBJECT)
+
+
+KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Document, Prompt, Demonstration, Preference, Sample)}

@@ -1,0 +1,125 @@
+"""One source of records as a YAML names it: where its rows are, what they mean, which to take.
+
+Knows the options and what their values may be; `opening` finds the rows and `reading` makes the records.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from .formats import NAMES
+from .records import GRADES, KINDS, OBJECTIVES, RecordError, show
+
+FORMATS = ("auto", "records", "trl", "hh", "scores", "columns")
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A source as a YAML names it.
+
+    path: a .jsonl, .jsonl.gz, .jsonl.xz or .parquet file, a directory saved by `datasets`, or a Hub data set;
+        `$NAME`, `${NAME}` and `${NAME:-default}` are replaced from the environment.
+    name: how reports call it (default: the file's name); split: of a saved directory or Hub data set.
+    kind: what its rows are, where that is not what is asked for (preferences can serve as prompts, say).
+    format: auto looks at the first row.
+    columns: name of a record's field -> column, or template such as "{context}\\n\\n{question}".
+    grades: {column: {value: grade}} or {column: {grade: least value}}; `score_gap` is score_chosen - score_rejected.
+    default_grade, objective: for rows that do not say.
+    where: column -> the value, or list of values, a row must have.
+    limit: the first so many that fit; max_chars: longer records are left out.
+    weight: share of the mixture; repeat: whether it may be read more than once to fill its share.
+    skip: "error", or "count" to leave out rows that do not fit and count them by reason.
+    """
+
+    path: str
+    name: str | None = None
+    split: str = "train"
+    kind: str = "auto"
+    format: str = "auto"
+    columns: dict[str, str] | None = None
+    grades: dict[str, dict] | None = None
+    default_grade: str | None = None
+    objective: str | None = None
+    where: dict[str, Any] | None = None
+    limit: int | None = None
+    weight: float | None = None
+    repeat: bool = False
+    max_chars: int | None = None
+    skip: str = "error"
+
+    @classmethod
+    def parse(cls, value: "DataSource | dict | str") -> Self:
+        """The source a YAML names, by a path alone or with options. Raises ValueError for what it does not know."""
+        if isinstance(value, cls):
+            return value
+        value = {"path": value} if isinstance(value, str) else value
+        known = [f.name for f in fields(cls)]
+        if unknown := [key for key in value if key not in known]:
+            raise ValueError(f"data source {value.get('path')}: unknown key '{unknown[0]}', known: {', '.join(known)}")
+        if not isinstance(value.get("path"), str):
+            raise ValueError(f"data source: found {show(value.get('path'))} as path, expected text")
+        return cls(**value)
+
+    def __post_init__(self) -> None:
+        self._need("kind", self.kind in ("auto", *KINDS), f"auto or one of {', '.join(KINDS)}")
+        self._need("format", self.format in FORMATS, f"one of {', '.join(FORMATS)}")
+        self._need("skip", self.skip in ("error", "count"), "error or count")
+        self._need("objective", self.objective in (None, *OBJECTIVES), f"one of {', '.join(OBJECTIVES)}")
+        self._need("default_grade", self.default_grade in (None, *GRADES), f"one of {', '.join(GRADES)}")
+        for name in ("limit", "max_chars", "weight"):
+            number = getattr(self, name)
+            self._need(name, number is None or (isinstance(number, int | float) and number > 0), "a number above 0")
+        strange = [name for name in self.columns or () if name not in NAMES]
+        self._need("columns", not strange, f"fields among {', '.join(NAMES)}, not '{', '.join(strange)}'")
+        self._need("columns", self.format != "columns" or self.columns, "a mapping of fields to columns")
+        tables = list((self.grades or {}).values())
+        self._need("grades", not tables or (len(tables) == 1 and _is_table(tables[0])), "one column with its table")
+
+    def _need(self, key: str, fits: Any, expected: str) -> None:
+        if not fits:
+            raise ValueError(
+                f"data source {self.path}, key '{key}': found {show(getattr(self, key))}, expected {expected}"
+            )
+
+    @property
+    def label(self) -> str:
+        """The name reports use: `name`, or the file's name without its endings."""
+        return self.name or Path(self.path).name.split(".")[0]
+
+    def grade(self, row: dict, where: str) -> str | None:
+        """The grade that `grades` gives the row, None when the row does not say. Raises RecordError for a bad value."""
+        if not self.grades:
+            return None
+        ((column, table),) = self.grades.items()
+        if column == "score_gap" and column not in row:
+            value = _number(row, "score_chosen", where) - _number(row, "score_rejected", where)
+        else:
+            value = row.get(column)
+        if value is None:
+            return None
+        if set(table.values()) <= set(GRADES):
+            grades = {str(key): grade for key, grade in table.items()}  # keys from a command line are text
+            key = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+            if key not in grades:
+                raise RecordError(where, column, show(value), f"one of {', '.join(grades)}")
+            return grades[key]
+        value = _number(row | {column: value}, column, where)
+        reached = [grade for grade, least in table.items() if value >= least]
+        if not reached:
+            raise RecordError(where, column, show(value), f"at least {min(table.values())}")
+        return max(reached, key=table.__getitem__)
+
+
+def _is_table(table: Any) -> bool:
+    if not isinstance(table, dict) or not table:
+        return False
+    return set(map(str, table.values())) <= set(GRADES) or (
+        set(table) <= set(GRADES) and all(isinstance(least, int | float) for least in table.values())
+    )
+
+
+def _number(row: dict, column: str, where: str) -> float:
+    value = row.get(column)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RecordError(where, column, show(value), "a number")
+    return value

@@ -1,0 +1,125 @@
+"""Records to rows of ids, as the trainers take them. All ids come from the token contract."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ..chat import ControlTokens, encode_answer, encode_text, render, render_prompt
+from .packing import pack
+from .records import GRADES, Demonstration, Document, Preference, RecordError
+
+TOO_LONG = ("error", "drop")
+
+
+def document_rows(
+    documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase, length: int, strategy: str = "concat"
+) -> Dataset:
+    """Documents between begin and end of text, packed into rows of `length`. A long document fills several rows."""
+    tokens = ControlTokens.of(tokenizer)
+    texts = [document.text for document in documents]
+    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
+    sequences = [[tokens.bos, *ids, tokens.eos] for ids in encoded]
+    return _packed(sequences, [_without_first(ids) for ids in sequences], length, strategy, tokens.pad)
+
+
+def demonstration_rows(
+    demonstrations: Sequence[Demonstration],
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    strategy: str = "bfd",
+    too_long: str = "error",
+) -> tuple[Dataset, int]:
+    """Dialogs packed into rows of `length`, labelled where the assistant speaks, and the number left out as too long.
+
+    Raises:
+        RecordError: a dialog longer than `length`, unless `too_long` is `"drop"`.
+    """
+    tokens = ControlTokens.of(tokenizer)
+    rendered = [render(tokenizer, record.messages, tokens=tokens) for record in demonstrations]
+    kept = _fitting(
+        list(zip(demonstrations, rendered, strict=True)), lambda pair: len(pair[1].ids), length, too_long, "messages"
+    )
+    ids = [pair[1].ids for pair in kept]
+    labels = [pair[1].labels for pair in kept]
+    return _packed(ids, labels, length, strategy, tokens.pad), len(rendered) - len(kept)
+
+
+def preference_rows(
+    preferences: Sequence[Preference],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    margins: dict[str, float] | None = None,
+    too_long: str = "error",
+) -> tuple[Dataset, int]:
+    """Pairs as ids: `prompt_ids`, the answers' `chosen_ids` and `rejected_ids` with terminators, `margin`, `grade`.
+
+    Returns:
+        The rows and the number of pairs left out as too long.
+
+    Raises:
+        RecordError: prompt and longer answer exceed `max_length` tokens, unless `too_long` is `"drop"`.
+    """
+    tokens = ControlTokens.of(tokenizer)
+    rows = []
+    for record in preferences:
+        rows.append(
+            {
+                "prompt_ids": render_prompt(tokenizer, record.prompt, tokens),
+                "chosen_ids": encode_answer(tokenizer, record.chosen, tokens),
+                "rejected_ids": encode_answer(tokenizer, record.rejected, tokens),
+                "grade": GRADES.index(record.grade),
+                "margin": (margins or {}).get(record.grade, 0.0),
+            }
+        )
+    pairs = list(zip(preferences, rows, strict=True))
+    prompt_fits = _fitting(pairs, lambda pair: len(pair[1]["prompt_ids"]) + 1, max_length, too_long, "prompt")
+    kept = _fitting(prompt_fits, lambda pair: _pair_length(pair[1]), max_length, too_long, "chosen or rejected")
+    if not kept:
+        raise RecordError("preferences", None, "no pair that fits", f"pairs of at most {max_length} tokens (max_length)")
+    return Dataset.from_list([row for _, row in kept]), len(rows) - len(kept)
+
+
+def full_rows(pairs: Dataset) -> Dataset:
+    """The same pairs for a reward model, which reads prompt and answer as one sequence."""
+    return pairs.map(
+        lambda row: {
+            "chosen_ids": row["prompt_ids"] + row["chosen_ids"],
+            "rejected_ids": row["prompt_ids"] + row["rejected_ids"],
+        },
+        remove_columns="prompt_ids",
+    )
+
+
+def _pair_length(row: dict) -> int:
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+
+
+def _fitting(pairs: list, length_of: Callable, limit: int, too_long: str, field: str) -> list:
+    if too_long not in TOO_LONG:
+        raise ValueError(f"too_long: found {too_long!r}, expected one of {', '.join(TOO_LONG)}")
+    kept = []
+    for number, pair in enumerate(pairs, start=1):
+        length = length_of(pair)
+        if length <= limit:
+            kept.append(pair)
+        elif too_long == "error":
+            where = f"record {number} of {getattr(pair[0], 'source', None) or 'the data'}"
+            raise RecordError(where, field, f"{length} tokens", f"at most {limit}, the context (or set too_long: drop)")
+    return kept
+
+
+def _without_first(ids: list[int]) -> list[int]:
+    # the token before a document belongs to another one and must not be asked to predict it
+    return [-100, *ids[1:]]
+
+
+def _packed(sequences, labels, length: int, strategy: str, pad_id: int) -> Dataset:
+    rows = pack(sequences, labels, length=length, strategy=strategy, pad_id=pad_id)
+    return Dataset.from_list([{key: row[key] for key in ("input_ids", "labels", "position_ids")} for row in rows])
+
+
+def text_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Documents as ids between begin and end of text, for measuring perplexity."""
+    tokens = ControlTokens.of(tokenizer)
+    return [[tokens.bos, *encode_text(tokenizer, text), tokens.eos] for text in texts]
