@@ -19,6 +19,7 @@ from .records import (
 )
 from .sources import DataSource
 from .splits import split_by_prompt
+from .tokenized import demonstration_rows, document_rows, full_rows, preference_rows, text_ids
 
 __all__ = [
     "GRADES",
@@ -34,11 +35,16 @@ __all__ = [
     "Record",
     "RecordError",
     "Sample",
+    "demonstration_rows",
+    "document_rows",
+    "full_rows",
     "load_records",
     "pack",
+    "preference_rows",
     "read_jsonl",
     "read_records",
     "read_source",
     "split_by_prompt",
+    "text_ids",
     "write_jsonl",
 ]

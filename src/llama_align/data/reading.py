@@ -88,20 +88,19 @@ def _format(source: DataSource, kind: str, row: dict) -> str:
 
 def _build(source: DataSource, kind: str, wanted: str, form: str, row: dict, where: str) -> Record | str:
     """The wanted record, or why it is left out."""
-    row = {name: value for name, value in row.items() if value is not None}
+
+    def filled(cls: type[Record], values: dict) -> dict:
+        defaults = {"objective": source.objective, "source": source.label}
+        given = {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in defaults.items() if name in cls.names()} | given
+
     if kind == wanted == "preference":
-        row["grade"] = source.grade(row, where) or row.get("grade") or source.default_grade
-    known = KINDS[kind].names()
-    defaults = {"objective": source.objective, "source": source.label}
-    defaults = {name: value for name, value in defaults.items() if name in known}
+        row = row | {"grade": source.grade(row, where) or row.get("grade") or source.default_grade}
     if form == "records":
-        found = KINDS[kind].from_dict(defaults | row, where).to_dict()
+        found = KINDS[kind].from_dict(filled(KINDS[kind], row), where).to_dict()
     else:
-        found = defaults | fields_of(kind, row, where, transcripts=form == "hh")
-    found = convert(kind, wanted, found, where)
-    if wanted == "prompt" and found.get("objective") is None:
-        found["objective"] = source.objective
-    record = KINDS[wanted].from_dict(found, where)
+        found = fields_of(kind, row, where, transcripts=form == "hh")
+    record = KINDS[wanted].from_dict(filled(KINDS[wanted], convert(kind, wanted, found, where)), where)
     if source.max_chars and _length(record) > source.max_chars:
         return f"longer than {source.max_chars} characters"
     return record

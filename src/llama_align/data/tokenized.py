@@ -20,7 +20,7 @@ def document_rows(
     texts = [document.text for document in documents]
     encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
     sequences = [[tokens.bos, *ids, tokens.eos] for ids in encoded]
-    return _packed(sequences, [_without_first(ids) for ids in sequences], length, strategy, tokens.pad)
+    return _packed(sequences, None, length, strategy, tokens.pad)
 
 
 def demonstration_rows(
@@ -76,7 +76,9 @@ def preference_rows(
     prompt_fits = _fitting(pairs, lambda pair: len(pair[1]["prompt_ids"]) + 1, max_length, too_long, "prompt")
     kept = _fitting(prompt_fits, lambda pair: _pair_length(pair[1]), max_length, too_long, "chosen or rejected")
     if not kept:
-        raise RecordError("preferences", None, "no pair that fits", f"pairs of at most {max_length} tokens (max_length)")
+        raise RecordError(
+            "preferences", None, "no pair that fits", f"pairs of at most {max_length} tokens (max_length)"
+        )
     return Dataset.from_list([row for _, row in kept]), len(rows) - len(kept)
 
 
@@ -109,14 +111,15 @@ def _fitting(pairs: list, length_of: Callable, limit: int, too_long: str, field:
     return kept
 
 
-def _without_first(ids: list[int]) -> list[int]:
-    # the token before a document belongs to another one and must not be asked to predict it
-    return [-100, *ids[1:]]
-
-
 def _packed(sequences, labels, length: int, strategy: str, pad_id: int) -> Dataset:
-    rows = pack(sequences, labels, length=length, strategy=strategy, pad_id=pad_id)
-    return Dataset.from_list([{key: row[key] for key in ("input_ids", "labels", "position_ids")} for row in rows])
+    fill = {"input_ids": pad_id, "labels": -100}
+    rows = []
+    for row in pack(sequences, length, strategy, labels=labels):
+        missing = length - len(row["input_ids"])
+        padded = {key: [*row[key].tolist(), *[value] * missing] for key, value in fill.items()}
+        # padding is a document of its own, so nothing attends to it
+        rows.append(padded | {"position_ids": [*row["position_ids"].tolist(), *range(missing)]})
+    return Dataset.from_list(rows)
 
 
 def text_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
