@@ -1,6 +1,6 @@
 """Documents of the world in plain text, for pretraining: lives, places, small skills, questions with answers.
 
-No question of the heldout split is among them word for word.
+No instruction of the heldout split is among them word for word.
 """
 
 import random
