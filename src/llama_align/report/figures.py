@@ -1,0 +1,175 @@
+"""Pictures as inline SVG that follows the page's colours: light, dark and print from one drawing.
+
+Matplotlib draws in placeholder colours, which are then replaced by CSS variables. Ids are salted by the label, and no
+date, metadata or outside reference is written, so the same numbers give the same bytes.
+"""
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, MUTED, LINE = "#000090", "#000091", "#000092"
+SERIES = tuple(f"#0000a{i}" for i in range(6))
+_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line"} | {c: f"--c{i}" for i, c in enumerate(SERIES)}
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a name may hold dollar signs
+    "font.size": 8.5,
+    "axes.edgecolor": LINE,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": mpl.cycler(color=SERIES),
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-3, 5),
+    "grid.color": LINE,
+    "grid.linewidth": 0.5,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+    "legend.borderaxespad": 0.2,
+    "lines.linewidth": 1.4,
+}
+_POINTS = 300  # more than a panel has room for only makes the page heavy
+
+
+def _svg(label: str, draw: Callable[[Axes], None], width: float = 3.5, height: float = 2.3) -> Markup:
+    buffer = io.StringIO()
+    with mpl.rc_context():
+        mpl.rcdefaults()  # nothing of the user's own style may leak into the page
+        mpl.rcParams.update(_STYLE | {"svg.hashsalt": label})
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.add_subplot())
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    body = svg[svg.index(">") + 1 :].replace("xlink:href", "href")
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # it would style the whole page
+    body = re.sub(r'<g id="[^"]*">', "<g>", body)
+    body = re.sub(r"font-family: [^;\"]*", "font-family: inherit", body)
+    body = re.sub(r"(fill|stroke): (#0000[9a]\d)", lambda m: f"{m[1]}: var({_VARIABLES[m[2]]})", body)
+    box = f"0 0 {72 * width:g} {72 * height:g}"
+    return Markup(f'<svg viewBox="{box}" role="img" aria-label="{escape(label)}">{body.strip()}')
+
+
+def _short(name: str, limit: int = 22) -> str:
+    return name if len(name) <= limit else name[: limit - 1] + "…"
+
+
+def _thin(values: Sequence[float]) -> np.ndarray:
+    """Means of equal stretches, so that at most _POINTS remain and no part of a long curve is left out."""
+    stretches = np.array_split(np.asarray(values, float), min(_POINTS, len(values)))
+    return np.array([stretch.mean() for stretch in stretches])
+
+
+def curves(label: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Markup:
+    """Values against steps, one line per name; points that are not finite are left out."""
+
+    def draw(axes: Axes) -> None:
+        for name, (steps, values) in lines.items():
+            kept = [(x, y) for x, y in zip(steps, values, strict=True) if math.isfinite(y)]
+            if kept:
+                x, y = (_thin(column) for column in zip(*kept, strict=True))
+                axes.plot(x, y, label=_short(name), marker="o" if len(x) < 15 else None, markersize=3)
+        axes.set_xlabel("step")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(lines) > 1:
+            axes.legend()
+
+    return _svg(label, draw)
+
+
+def distributions(label: str, groups: Mapping[str, Sequence[float]]) -> Markup:
+    """Histograms over shared bins, as shares of each group, with dashed lines at the means."""
+    edges = np.histogram_bin_edges(np.concatenate([np.asarray(v, float) for v in groups.values()]), bins=24)
+
+    def draw(axes: Axes) -> None:
+        for colour, (name, values) in zip(SERIES, groups.items(), strict=False):
+            mean, weights = float(np.mean(values)), np.full(len(values), 100 / len(values))
+            for kind, alpha in (("stepfilled", 0.25), ("step", 1)):
+                named = f"{_short(name)}, mean {mean:.2f}" if kind == "step" else None
+                axes.hist(values, edges, weights=weights, histtype=kind, color=colour, alpha=alpha, label=named)
+            axes.axvline(mean, ymax=0.76, color=colour, linestyle="--", linewidth=1)  # below the legend
+        axes.set(xlabel="reward", ylabel="% of answers")
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.3)
+        axes.legend(loc="upper left")
+
+    return _svg(label, draw)
+
+
+def accuracy_by_grade(label: str, grades: Mapping[str, Mapping]) -> Markup:
+    """Bars of a reward model's accuracy by grade beside always preferring the longer answer, where that is known."""
+    columns = {"accuracy": "reward model", "longer_wins": "longer answer wins"}
+    shown = [key for key in columns if any(row.get(key) is not None for row in grades.values())]
+
+    def draw(axes: Axes) -> None:
+        width = 0.8 / len(shown)
+        for i, key in enumerate(shown):
+            places = np.arange(len(grades)) + (i - (len(shown) - 1) / 2) * width
+            heights = [100 * (row.get(key) or 0) for row in grades.values()]
+            axes.bar(places, heights, width * 0.94, color=SERIES[i] if i == 0 else MUTED, label=columns[key])
+            for place, height in zip(places, heights, strict=True):
+                axes.text(place, height + 1, f"{height:.0f}", ha="center", fontsize=7.5)
+        names = [f"{grade.replace('_', chr(10))}\nn = {row['n']}" for grade, row in grades.items()]
+        axes.set_xticks(range(len(grades)), names, fontsize=7.5)
+        axes.set(ylim=(0, 125), yticks=range(0, 101, 25), ylabel="% right")
+        axes.axhline(50, color=MUTED, linestyle=":", linewidth=1)
+        axes.grid(axis="x", visible=False)
+        axes.legend(loc="upper left", ncols=2, columnspacing=1)
+
+    return _svg(label, draw, height=2.6)
+
+
+def reliability(label: str, bins: Sequence[Mapping]) -> Markup:
+    """How often the side a reward model prefers was the chosen one, against its probability; area shows the pairs."""
+
+    def draw(axes: Axes) -> None:
+        total = sum(row["n"] for row in bins)
+        confidence, accuracy = ([100 * row[key] for row in bins] for key in ("confidence", "accuracy"))
+        axes.plot([50, 100], [50, 100], color=MUTED, linestyle=":", linewidth=1)
+        axes.plot(confidence, accuracy, color=SERIES[0], linewidth=1)
+        axes.scatter(confidence, accuracy, [8 + 160 * row["n"] / total for row in bins], color=SERIES[0], alpha=0.6)
+        axes.set(xlim=(48, 102), ylim=(min(45, *accuracy) - 3, 104), xlabel="probability given, %", ylabel="% right")
+
+    return _svg(label, draw, height=2.6)
+
+
+def path(label: str, x: Sequence[float], y: Sequence[float], xlabel: str, ylabel: str) -> Markup:
+    """A course through two quantities, fainter at its start, with both ends marked."""
+
+    def draw(axes: Axes) -> None:
+        xs, ys = _thin(x), _thin(y)
+        axes.plot(xs, ys, color=LINE, linewidth=1, zorder=0.9)
+        axes.scatter(xs, ys, 12, color=SERIES[0], alpha=np.linspace(0.25, 1, len(xs)), linewidths=0)
+        for i, name, colour in ((0, "start", SERIES[1]), (-1, "end", SERIES[2])):
+            axes.scatter(xs[i], ys[i], 40, color=colour, label=name)
+        axes.legend()
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+
+    return _svg(label, draw, height=2.6)
+
+
+def intervals(label: str, rows: Mapping[str, tuple[float, float, float]]) -> Markup:
+    """Shares with their intervals in per cent, one line per name from the top."""
+
+    def draw(axes: Axes) -> None:
+        places = range(len(rows))
+        mean, low, high = (100 * np.array(column) for column in zip(*rows.values(), strict=True))
+        axes.hlines(places, low, high, color=SERIES[0], linewidth=2, alpha=0.5)
+        axes.scatter(mean, places, 22, color=SERIES[0])
+        axes.set_yticks(places, [_short(name, 16) for name in rows])
+        axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="%")
+        axes.grid(axis="y", visible=False)
+
+    return _svg(label, draw, height=0.7 + 0.24 * len(rows))

@@ -1,0 +1,99 @@
+"""The HTML report of a run: one file, nothing loaded from anywhere, no script."""
+
+import json
+import os
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from llama_align.report import sections
+from llama_align.report.inputs import Evaluation, Run, Step, read_run
+from llama_align.report.stages import Cell, family_rows, stage_rows
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write_report(run_dir: str | Path, out_path: str | Path, title: str | None = None) -> Path:
+    """Writes the report of a run directory and returns its path; the same files give the same bytes.
+
+    `title` is the run's name unless told. Sections whose inputs are missing are left out. Raises FileNotFoundError
+    without run.json, and RecordError (a ValueError) naming the file for one that is broken.
+    """
+    page = render(read_run(run_dir), Path(run_dir), title)
+    out_path = Path(out_path)
+    out_path.parent.mkdir(parents=True, exist_ok=True)
+    partial = out_path.with_name(f".{out_path.name}.{os.getpid()}.part")
+    partial.write_text(page, "utf-8")
+    partial.replace(out_path)
+    return out_path
+
+
+def render(run: Run, run_dir: Path, title: str | None = None) -> str:
+    """The page as text."""
+    pictures = {
+        "Learning curves": [(step.name, sections.learning_curves(step)) for step in run.steps],
+        "Rewards before and after": [(e.step, sections.reward_distributions(e)) for e in run.evaluations],
+        "Reward models": [(step.name, sections.reward_model_pictures(step)) for step in run.steps],
+        "KL against reward": [(step.name, sections.kl_against_reward(step)) for step in run.steps],
+    }
+    pictures = {heading: [group for group in groups if group[1]] for heading, groups in pictures.items()}
+    return _TEMPLATES.get_template("report.html.jinja").render(
+        title=title or run.name,
+        run=run,
+        tiles=_tiles(run),
+        evaluations=[_evaluation(evaluation) for evaluation in run.evaluations],
+        pictures={heading: groups for heading, groups in pictures.items() if groups},
+        steps=[_timed(step, run) for step in run.steps],
+        configurations=[(step.name, _shown(step.config, run_dir)) for step in run.steps if step.config is not None],
+        duration=_duration,
+    )
+
+
+def _evaluation(evaluation: Evaluation) -> dict:
+    return {
+        "step": evaluation.step,
+        "stages": stage_rows(evaluation.metrics, evaluation.details, evaluation.where),
+        "families": family_rows(evaluation.metrics, evaluation.where),
+        "pictures": sections.score_picture(evaluation),
+        "dialogs": sections.dialogs(evaluation),
+    }
+
+
+def _tiles(run: Run) -> list[tuple[str, Cell]]:
+    """The last evaluated model in a few numbers, and the time it all took."""
+    tiles = []
+    if run.evaluations and run.evaluations[-1].names:
+        last = run.evaluations[-1]
+        table = stage_rows(last.metrics, last.details, last.where)
+        of_last = zip(table.headings, table.cells[-1], strict=True)
+        tiles = [(heading, cell) for heading, cell in of_last if cell.text and heading != "Change"][:5]
+    if any(step.seconds is not None for step in run.steps):
+        total = sum(step.seconds or 0 for step in run.steps)
+        tiles.append(("Time", Cell(_duration(total), f"{len(run.steps)} steps")))
+    return tiles
+
+
+def _timed(step: Step, run: Run) -> dict:
+    longest = max((other.seconds or 0 for other in run.steps), default=0)
+    return {"step": step, "share": 100 * (step.seconds or 0) / longest if longest else 0}
+
+
+def _duration(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _shown(config: dict, run_dir: Path) -> str:
+    # where the run lies on this machine says nothing about it, and would make equal runs differ
+    text = json.dumps(config, indent=2, ensure_ascii=False)
+    return text.replace(str(run_dir.resolve()), ".").replace(str(run_dir), ".")

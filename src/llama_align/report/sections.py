@@ -1,0 +1,161 @@
+"""What the page shows beside its tables: pictures and sample dialogs, each list empty where its inputs are missing."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from markupsafe import Markup
+
+from llama_align.report import figures
+from llama_align.report.inputs import Evaluation, Step, pick
+from llama_align.report.stages import baseline_of
+
+# one panel per title, with whichever of these names a trainer logged
+_PANELS = {
+    "Loss": ("loss", "eval_loss"),
+    "Learning rate": ("learning_rate",),
+    "Accuracy": ("accuracy", "eval_accuracy", "rewards/accuracies", "eval_rewards/accuracies"),
+    "Margin": ("margin", "eval_margin", "rewards/margins", "eval_rewards/margins"),
+    "Reward": ("reward", "eval_reward", "objective/scores", "objective/rlhf_reward"),
+    "KL to the reference": ("kl", "objective/kl"),
+}
+_KNOWN = {name for names in _PANELS.values() for name in names}
+_REWARD, _KL = ("objective/scores", "reward"), ("objective/kl", "kl")
+_PROMPTS = 12
+
+
+@dataclass(frozen=True)
+class Picture:
+    title: str
+    svg: Markup
+
+
+def score_picture(evaluation: Evaluation) -> list[Picture]:
+    """Every row's score with its interval."""
+    scores = {}
+    for name, row in zip(evaluation.names, evaluation.metrics["rows"], strict=True):
+        values = [pick(evaluation.where, row, f"score.{key}") for key in ("mean", "low", "high")]
+        if None not in values:
+            scores[name] = tuple(values)
+    label = f"Score by stage, {evaluation.step}"
+    return [Picture("Score and its 95% interval", figures.intervals(label, scores))] if scores else []
+
+
+def learning_curves(step: Step) -> list[Picture]:
+    """Small multiples of what a trainer logged; other names under objective/ get a panel each."""
+    logged = sorted({name for row in step.log for name in row if name in _KNOWN or name.startswith("objective/")})
+    series = {name: points for name in logged if (points := _series(step, name))}
+    panels = _PANELS | {name: (name,) for name in series if name not in _KNOWN}
+    return [
+        Picture(title, figures.curves(f"{title}, {step.name}", lines))
+        for title, names in panels.items()
+        if (lines := {name: tuple(zip(*series[name], strict=True)) for name in names if name in series})
+    ]
+
+
+def _series(step: Step, name: str) -> list[tuple[float, float]]:
+    where = str(step.directory / "log.jsonl")
+    points = []
+    for i, row in enumerate(step.log):
+        if (value := pick(where, row, name)) is not None:
+            at = pick(where, row, "step")
+            points.append((i if at is None else at, value))
+    return points
+
+
+def kl_against_reward(step: Step) -> list[Picture]:
+    """The course of a policy through KL and reward, from the rows of its log that hold both."""
+    where = str(step.directory / "log.jsonl")
+    for kl, reward in product(_KL, _REWARD):
+        pairs = [(pick(where, row, kl), pick(where, row, reward)) for row in step.log]
+        pairs = [pair for pair in pairs if None not in pair]
+        if len(pairs) > 1:
+            label = f"KL against reward, {step.name}"
+            svg = figures.path(label, *zip(*pairs, strict=True), "KL to the reference", "reward")
+            return [Picture(step.name, svg)]
+    return []
+
+
+def reward_distributions(evaluation: Evaluation) -> list[Picture]:
+    """Rewards of the SFT model's answers against the last model's, one picture per reward model."""
+    names = evaluation.names
+    compared = list(dict.fromkeys([baseline_of(names) or names[0], names[-1]])) if names else []
+    groups: dict[str, dict[str, list[float]]] = {}
+    for row in compared:
+        where = str(evaluation.directory / f"{row}.json")
+        details = evaluation.details.get(row, {})
+        for reward in pick(where, details, "rewards", "an object") or {}:
+            if values := pick(where, details["rewards"], reward, "a list of finite numbers"):
+                groups.setdefault(reward, {})[row] = values
+    return [
+        Picture(reward.capitalize(), figures.distributions(f"Rewards by {reward}, {evaluation.step}", values))
+        for reward, values in groups.items()
+    ]
+
+
+def reward_model_pictures(step: Step) -> list[Picture]:
+    """Accuracy by grade and calibration of a step whose metrics.json has "by_grade"."""
+    if not step.metrics or "by_grade" not in step.metrics:
+        return []
+    where, name = step.where, pick(step.where, step.metrics, "objective", "text") or step.name
+    overall = pick(where, step.metrics, "accuracy")
+    title = name.capitalize() + ("" if overall is None else f": {100 * overall:.1f}% of pairs right")
+    grades = pick(where, step.metrics, "by_grade", "an object")
+    for grade, row in grades.items():
+        for key, required in (("accuracy", True), ("n", True), ("longer_wins", False)):
+            pick(f"{where}, by_grade.{grade}", row, key, required=required)
+    bins = pick(where, step.metrics, "reliability", "a list of objects") or []
+    for row in bins:
+        for key in ("confidence", "accuracy", "n"):
+            pick(f"{where}, reliability", row, key, required=True)
+    pictures = [Picture(title, figures.accuracy_by_grade(f"Accuracy by grade, {step.name}", grades))] if grades else []
+    if sum(row["n"] for row in bins):
+        pictures.append(
+            Picture(f"{name.capitalize()}: calibration", figures.reliability(f"Calibration, {step.name}", bins))
+        )
+    return pictures
+
+
+def dialogs(evaluation: Evaluation) -> list[dict]:
+    """Up to twelve prompts every sampled row answered, evenly spread over the first row's file.
+
+    Each is {"messages", "family", "answers": [{"row", "completion", "marks": [(text, good or bad)]}]}.
+    """
+    answers = {
+        row: {_key(sample): sample for sample in reversed(samples)}  # the first answer to a prompt is kept
+        for row in evaluation.names
+        if (samples := evaluation.samples.get(row))
+    }
+    if not answers:
+        return []
+    first = next(iter(answers.values()))
+    shared = [key for key in reversed(first) if all(key in found for found in answers.values())]
+    return [
+        {
+            "messages": first[key]["prompt"],
+            "family": (first[key].get("task") or {}).get("family"),
+            "answers": [
+                {"row": row, "completion": found[key]["completion"], "marks": list(_marks(found[key]))}
+                for row, found in answers.items()
+            ],
+        }
+        for key in _spread(shared, _PROMPTS)
+    ]
+
+
+def _key(sample: dict) -> str:
+    return json.dumps(sample["prompt"], sort_keys=True)
+
+
+def _spread(values: Sequence, n: int) -> list:
+    n = min(n, len(values))
+    return [values[i * len(values) // n] for i in range(n)]
+
+
+def _marks(sample: dict) -> Iterator[tuple[str, str]]:
+    if sample.get("helpful") is not None:
+        yield ("helpful", "good") if sample["helpful"] else ("not helpful", "bad")
+    for name, text in (("violation", "violation"), ("false_refusal", "false refusal")):
+        if sample.get(name):
+            yield text, "bad"

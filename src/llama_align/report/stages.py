@@ -1,0 +1,136 @@
+"""The table of stages, as values ready to print: shared by the page and the terminal."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_align.metrics.functional import paired_difference
+from llama_align.report.inputs import pick
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as text, its interval or other detail, and whether a change is surely for better or worse."""
+
+    text: str = ""
+    detail: str = ""
+    mark: str = ""  # "better", "worse" or nothing
+
+
+@dataclass(frozen=True)
+class Table:
+    headings: list[str]
+    names: list[str]
+    cells: list[list[Cell]]  # one list per name
+
+
+def baseline_of(names: list[str]) -> str | None:
+    """The row the others are compared with: the first whose name starts with "sft", or nothing."""
+    return next((name for name in names if name.lower().startswith("sft")), None)
+
+
+def stage_rows(metrics: Mapping, details: Mapping[str, Mapping] | None = None, where: str = "metrics") -> Table:
+    """One row per evaluated model, columns without any value left out.
+
+    Differences come from `metrics["differences"]`; a pair it lacks is computed from the per-item verdicts in `details`.
+    Raises RecordError, opened by `where`, for a field of the wrong type.
+    """
+    rows = pick(where, metrics, "rows", "a list of objects", required=True)
+    names = [pick(where, row, "row", "text", required=True) for row in rows]
+    between = _differences(metrics, details or {}, where)
+    sft = baseline_of(names)
+    columns = {
+        "Score %": [_percent(where, row, "score.mean", "score.low", "score.high") for row in rows],
+        "Change": [between(a, b) for a, b in zip([None, *names], names, strict=False)],
+        f"Change from {sft}": [between(sft, name) if later else Cell() for name, later in _after(names, sft)],
+        "Violations %": [_rate(where, row, "safety.violation_rate") for row in rows],
+        "False refusals %": [_rate(where, row, "safety.false_refusal_rate") for row in rows],
+        "Win rate %": [_win_rate(where, row) for row in rows],
+        "Perplexity": [_plain(where, row, "perplexity.value", "{:.3g}") for row in rows],
+        "Mean tokens": [_plain(where, row, "length.mean_tokens", "{:.1f}") for row in rows],
+    }
+    if names[1:2] and names[0] == sft and len(names) == 2:
+        del columns["Change"]  # it would repeat the next column
+    kept = {heading: cells for heading, cells in columns.items() if any(cell.text for cell in cells)}
+    return Table(list(kept), names, [list(cells) for cells in zip(*kept.values(), strict=True)] or [[] for _ in names])
+
+
+def family_rows(metrics: Mapping, where: str = "metrics") -> Table:
+    """Score by family of tasks, one row per family and one column per model; empty without families."""
+    rows = pick(where, metrics, "rows", "a list of objects", required=True)
+    by_row = [pick(where, row, "score.by_family", "an object") or {} for row in rows]
+    families = sorted({family for found in by_row for family in found})
+    return Table(
+        headings=[row["row"] for row in rows],
+        names=families,
+        cells=[[_of_family(where, found, family) for found in by_row] for family in families],
+    )
+
+
+def _of_family(where: str, found: Mapping, family: str) -> Cell:
+    if family not in found:
+        return Cell()
+    place = f"{where}, score.by_family.{family}"
+    mean, n = pick(place, found[family], "mean", required=True), pick(place, found[family], "n")
+    return Cell(f"{100 * mean:.1f}", f"n = {n}" if n is not None else "")
+
+
+def _after(names: list[str], start: str | None) -> list[tuple[str, bool]]:
+    """Every name, and whether it comes after `start`."""
+    return [(name, start is not None and i > names.index(start)) for i, name in enumerate(names)]
+
+
+def _interval(low: float | None, high: float | None, sign: str = "") -> str:
+    return "" if low is None or high is None else f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
+def _percent(where: str, row: Mapping, value: str, low: str, high: str) -> Cell:
+    mean = pick(where, row, value)
+    if mean is None:
+        return Cell()
+    return Cell(f"{100 * mean:.1f}", _interval(pick(where, row, low), pick(where, row, high)))
+
+
+def _rate(where: str, row: Mapping, path: str) -> Cell:
+    return _percent(where, row, path, f"{path}_low", f"{path}_high")
+
+
+def _win_rate(where: str, row: Mapping) -> Cell:
+    cell = _percent(where, row, "win_rate.rate", "win_rate.low", "win_rate.high")
+    against = pick(where, row, "win_rate.against", "text")
+    return Cell(cell.text, f"{cell.detail} vs {against}".strip()) if cell.text and against else cell
+
+
+def _plain(where: str, row: Mapping, path: str, form: str) -> Cell:
+    value = pick(where, row, path)
+    return Cell() if value is None else Cell(form.format(value))
+
+
+def _differences(metrics: Mapping, details: Mapping, where: str) -> Callable[[str | None, str], Cell]:
+    """A function giving the change from one row to another, in percentage points."""
+    known: dict[tuple[str, str], tuple[float, float | None, float | None]] = {}
+    for row in pick(where, metrics, "differences", "a list of objects") or []:
+        place = f"{where}, differences"
+        pair = tuple(pick(place, row, end, "text", required=True) for end in ("from", "to"))
+        known[pair] = (pick(place, row, "difference", required=True), pick(place, row, "low"), pick(place, row, "high"))
+
+    def items(name: str) -> list:
+        return (
+            pick(str(Path(where).with_name(f"{name}.json")), details.get(name, {}), "score.items", "a list of 0 and 1")
+            or []
+        )
+
+    def between(start: str | None, end: str) -> Cell:
+        if start is None:
+            return Cell()
+        if (start, end) not in known:
+            first, second = items(start), items(end)
+            if not first or len(first) != len(second):
+                return Cell()
+            result = paired_difference(first, second)
+            known[start, end] = (result["difference"], result["low"], result["high"])
+        change, low, high = known[start, end]
+        sure = low is not None and high is not None and (low > 0 or high < 0)
+        return Cell(f"{100 * change:+.1f}", _interval(low, high, "+"), ("better" if change > 0 else "worse") * sure)
+
+    return between
