@@ -25,14 +25,15 @@ def make_run(root: Path, prompts: int = 240) -> Path:
         "evaluate": ("evaluate", 12.125),
     }
     rows = [
-        {"name": name, "recipe": recipe, "directory": f"{name}-0a1b", "seconds": seconds, "status": "done"}
+        {"name": name, "recipe": recipe, "directory": f"{name}-0a1b", "seconds": seconds, "status": "finished"}
         for name, (recipe, seconds) in steps.items()
     ]
-    rows.append({"name": HOSTILE, "recipe": "average", "directory": "never-made", "seconds": None, "status": "pending"})
+    rows.append({"name": HOSTILE, "recipe": "average", "directory": "never-made", "seconds": None, "status": "waiting"})
     _json(root / "run.json", {"name": f"nano {HOSTILE}", "seed": 17, "steps": rows})
     for row in rows[:-1]:
-        config = {"recipe": row["recipe"], "note": HOSTILE, "output_dir": f"{root}/{row['directory']}"}
-        _json(root / row["directory"] / "step.json", config)
+        folder = root / row["directory"]
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(f"note: {HOSTILE}\noutput_dir: {folder}\nlearning_rate: 2.0e-05\n", "utf-8")
     _logs(root, rng)
     _reward_model(root / "reward-helpfulness-0a1b", rng)
     _evaluation(root / "evaluate-0a1b", rng, prompts)
@@ -54,7 +55,10 @@ def _logs(root: Path, rng: random.Random) -> None:
             "loss": rng.gauss(0, 0.1),
             "reward": 1.5 * (1 - math.exp(-i / 25)) + rng.gauss(0, 0.06),
             "kl": 0.11 * i**0.8 + rng.gauss(0, 0.04),
-            "objective/entropy": 2 - i / 120,
+            "entropy": 2 - i / 120,
+            "rewards/safety": i / 100,
+            "rewards/helpfulness": 1.0,
+            "objective/new": 1.0,
         }
         for i in range(1, 101)
     ]

@@ -152,6 +152,31 @@ def test_a_run_of_nothing(tmp_path):
     assert tmp_path.name in page.text
 
 
+def test_learning_curves_group_what_was_logged(run_dir):
+    labels = [attrs["aria-label"] for tag, attrs in report(run_dir).tags if tag == "svg"]
+    assert [label.removesuffix(", ppo") for label in labels if label.endswith(", ppo")] == [
+        "Loss",
+        "Reward",
+        "KL to the reference",
+        "Entropy",
+        "Rewards by name",
+        "objective/new",
+        "KL against reward",
+    ]
+
+
+def test_a_count_called_rows_is_no_evaluation(run_dir):
+    (run_dir / "sft-0a1b" / "metrics.json").write_text('{"rows": 1200}')
+    assert report(run_dir).headings[0] == "What happened"
+
+
+def test_configurations_are_shown_without_the_place_of_the_run(run_dir):
+    page = report(run_dir)
+    assert page.text.count("learning_rate: 2.0e-05") == 4
+    assert "output_dir: ./sft-0a1b" in page.text
+    assert str(run_dir) not in page.text
+
+
 def test_sparse_rows(run_dir):
     def strip(metrics):
         metrics["rows"] = [{"row": "only", "score": {"mean": 0.5}, "safety": {"violation_rate": None}}]
@@ -195,7 +220,7 @@ def test_two_evaluations_have_a_section_each(run_dir):
             '{"step": 1, "loss": "high"}',
             r"log\.jsonl, field 'loss': found 'high', expected a number",
         ),
-        ("sft-0a1b/step.json", "[]", r"step\.json: found an empty list, expected a JSON object"),
+        ("sft-0a1b/metrics.json", "[]", r"metrics\.json: found an empty list, expected a JSON object"),
         ("evaluate-0a1b/metrics.json", '{"rows": [{}]}', r"metrics\.json, field 'row': found nothing, expected text"),
         ("evaluate-0a1b/metrics.json", '{"rows": [{"row": "../x"}]}', r"metrics\.json, field 'row': found '../x'"),
         (

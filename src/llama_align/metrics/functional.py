@@ -7,8 +7,8 @@ no items are None, never 0: a model that saw no unsafe prompt has no violation r
 import math
 from collections.abc import Sequence
 
-from llama_align.data.records import GRADES
-from llama_align.metrics.intervals import checked, matched_pairs, same_length, wilson
+from ..data.records import GRADES
+from .intervals import checked, matched_pairs, same_length, wilson
 
 _BIT = "a list of 0 and 1"
 _SCORE = "a list of finite scores"

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llama_align.data.jsonl import read_jsonl
-from llama_align.data.records import RecordError, show
+from ..data.jsonl import read_jsonl
+from ..data.records import RecordError, show
 
 
 def _is_number(value: Any) -> bool:
@@ -51,7 +51,7 @@ def pick(where: str, row: Mapping, path: str, kind: str = "a number", required: 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the run; `metrics` and `config` are None and `log` is empty where the file does not exist."""
+    """One step of the run; None, or an empty log, where a file does not exist. `config` is the text of its YAML."""
 
     name: str
     recipe: str
@@ -60,7 +60,7 @@ class Step:
     directory: Path
     metrics: dict | None
     log: list[dict]
-    config: dict | None
+    config: str | None
 
     @property
     def where(self) -> str:
@@ -108,10 +108,15 @@ def read_run(run_dir: str | Path) -> Run:
     run = _read_json(path)
     rows = pick(str(path), run, "steps", "a list of objects", required=True)
     steps = [_read_step(run_dir, row, f"{path}, step {i + 1}") for i, row in enumerate(rows)]
-    evaluations = [_read_evaluation(step) for step in steps if step.metrics and "rows" in step.metrics]
+    evaluations = [_read_evaluation(step) for step in steps if _is_evaluation(step)]
     return Run(
         pick(str(path), run, "name", "text") or run_dir.resolve().name, pick(str(path), run, "seed"), steps, evaluations
     )
+
+
+def _is_evaluation(step: Step) -> bool:
+    # another recipe's "rows" may be a count
+    return step.metrics is not None and (step.recipe == "evaluate" or isinstance(step.metrics.get("rows"), list))
 
 
 def _read_step(run_dir: Path, row: dict, where: str) -> Step:
@@ -125,7 +130,7 @@ def _read_step(run_dir: Path, row: dict, where: str) -> Step:
         directory=directory,
         metrics=_read_json(directory / "metrics.json"),
         log=[line for _, line in read_jsonl(log)] if log.is_file() else [],
-        config=_read_json(directory / "step.json"),
+        config=_read_text(directory / "config.yaml"),
     )
 
 
@@ -154,11 +159,19 @@ def _sample(line: dict, where: str) -> dict:
     return line
 
 
+def _read_text(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8") if path.is_file() else None
+    except UnicodeDecodeError as error:
+        raise RecordError(str(path), None, f"byte {error.object[error.start]:#04x}", "UTF-8 text") from error
+
+
 def _read_json(path: Path) -> dict | None:
-    if not path.is_file():
+    text = _read_text(path)
+    if text is None:
         return None
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = json.loads(text)
     except ValueError as error:
         raise RecordError(str(path), None, f"text that is not JSON ({error})", "a JSON object") from error
     if not isinstance(value, dict):

@@ -1,14 +1,13 @@
 """The HTML report of a run: one file, nothing loaded from anywhere, no script."""
 
-import json
 import os
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from llama_align.report import sections
-from llama_align.report.inputs import Evaluation, Run, Step, read_run
-from llama_align.report.stages import Cell, family_rows, stage_rows
+from . import sections
+from .inputs import Evaluation, Run, Step, read_run
+from .stages import Cell, family_rows, stage_rows
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -50,7 +49,7 @@ def render(run: Run, run_dir: Path, title: str | None = None) -> str:
         evaluations=[_evaluation(evaluation) for evaluation in run.evaluations],
         pictures={heading: groups for heading, groups in pictures.items() if groups},
         steps=[_timed(step, run) for step in run.steps],
-        configurations=[(step.name, _shown(step.config, run_dir)) for step in run.steps if step.config is not None],
+        configurations=[(step.name, _shown(step.config, run_dir)) for step in run.steps if step.config],
         duration=_duration,
     )
 
@@ -93,7 +92,6 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def _shown(config: dict, run_dir: Path) -> str:
+def _shown(config: str, run_dir: Path) -> str:
     # where the run lies on this machine says nothing about it, and would make equal runs differ
-    text = json.dumps(config, indent=2, ensure_ascii=False)
-    return text.replace(str(run_dir.resolve()), ".").replace(str(run_dir), ".")
+    return config.replace(str(run_dir.resolve()), ".").replace(str(run_dir), ".").strip()

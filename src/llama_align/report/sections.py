@@ -7,9 +7,9 @@ from itertools import product
 
 from markupsafe import Markup
 
-from llama_align.report import figures
-from llama_align.report.inputs import Evaluation, Step, pick
-from llama_align.report.stages import baseline_of
+from . import figures
+from .inputs import Evaluation, Step, pick
+from .stages import baseline_of
 
 # one panel per title, with whichever of these names a trainer logged
 _PANELS = {
@@ -17,10 +17,13 @@ _PANELS = {
     "Learning rate": ("learning_rate",),
     "Accuracy": ("accuracy", "eval_accuracy", "rewards/accuracies", "eval_rewards/accuracies"),
     "Margin": ("margin", "eval_margin", "rewards/margins", "eval_rewards/margins"),
-    "Reward": ("reward", "eval_reward", "objective/scores", "objective/rlhf_reward"),
+    "Reward": ("reward", "eval_reward", "objective/scores", "objective/rlhf", "objective/rlhf_reward"),
     "KL to the reference": ("kl", "objective/kl"),
+    "Answer length, tokens": ("answers/length", "completions/mean_length"),
+    "Entropy": ("entropy", "objective/entropy"),
 }
-_KNOWN = {name for names in _PANELS.values() for name in names}
+_PREFIXES = {"accuracy/": "Accuracy by grade", "rewards/": "Rewards by name", "loss/": "Parts of the loss"}
+_TITLES = {name: title for title, names in _PANELS.items() for name in names}
 _REWARD, _KL = ("objective/scores", "reward"), ("objective/kl", "kl")
 _PROMPTS = 12
 
@@ -43,15 +46,21 @@ def score_picture(evaluation: Evaluation) -> list[Picture]:
 
 
 def learning_curves(step: Step) -> list[Picture]:
-    """Small multiples of what a trainer logged; other names under objective/ get a panel each."""
-    logged = sorted({name for row in step.log for name in row if name in _KNOWN or name.startswith("objective/")})
-    series = {name: points for name in logged if (points := _series(step, name))}
-    panels = _PANELS | {name: (name,) for name in series if name not in _KNOWN}
-    return [
-        Picture(title, figures.curves(f"{title}, {step.name}", lines))
-        for title, names in panels.items()
-        if (lines := {name: tuple(zip(*series[name], strict=True)) for name in names if name in series})
-    ]
+    """Small multiples of what a trainer logged; names under objective/ that are not known get a panel each."""
+    panels: dict[str, list[str]] = {title: [] for title in _PANELS}
+    for name in dict.fromkeys(name for row in step.log for name in row):
+        if title := _title(name):
+            panels.setdefault(title, []).append(name)
+    pictures = []
+    for title, names in panels.items():
+        if lines := {name: tuple(zip(*points, strict=True)) for name in names if (points := _series(step, name))}:
+            pictures.append(Picture(title, figures.curves(f"{title}, {step.name}", lines)))
+    return pictures
+
+
+def _title(name: str) -> str | None:
+    of_prefix = next((title for prefix, title in _PREFIXES.items() if name.startswith(prefix)), None)
+    return _TITLES.get(name) or of_prefix or (name if name.startswith("objective/") else None)
 
 
 def _series(step: Step, name: str) -> list[tuple[float, float]]:

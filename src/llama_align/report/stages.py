@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_align.metrics.functional import paired_difference
-from llama_align.report.inputs import pick
+from ..metrics.functional import paired_difference
+from .inputs import pick
 
 
 @dataclass(frozen=True)

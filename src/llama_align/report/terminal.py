@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llama_align.report.stages import stage_rows
+from .stages import stage_rows
 
 _COLOURS = {"better": "green", "worse": "red", "": ""}
 
