@@ -289,7 +289,11 @@ def test_variables_in_paths(lines, monkeypatch):
         ({"grades": {"gap": {"better": "much"}}}, "key 'grades'"),
         ({"default_grade": "good"}, "key 'default_grade': found 'good', expected one of significantly_better"),
         ({"objective": "fun"}, "key 'objective': found 'fun', expected one of helpfulness, safety"),
-        ({"limit": 0}, "key 'limit': found 0"),
+        ({"limit": 0}, "key 'limit': found 0 .*, expected an integer above 0"),
+        ({"limit": 2.5}, "key 'limit': found 2.5"),
+        ({"columns": {"text": 3}}, "key 'columns': .* names of columns"),
+        ({"columns": "text"}, "key 'columns': found 'text', expected an object"),
+        ({"where": ["lang"]}, "key 'where': found a list of 1, expected an object"),
         ({"weight": -1}, "key 'weight': found -1"),
         ({"skip": "all"}, "key 'skip': found 'all', expected error or count"),
         ({"path": 3}, "found 3 .int. as path, expected text"),
@@ -298,3 +302,10 @@ def test_variables_in_paths(lines, monkeypatch):
 def test_options_that_do_not_fit(options, complaint):
     with pytest.raises(ValueError, match=complaint):
         load_records([{"path": "x.jsonl", **options}], "document")
+
+
+def test_sources_that_are_no_sources(lines):
+    with pytest.raises(ValueError, match="data source: found a list of 1, expected a path or an object with a path"):
+        load_records([["x.jsonl"]], "document")
+    with pytest.raises(ValueError, match="scores make preferences, not a demonstration"):
+        load("demonstration", lines({"prompt": "a", "response": "b", "score": 1}), format="scores")

@@ -10,7 +10,7 @@ import string
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .records import KINDS, Message, RecordError, show
+from .records import KINDS, Message, RecordError, is_number, show
 
 # The names a row is read by, and so what `columns` may map to.
 CONTENT = ("text", "system", "prompt", "messages", "completion", "response", "chosen", "rejected", "score")
@@ -169,7 +169,7 @@ def scored(row: dict, where: str) -> dict:
     row = with_aliases(row)
     _prompt_messages(row, where, False)
     _answer(row, "completion", where)
-    if isinstance(row.get("score"), bool) or not isinstance(row.get("score"), int | float):
+    if not is_number(row.get("score")):
         raise RecordError(where, "score", show(row.get("score")), "a number")
     return row
 

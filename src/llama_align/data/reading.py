@@ -78,10 +78,12 @@ def _prepare(source: DataSource, row: dict, where: str) -> dict | str:
 
 
 def _format(source: DataSource, kind: str, row: dict) -> str:
-    if source.format != "auto":
-        return source.format
+    if source.format == "scores" and kind != "preference":
+        raise ValueError(f"data source {source.path}, key 'format': scores make preferences, not a {kind}")
     if kind == "sample":
         return "records"
+    if source.format != "auto":
+        return source.format
     alone = kind == "preference" and not {"chosen", "rejected"} & set(row)
     return "scores" if alone and {"score", "helpfulness"} & set(row) else "trl"
 

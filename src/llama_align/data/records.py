@@ -65,7 +65,8 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether this is a finite number; JSON's true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -73,11 +74,11 @@ TEXT = _check("text that is not empty", _is_text)
 STRING = _check("a string", lambda value: isinstance(value, str))
 FLAG = _check("true or false", lambda value: isinstance(value, bool))
 INTEGER = _check("an integer", lambda value: isinstance(value, int) and not isinstance(value, bool))
-TEMPERATURE = _check("a number of at least 0", lambda value: _is_number(value) and value >= 0)
+TEMPERATURE = _check("a number of at least 0", lambda value: is_number(value) and value >= 0)
 OBJECT = _check("an object", lambda value: isinstance(value, dict))
 REWARDS = _check(
     "an object of finite numbers by name",
-    lambda value: isinstance(value, dict) and all(isinstance(k, str) and _is_number(v) for k, v in value.items()),
+    lambda value: isinstance(value, dict) and all(isinstance(k, str) and is_number(v) for k, v in value.items()),
 )
 GRADE, OBJECTIVE, ROLE = _one_of(GRADES), _one_of(OBJECTIVES), _one_of(ROLES)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .formats import NAMES
-from .records import GRADES, KINDS, OBJECTIVES, RecordError, show
+from .records import GRADES, KINDS, OBJECTIVES, RecordError, is_number, show
 
 FORMATS = ("auto", "records", "trl", "hh", "scores", "columns")
 
@@ -53,6 +53,8 @@ class DataSource:
         if isinstance(value, cls):
             return value
         value = {"path": value} if isinstance(value, str) else value
+        if not isinstance(value, dict):
+            raise ValueError(f"data source: found {show(value)}, expected a path or an object with a path")
         known = [f.name for f in fields(cls)]
         if unknown := [key for key in value if key not in known]:
             raise ValueError(f"data source {value.get('path')}: unknown key '{unknown[0]}', known: {', '.join(known)}")
@@ -66,9 +68,13 @@ class DataSource:
         self._need("skip", self.skip in ("error", "count"), "error or count")
         self._need("objective", self.objective in (None, *OBJECTIVES), f"one of {', '.join(OBJECTIVES)}")
         self._need("default_grade", self.default_grade in (None, *GRADES), f"one of {', '.join(GRADES)}")
-        for name in ("limit", "max_chars", "weight"):
+        for name in ("limit", "max_chars"):
             number = getattr(self, name)
-            self._need(name, number is None or (isinstance(number, int | float) and number > 0), "a number above 0")
+            self._need(name, number is None or (type(number) is int and number > 0), "an integer above 0")
+        self._need("weight", self.weight is None or (is_number(self.weight) and self.weight > 0), "a number above 0")
+        for name in ("columns", "grades", "where"):
+            self._need(name, isinstance(getattr(self, name), dict | None), "an object")
+        self._need("columns", all(isinstance(c, str) for c in (self.columns or {}).values()), "names of columns")
         strange = [name for name in self.columns or () if name not in NAMES]
         self._need("columns", not strange, f"fields among {', '.join(NAMES)}, not '{', '.join(strange)}'")
         self._need("columns", self.format != "columns" or self.columns, "a mapping of fields to columns")
@@ -114,12 +120,12 @@ def _is_table(table: Any) -> bool:
     if not isinstance(table, dict) or not table:
         return False
     return set(map(str, table.values())) <= set(GRADES) or (
-        set(table) <= set(GRADES) and all(isinstance(least, int | float) for least in table.values())
+        set(table) <= set(GRADES) and all(is_number(least) for least in table.values())
     )
 
 
 def _number(row: dict, column: str, where: str) -> float:
     value = row.get(column)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         raise RecordError(where, column, show(value), "a number")
     return value
