@@ -1,0 +1,1 @@
+"""K answers per prompt from token ids: engines, reward scoring and selection."""

@@ -1,0 +1,73 @@
+"""The same interface on vLLM: a checkpoint on disk, CUDA, and its own process for the weights."""
+
+from collections.abc import Sequence
+from os import PathLike
+
+from transformers import AutoConfig
+
+from .engine import Answer, SamplingParams, prepare_keys
+from .streams import answer_streams
+
+
+class VLLMEngine:
+    """Answers from a checkpoint through vLLM, see `Engine`. A prompt's stream is named by seed and key.
+
+    Args:
+        model: path or hub name of the checkpoint.
+        options: passed to `vllm.LLM`.
+
+    Raises:
+        ImportError: vllm is not installed.
+        ValueError: `model` is not a path.
+    """
+
+    def __init__(self, model: str | PathLike, **options):
+        if not isinstance(model, (str, PathLike)):
+            raise ValueError(f"the vllm engine takes the path of a checkpoint, found a {type(model).__name__}")
+        try:
+            import vllm
+        except ImportError as error:
+            raise ImportError("the vllm engine needs vLLM: pip install 'llama_align[vllm]'") from error
+        self._vllm = vllm
+        self.config = AutoConfig.from_pretrained(model)
+        # raw: before penalty and temperature, as in Answer
+        self._llm = vllm.LLM(str(model), skip_tokenizer_init=True, logprobs_mode="raw_logprobs", **options)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        stop_ids: set[int],
+        progress: bool = False,
+        keys: Sequence[int] | None = None,
+    ) -> list[list[Answer]]:
+        """See `Engine.generate`."""
+        keys = prepare_keys(prompts, params, self.config, keys)
+        if not prompts:
+            return []
+        requests = [
+            self._vllm.SamplingParams(
+                n=params.n,
+                max_tokens=params.max_new_tokens,
+                temperature=params.temperature,
+                top_p=params.top_p,
+                top_k=params.top_k,
+                min_p=params.min_p,
+                repetition_penalty=params.repetition_penalty,
+                seed=int(stream) & 0x7FFFFFFF,
+                stop_token_ids=sorted(stop_ids),
+                ignore_eos=True,
+                detokenize=False,
+                logprobs=0,
+            )
+            for stream in answer_streams(params.seed, keys, [0] * len(keys))
+        ]
+        texts = [{"prompt_token_ids": list(ids)} for ids in prompts]
+        outputs = self._llm.generate(texts, requests, use_tqdm=progress)
+        return [[_read(answer) for answer in sorted(out.outputs, key=lambda a: a.index)] for out in outputs]
+
+
+def _read(answer) -> Answer:
+    ids = list(answer.token_ids)
+    logprobs = [by_id[token].logprob for token, by_id in zip(ids, answer.logprobs, strict=True)]
+    return Answer(ids, logprobs, answer.finish_reason == "stop")
