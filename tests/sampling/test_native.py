@@ -5,6 +5,7 @@ import torch
 from conftest import LLAMA3, config, random_prompts
 from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
+from llama_align.models import LlamaHerdConfig, LlamaHerdForCausalLM
 from llama_align.sampling.engine import SamplingParams, make_engine
 from llama_align.sampling.native import NativeEngine, why_not_native
 from llama_align.sampling.transformers_engine import TransformersEngine
@@ -56,6 +57,15 @@ def test_same_answers_alone_in_a_batch_and_in_a_tiny_cache(model):
         assert ids_of(alone) == ids_of(together[i : i + 1])
     backwards = NativeEngine(model).generate(prompts[::-1], params, stop, keys=keys[::-1])
     assert ids_of(backwards) == ids_of(together)[::-1]
+
+
+def test_llama_herd_answers_as_llama_does(model):
+    herd = LlamaHerdForCausalLM(LlamaHerdConfig(**model.config.to_diff_dict() | {"model_type": "llama_herd"}))
+    herd.load_state_dict(model.state_dict())
+    prompts, params = random_prompts(5), SamplingParams(n=2, max_new_tokens=10, top_p=0.9)
+    engine = make_engine("auto", herd)
+    assert isinstance(engine, NativeEngine)
+    assert ids_of(engine.generate(prompts, params, {3})) == ids_of(NativeEngine(model).generate(prompts, params, {3}))
 
 
 def test_fewer_answers_are_the_first_of_more(model):

@@ -1,0 +1,81 @@
+"""Parameters and the vLLM engine, the latter on a stand-in for the library."""
+
+import builtins
+import sys
+from types import SimpleNamespace
+
+import pytest
+from conftest import config
+
+from llama_align.sampling.engine import Answer, SamplingParams, make_engine
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "wanted"),
+    [
+        ("n", 0, "at least 1"),
+        ("n", True, "at least 1"),
+        ("max_new_tokens", 1.5, "at least 1"),
+        ("temperature", -0.1, "at least 0"),
+        ("temperature", float("nan"), "at least 0"),
+        ("top_p", 0, "above 0 and at most 1"),
+        ("top_p", 1.1, "above 0 and at most 1"),
+        ("top_k", -1, "at least 0"),
+        ("min_p", 2, "between 0 and 1"),
+        ("repetition_penalty", 0, "above 0"),
+        ("repetition_penalty", "1", "above 0"),
+        ("seed", -1, "at least 0"),
+    ],
+)
+def test_a_wrong_parameter_is_named(field, value, wanted):
+    with pytest.raises(ValueError, match=f"^{field} must be .*{wanted}, found "):
+        SamplingParams(**{field: value})
+
+
+def test_vllm_takes_a_path_and_says_what_to_install(model, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="takes the path of a checkpoint, found a LlamaForCausalLM"):
+        make_engine("vllm", model)
+    real_import = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == "vllm":
+            raise ImportError(name)
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ImportError, match=r"pip install 'llama_align\[vllm\]'"):
+        make_engine("vllm", tmp_path)
+
+
+def test_vllm_requests_and_answers(tmp_path, monkeypatch):
+    seen = {}
+
+    class LLM:
+        def __init__(self, path, **options):
+            seen.update(path=path, options=options)
+
+        def generate(self, texts, requests, use_tqdm):
+            seen.update(texts=texts, requests=requests)
+            outputs = [
+                SimpleNamespace(
+                    index=i,
+                    token_ids=(7, 3)[: i + 1],
+                    logprobs=[{7: SimpleNamespace(logprob=-0.5)}, {3: SimpleNamespace(logprob=-1.5)}][: i + 1],
+                    finish_reason=["length", "stop"][i],
+                )
+                for i in (1, 0)
+            ]
+            return [SimpleNamespace(outputs=outputs) for _ in texts]
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM, SamplingParams=lambda **fields: fields))
+    config().save_pretrained(tmp_path)
+    engine = make_engine("vllm", tmp_path, dtype="bfloat16")
+    answers = engine.generate([[4, 5], [6]], SamplingParams(n=2, top_k=9), {3}, keys=[8, 9])
+    assert answers == [[Answer([7], [-0.5], False), Answer([7, 3], [-0.5, -1.5], True)]] * 2
+    assert seen["options"]["dtype"] == "bfloat16"
+    assert seen["texts"] == [{"prompt_token_ids": [4, 5]}, {"prompt_token_ids": [6]}]
+    first, second = seen["requests"]
+    assert (first["n"], first["top_k"], first["stop_token_ids"]) == (2, 9, [3])
+    assert first["seed"] != second["seed"]
+    with pytest.raises(ValueError, match="context of 256"):
+        engine.generate([[4]], SamplingParams(max_new_tokens=256), set())
