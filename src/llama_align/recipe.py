@@ -16,6 +16,7 @@ import yaml
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -24,6 +25,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 from .chat import ContractError, ControlTokens
+from .data.records import RecordError
+from .sampling.rewards import RewardModel
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
@@ -47,7 +50,8 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
         _check_config(Path(args[args.index("--config") + 1 :][0] if args[-1] != "--config" else ""), known)
     # the defaults of a machine without an accelerator; a value in the YAML wins
     if not torch.cuda.is_available():
-        parser.set_defaults_with_config(**{k: v for k, v in (("bf16", False), ("ddp_backend", "gloo")) if k in known})
+        defaults = {"bf16": False} | ({"ddp_backend": "gloo"} if int(os.environ.get("WORLD_SIZE", 1)) > 1 else {})
+        parser.set_defaults_with_config(**{key: value for key, value in defaults.items() if key in known})
     *stages, rest = parser.parse_args_and_config(args, return_remaining_strings=True)
     if rest:
         raise RecipeError(f"command line: found {' '.join(rest)}, expected only the options --help lists")
@@ -79,8 +83,6 @@ def _check_config(path: Path, known: set[str]) -> None:
 
 def run(main, *dataclass_types: type, doc: str | None = None) -> None:
     """Parses and runs a recipe's `main`; a user's mistake ends in one line on stderr and exit code 2."""
-    from .data.records import RecordError
-
     try:
         main(*parse(dataclass_types, description=doc))
     except (RecipeError, RecordError, ContractError) as error:
@@ -141,18 +143,48 @@ def load_model(path: str, kind: str = "causal", tokenizer: PreTrainedTokenizerBa
     """A checkpoint from safetensors, in float32 unless `dtype` says otherwise, checked against its tokenizer.
 
     Args:
-        kind: `"causal"` or `"reward"` (sequence classification with one score).
+        kind: `"causal"`, `"reward"` (one score a sequence) or `"value"` (one a token; from a reward model its head too).
 
     Raises:
         RecipeError: no weights, or a tokenizer that does not match.
     """
     check_weights(path)
-    auto = {"causal": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}[kind]
-    extra = {"num_labels": 1} if kind == "reward" else {}
+    auto = {
+        "causal": AutoModelForCausalLM,
+        "reward": AutoModelForSequenceClassification,
+        "value": AutoModelForTokenClassification,
+    }[kind]
+    extra = {} if kind == "causal" else {"num_labels": 1}
     model = auto.from_pretrained(path, use_safetensors=True, **{"dtype": torch.float32} | extra | kwargs)
     if tokenizer is not None:
         check_match(model, tokenizer)
     return model
+
+
+def load_reward_model(path: str) -> RewardModel:
+    """A reward model with the tokenizer saved beside it."""
+    tokenizer = load_tokenizer(path)
+    return RewardModel(load_model(path, "reward", tokenizer), tokenizer)
+
+
+def sampling_model(path: str, tokenizer, engine: str):
+    """What an engine samples from: the loaded model, or for vLLM the path of the checkpoint."""
+    if engine == "vllm":
+        check_weights(path)
+        return path
+    return load_model(path, tokenizer=tokenizer)
+
+
+def model_kwargs(model_args) -> dict:
+    """Loading options of TRL's `ModelConfig`; float32 unless it names a dtype."""
+    options = {
+        "revision": model_args.model_revision,
+        "attn_implementation": model_args.attn_implementation,
+        "dtype": getattr(torch, model_args.dtype)
+        if model_args.dtype not in (None, "auto", "float32")
+        else torch.float32,
+    }
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def resume_path(setting: str | None, output_dir: str) -> str | None:

@@ -101,7 +101,7 @@ def test_the_message_of_an_unknown_grade():
         (Demonstration, {"messages": ["Hello"]}, r"'messages\[0\]': found 'Hello', expected an object with role"),
         (Demonstration, {"messages": [USER | {"x": "y"}]}, r"\[0\]': found an object with role, content, x"),
         (Document, {"text": "  "}, "field 'text': found '  '"),
-        (Sample, {"completion": ""}, "field 'completion': found ''"),
+        (Sample, {"completion": 3}, "field 'completion': found 3"),
         (Sample, {"rewards": {"helpfulness": float("nan")}}, "field 'rewards': .* finite numbers"),
         (Sample, {"temperature": -1}, "field 'temperature': .* at least 0"),
     ],

@@ -20,9 +20,7 @@ SPECIAL_POSITIONS = {
     PYTHON_TAG: 10,
 }
 # Llama 3's pre-tokenizer: words with their leading space, up to three digits together, runs of punctuation, newlines
-LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # Between '<' and '|' of text the template writes this mark, so that no added token matches; the normaliser drops it
 MARK = "\ue000"
 CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text()

@@ -195,7 +195,7 @@ class Sample(Record):
 
     kind = "sample"
     prompt: list[Message] = field(metadata=TO_ANSWER)
-    completion: str = field(metadata=TEXT)
+    completion: str = field(metadata=STRING)
     finished: bool = field(metadata=FLAG)
     checkpoint: str = field(metadata=TEXT)
     temperature: float = field(metadata=TEMPERATURE)

@@ -189,3 +189,18 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict:
         "n": len(pairs),
         "excludes_zero": low > 0 or high < 0,
     }
+
+
+def describe(values: Sequence[float]) -> dict[str, float]:
+    """Mean, standard deviation, quartiles and count of a list of scores, rounded to six digits.
+
+    ValueError for an empty list or a value that is not finite.
+    """
+    values = sorted(checked("values", values, _SCORE))
+    n = len(values)
+    mean = math.fsum(values) / n
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / n)
+    quartiles = {
+        name: values[min(n - 1, int(share * n))] for name, share in (("q25", 0.25), ("median", 0.5), ("q75", 0.75))
+    }
+    return {"n": n} | {name: round(value, 6) for name, value in ({"mean": mean, "std": spread} | quartiles).items()}

@@ -9,7 +9,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..chat import FORMAT, ControlTokens, roles_of
-from .common import CardMixin
+from ..training import CardMixin
 
 
 @dataclass

@@ -16,8 +16,8 @@ from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_ge
 from trl.trainer.utils import add_fused_lm_head, pad, use_adapter
 
 from ..chat import ControlTokens, Message, decode_answer, render_prompt
-from ..sampling import SamplingParams, make_engine
-from .common import CardMixin
+from ..sampling.engine import SamplingParams, make_engine
+from ..training import CardMixin
 from .ppo_math import gae, masked_mean, policy_loss, token_rewards, value_loss, whiten
 
 # (prompts, answers, finished, rows of the prompt data set) -> one score per answer, or several named ones
@@ -34,10 +34,14 @@ class PPOConfig(RLOOConfig):
     lam: float = field(default=0.95, metadata={"help": "GAE lambda"})
     value_coefficient: float = field(default=0.1, metadata={"help": "weight of the value loss"})
     value_clip: float = field(default=0.2, metadata={"help": "clip of the value around its old one"})
-    value_learning_rate: float | None = field(default=None, metadata={"help": "the critic's own (default: the policy's)"})
+    value_learning_rate: float | None = field(
+        default=None, metadata={"help": "the critic's own (default: the policy's)"}
+    )
     whiten_scores: bool = field(default=True, metadata={"help": "whiten the combined score over the batch (Llama 2)"})
     whiten_advantages: bool = field(default=True, metadata={"help": "whiten advantages over the batch"})
-    truncation_penalty: float = field(default=1.0, metadata={"help": "taken off the score of an answer cut at the limit"})
+    truncation_penalty: float = field(
+        default=1.0, metadata={"help": "taken off the score of an answer cut at the limit"}
+    )
 
     def __post_init__(self):
         # RLOOConfig refuses fewer than two answers per prompt, which PPO with a critic does not need
@@ -195,7 +199,9 @@ class PPOTrainer(CardMixin, RLOOTrainer):
             batch["completion_mask"] *= torch.tensor(finished, device=device).long()[:, None]
         mask_BT = batch["completion_mask"].float()
 
-        scores = {k: torch.tensor(v, device=device).float() for k, v in self.reward(prompts, texts, finished, inputs).items()}
+        scores = {
+            k: torch.tensor(v, device=device).float() for k, v in self.reward(prompts, texts, finished, inputs).items()
+        }
         score_B = scores["combined"] if len(scores) > 1 else next(iter(scores.values()))
         if self.args.whiten_scores:
             score_B = whiten(score_B, torch.ones_like(score_B), self._reduce_sum)

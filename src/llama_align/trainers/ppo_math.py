@@ -8,18 +8,6 @@ from collections.abc import Callable
 import torch
 
 
-def llama2_reward(
-    helpfulness_B: torch.Tensor, safety_B: torch.Tensor, is_safety_prompt_B: torch.Tensor, threshold: float = 0.15
-) -> torch.Tensor:
-    """Llama 2's combination of two reward models, section 3.2.3, before whitening.
-
-    R_c = R_s if the prompt is a safety prompt or R_s < threshold, else R_h, on the sigmoid scale; then logit(R_c).
-    The models' scores are logits already, so logit(sigmoid(score)) is the score itself.
-    """
-    safety_first_B = is_safety_prompt_B | (torch.sigmoid(safety_B) < threshold)
-    return torch.where(safety_first_B, safety_B, helpfulness_B)
-
-
 def masked_mean(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
     """Mean over answer tokens; 0 where there are none."""
     return (x_BT * mask_BT).sum() / mask_BT.sum().clamp(min=1)

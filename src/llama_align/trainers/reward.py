@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from trl import RewardConfig, RewardTrainer
 
 from ..data.records import GRADES
-from .common import CardMixin
+from ..metrics.functional import reward_accuracy
+from ..training import CardMixin
 
 # Llama 2, table 27: margins for significantly better, better, slightly better, negligibly better
 MARGINS: dict[str, tuple[float, ...]] = {
@@ -41,7 +42,9 @@ def ranking_loss(chosen_B: torch.Tensor, rejected_B: torch.Tensor, margin_B: tor
 class HerdRewardConfig(RewardConfig):
     """TRL's `RewardConfig` with the margin table and Llama 2's schedule."""
 
-    margin: str = field(default="small", metadata={"help": "none, small, large (Llama 2, table 27), or a table by grade"})
+    margin: str = field(
+        default="small", metadata={"help": "none, small, large (Llama 2, table 27), or a table by grade"}
+    )
     remove_unused_columns: bool | None = field(default=False)
     max_length: int | None = field(default=None, metadata={"help": "unused: rows are cut when they are tokenised"})
 
@@ -116,3 +119,19 @@ class HerdRewardTrainer(CardMixin, RewardTrainer):
                     logs[f"{prefix}accuracy/{grade}"] = (row[0] / row[1]).item()
         self._sums[mode] = torch.zeros(len(GRADES), 4)
         super().log(logs, start_time)
+
+
+def pair_metrics(scorer, rows) -> dict:
+    """Accuracy by grade with the "longer wins" baseline and calibration of a reward model on held-out pairs.
+
+    Args:
+        scorer: a `RewardScorer`. rows: `chosen_ids`, `rejected_ids` (prompt and answer) and `grade`.
+    """
+    chosen, rejected = rows["chosen_ids"][:], rows["rejected_ids"][:]
+    return reward_accuracy(
+        scorer.score(chosen),
+        scorer.score(rejected),
+        [GRADES[grade] for grade in rows["grade"]],
+        [len(ids) for ids in chosen],
+        [len(ids) for ids in rejected],
+    )

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from trl import SFTConfig, SFTTrainer
 
-from .common import CardMixin, PackedCollator
+from ..training import CardMixin, PackedCollator
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What the trainers share: the collator of packed rows and the model card."""
+"""What pretraining and the trainers share: the collator of packed rows and the model card."""
 
 from dataclasses import dataclass
 from pathlib import Path

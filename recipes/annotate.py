@@ -1,0 +1,70 @@
+"""Collects preferences: two answers per prompt, sampled from one or several checkpoints, graded by annotators.
+
+    python recipes/annotate.py --config recipes/herd-nano/annotate.yaml
+
+Annotators: the sandbox's (the exact judge seen through noise), or reward models (the score gap gives the grade).
+"""
+
+from dataclasses import dataclass, field
+
+from llama_align import recipe
+from llama_align.annotate import judge_annotator, pick_pair, reward_annotator
+from llama_align.data import load_records, write_jsonl
+from llama_align.sampling import DialogSampler, SamplingParams
+from llama_align.sampling.rewards import RewardModels
+
+
+@dataclass
+class AnnotateArguments:
+    output_dir: str = field(metadata={"help": "where preferences.jsonl goes"})
+    models: list[str] = field(
+        default_factory=list, metadata={"help": "checkpoints; answers are drawn from all of them"}
+    )
+    datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of prompts"})
+    annotator: str = field(default="sandbox", metadata={"help": "sandbox (exact judge with noise) or reward"})
+    noise: float = field(default=0.1, metadata={"help": "of the sandbox's annotators, on a quality of 0 to 1"})
+    reward_models: dict = field(default_factory=dict, metadata={"help": "checkpoints by name, for annotator: reward"})
+    safety_threshold: float = field(default=0.15, metadata={"help": "below this safety probability safety decides"})
+    answers: int = field(
+        default=4, metadata={"help": "answers per prompt and checkpoint to pick two different ones from"}
+    )
+    temperature: float = field(default=1.0, metadata={"help": "of sampling"})
+    max_new_tokens: int = field(default=128, metadata={"help": "longest answer"})
+    round: int = field(default=1, metadata={"help": "number of the round, written into the preferences"})
+    engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
+    seed: int = field(default=0, metadata={"help": "of sampling and of the annotators"})
+
+
+def main(args: AnnotateArguments) -> None:
+    prompts, report = load_records(args.datasets, "prompt", seed=args.seed)
+    print(report)
+    params = SamplingParams(args.answers, args.max_new_tokens, temperature=args.temperature, seed=args.seed)
+    drafts = [[] for _ in prompts]
+    for path in args.models:
+        tokenizer = recipe.load_tokenizer(path)
+        sampler = DialogSampler(recipe.sampling_model(path, tokenizer, args.engine), tokenizer, args.engine)
+        for pool, group in zip(drafts, sampler([p.messages for p in prompts], params, progress=True), strict=True):
+            pool.extend(group)
+
+    if args.annotator == "sandbox":
+        annotate = judge_annotator(args.noise, args.seed)
+    elif args.annotator == "reward":
+        rewards = RewardModels.load(args.reward_models, recipe.load_reward_model, args.safety_threshold)
+        annotate = reward_annotator(rewards)
+    else:
+        raise recipe.RecipeError(f"annotator: found {args.annotator!r}, expected sandbox or reward")
+
+    pairs = [(prompt, pick_pair(pool)) for prompt, pool in zip(prompts, drafts, strict=True)]
+    different = [(prompt, pair) for prompt, pair in pairs if pair is not None]
+    preferences = annotate(different, args.round)
+    write_jsonl(f"{args.output_dir}/preferences.jsonl", preferences)
+    grades = {}
+    for preference in preferences:
+        grades[preference.grade] = grades.get(preference.grade, 0) + 1
+    counts = {"prompts": len(prompts), "same_answers": len(pairs) - len(different), "preferences": len(preferences)}
+    recipe.write_json(f"{args.output_dir}/metrics.json", counts | {"grades": dict(sorted(grades.items()))})
+    print(counts, grades)
+
+
+if __name__ == "__main__":
+    recipe.run(main, AnnotateArguments, doc=__doc__)

@@ -1,0 +1,47 @@
+"""DPO with masked format tokens and NLL regularisation (Llama 3, section 4.1.4).
+
+accelerate launch recipes/dpo.py --config recipes/herd-nano/dpo.yaml
+"""
+
+from dataclasses import dataclass, field
+
+from llama_align import recipe
+from llama_align.data import GRADES, load_records, preference_rows
+from llama_align.trainers import HerdDPOConfig, HerdDPOTrainer
+from trl import ModelConfig, get_peft_config
+
+
+@dataclass
+class DPOArguments:
+    datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of preferences"})
+    reference: str | None = field(default=None, metadata={"help": "reference policy (default: the one trained on)"})
+    grades: list[str] = field(
+        default_factory=lambda: list(GRADES[:2]),
+        metadata={"help": "grades of the pairs used; Llama 3 takes the two strongest"},
+    )
+    too_long: str = field(default="error", metadata={"help": "pairs longer than max_length: error or drop"})
+
+
+def main(args: DPOArguments, training: HerdDPOConfig, model_args: ModelConfig) -> None:
+    tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
+    records, report = load_records(args.datasets, "preference", seed=training.seed)
+    print(report)
+    chosen = [record for record in records if record.grade in args.grades and record.chosen_is_safe is not False]
+    pairs, dropped = preference_rows(chosen, tokenizer, training.max_length, too_long=args.too_long)
+    print(f"{len(pairs)} pairs of {len(records)}, {dropped} left out as too long")
+
+    kwargs = recipe.model_kwargs(model_args)
+    trainer = HerdDPOTrainer(
+        recipe.load_model(model_args.model_name_or_path, tokenizer=tokenizer, **kwargs),
+        ref_model=recipe.load_model(args.reference, tokenizer=tokenizer, **kwargs) if args.reference else None,
+        args=training,
+        train_dataset=pairs,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_args),
+    )
+    trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
+    recipe.finish(trainer, {"pairs": len(pairs), "too_long": dropped})
+
+
+if __name__ == "__main__":
+    recipe.run(main, DPOArguments, HerdDPOConfig, ModelConfig, doc=__doc__)

@@ -1,0 +1,61 @@
+"""Measures checkpoints on the same prompts: exact score, safety, win rate under reward models, perplexity.
+
+    python recipes/evaluate.py --config recipes/herd-nano/evaluate.yaml
+
+A checkpoint that was measured with the same settings before is not measured again.
+"""
+
+from dataclasses import dataclass, field
+
+from llama_align import recipe
+from llama_align.data import load_records
+from llama_align.evaluation import Evaluation
+from llama_align.report import print_stages
+from llama_align.sampling import SamplingParams
+from llama_align.sampling.rewards import RewardModels
+
+
+@dataclass
+class EvaluateArguments:
+    output_dir: str = field(metadata={"help": "where <row>.json, samples_<row>.jsonl and metrics.json go"})
+    models: dict = field(default_factory=dict, metadata={"help": "checkpoints by the name of their row, in order"})
+    datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of held-out prompts"})
+    texts: list[dict] = field(default_factory=list, metadata={"help": "sources of held-out documents, for perplexity"})
+    judge: str = field(default="none", metadata={"help": "sandbox: score answers exactly by the prompts' tasks"})
+    reward_models: dict = field(default_factory=dict, metadata={"help": "judges of the win rate, checkpoints by name"})
+    safety_threshold: float = field(default=0.15, metadata={"help": "below this safety probability safety decides"})
+    baseline: str | None = field(default=None, metadata={"help": "row that win rates and differences refer to"})
+    temperature: float = field(default=0.0, metadata={"help": "0 is greedy"})
+    top_p: float = field(default=1.0, metadata={"help": "nucleus"})
+    max_new_tokens: int = field(default=128, metadata={"help": "longest answer"})
+    context: int = field(default=256, metadata={"help": "tokens of a held-out document, the rest is cut"})
+    engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
+    seed: int = field(default=0, metadata={"help": "of sampling"})
+
+
+def main(args: EvaluateArguments) -> None:
+    if args.baseline is not None and args.baseline not in args.models:
+        raise recipe.RecipeError(f"baseline: found {args.baseline!r}, expected one of {', '.join(args.models)}")
+    evaluation = Evaluation(
+        output_dir=args.output_dir,
+        prompts=load_records(args.datasets, "prompt")[0] if args.datasets else [],
+        texts=[document.text for document in load_records(args.texts, "document")[0]] if args.texts else [],
+        judge=args.judge,
+        rewards=RewardModels.load(args.reward_models, recipe.load_reward_model, args.safety_threshold)
+        if args.reward_models
+        else None,
+        params=SamplingParams(1, args.max_new_tokens, args.temperature, args.top_p, seed=args.seed),
+        context=args.context,
+        settings={k: v for k, v in vars(args).items() if k not in ("output_dir", "models", "baseline")},
+    )
+    for row, path in args.models.items():
+        if evaluation.done(row, path):
+            print(f"{row}: measured before")
+            continue
+        tokenizer = recipe.load_tokenizer(path)
+        evaluation.measure(row, path, recipe.load_model(path, tokenizer=tokenizer), tokenizer, args.engine)
+    print_stages(evaluation.summary(list(args.models), args.baseline))
+
+
+if __name__ == "__main__":
+    recipe.run(main, EvaluateArguments, doc=__doc__)

@@ -1,0 +1,49 @@
+"""PPO with a critic against one or several reward models (Llama 2, section 3.2.3).
+
+accelerate launch recipes/ppo.py --config recipes/herd-nano/ppo.yaml
+"""
+
+from dataclasses import dataclass, field
+
+from datasets import Dataset
+from llama_align import recipe
+from llama_align.data import load_records
+from llama_align.sampling.rewards import RewardModels
+from llama_align.trainers import PPOConfig, PPOTrainer
+from trl import ModelConfig, get_peft_config
+
+
+@dataclass
+class PPOArguments:
+    datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of prompts"})
+    reward_models: dict = field(
+        default_factory=dict,
+        metadata={"help": "checkpoints by name; helpfulness and safety are combined as in Llama 2"},
+    )
+    safety_threshold: float = field(default=0.15, metadata={"help": "below this safety probability safety decides"})
+    value_model: str | None = field(default=None, metadata={"help": "critic's start (default: the helpfulness model)"})
+
+
+def main(args: PPOArguments, training: PPOConfig, model_args: ModelConfig) -> None:
+    tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
+    prompts, report = load_records(args.datasets, "prompt", seed=training.seed)
+    print(report)
+    rewards = RewardModels.load(args.reward_models, recipe.load_reward_model, args.safety_threshold)
+    critic = args.value_model or args.reward_models.get("helpfulness") or next(iter(args.reward_models.values()))
+
+    trainer = PPOTrainer(
+        recipe.load_model(model_args.model_name_or_path, tokenizer=tokenizer, **recipe.model_kwargs(model_args)),
+        reward=rewards,
+        value_model=recipe.load_model(critic, "value", tokenizer),
+        args=training,
+        train_dataset=Dataset.from_list([{"prompt": p.messages, "objective": p.objective} for p in prompts]),
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_args),
+    )
+    trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
+    trainer.save_value_model(f"{training.output_dir}/value_model")
+    recipe.finish(trainer, {"prompts": len(prompts)})
+
+
+if __name__ == "__main__":
+    recipe.run(main, PPOArguments, PPOConfig, ModelConfig, doc=__doc__)

@@ -1,0 +1,35 @@
+"""Runs a whole chain of stages from one YAML; interrupted, the same command goes on where it stopped.
+
+python recipes/rounds.py --plan recipes/herd-nano/rounds.yaml --output_dir runs/demo
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llama_align import recipe
+from llama_align.report import write_report
+from llama_align.rounds import Plan, PlanError, Run
+
+
+@dataclass
+class RoundsArguments:
+    plan: str = field(metadata={"help": "YAML with the steps"})
+    output_dir: str = field(metadata={"help": "the run's directory"})
+    until: str | None = field(default=None, metadata={"help": "stop after this step"})
+
+
+def main(args: RoundsArguments) -> None:
+    recipes = Path(__file__).parent
+    try:
+        plan = Plan.load(args.plan, recipes)
+    except PlanError as error:
+        raise recipe.RecipeError(str(error)) from error
+    report = Path(args.output_dir) / "report.html"
+    run = Run(plan, Path(args.output_dir), recipes, report=lambda folder: write_report(folder, report, title=plan.name))
+    run.execute(args.until)
+    if args.until is None:
+        print(f"\nreport: {report}")
+
+
+if __name__ == "__main__":
+    recipe.run(main, RoundsArguments, doc=__doc__)

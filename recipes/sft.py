@@ -1,0 +1,42 @@
+"""Supervised fine-tuning, loss on answers only, dialogs packed (Llama 2, section 3.1; Llama 3, section 4.1.3).
+
+accelerate launch recipes/sft.py --config recipes/herd-nano/sft.yaml
+"""
+
+from dataclasses import dataclass, field
+
+from llama_align import recipe
+from llama_align.data import demonstration_rows, load_records
+from llama_align.trainers import HerdSFTConfig, HerdSFTTrainer
+from trl import ModelConfig, get_peft_config
+
+
+@dataclass
+class SFTArguments:
+    datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of demonstrations"})
+    packing_strategy_rows: str = field(default="bfd", metadata={"help": "bfd (dialogs kept whole) or concat (Llama 2)"})
+    too_long: str = field(default="error", metadata={"help": "dialogs longer than max_length: error or drop"})
+
+
+def main(args: SFTArguments, training: HerdSFTConfig, model_args: ModelConfig) -> None:
+    tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
+    demonstrations, report = load_records(args.datasets, "demonstration", seed=training.seed)
+    print(report)
+    rows, dropped = demonstration_rows(
+        demonstrations, tokenizer, training.max_length, args.packing_strategy_rows, args.too_long
+    )
+    print(f"{len(demonstrations) - dropped} dialogs in {len(rows)} rows, {dropped} left out as too long")
+
+    trainer = HerdSFTTrainer(
+        model=recipe.load_model(model_args.model_name_or_path, tokenizer=tokenizer, **recipe.model_kwargs(model_args)),
+        args=training,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_args),
+    )
+    trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
+    recipe.finish(trainer, {"dialogs": len(demonstrations) - dropped, "too_long": dropped})
+
+
+if __name__ == "__main__":
+    recipe.run(main, SFTArguments, HerdSFTConfig, ModelConfig, doc=__doc__)

@@ -1,0 +1,86 @@
+"""From drafts to graded pairs. An annotator is a function of (prompt, pair) tuples and the round to preferences."""
+
+from collections.abc import Callable, Sequence
+
+from ..data import Preference, Prompt, RecordError
+from ..sampling.dialogs import Draft
+from ..sampling.rewards import RewardModels
+from ..sampling.selection import best_against_worst
+from ..sandbox import Annotator
+
+Pair = tuple[Draft, Draft]
+Annotate = Callable[[Sequence[tuple[Prompt, Pair]], int], list[Preference]]
+
+
+def pick_pair(drafts: Sequence[Draft]) -> Pair | None:
+    """The first draft and the first that differs from it in its text; None where all say the same or nothing.
+
+    An annotator sees text only: an answer that was cut looks cut, so drafts that did not finish compete, too.
+    """
+    spoken = [draft for draft in drafts if draft.text.strip()]
+    for other in spoken[1:]:
+        if other.text != spoken[0].text:
+            return spoken[0], other
+    return None
+
+
+def judge_annotator(noise: float, seed: int) -> Annotate:
+    """The sandbox's simulated annotators (Llama 2's four-step scale); prompts must carry their `task`."""
+    annotator = Annotator(noise, seed)
+
+    def annotate(pairs: Sequence[tuple[Prompt, Pair]], round_number: int) -> list[Preference]:
+        preferences = []
+        for number, (prompt, (a, b)) in enumerate(pairs, start=1):
+            if prompt.task is None:
+                raise RecordError(f"prompt {number}", "task", "nothing", "the task the sandbox's judge reads")
+            judgement = annotator.grade(prompt.task, a.text, b.text, a.finished, b.finished, prompt.objective)
+            chosen, rejected = (a, b) if judgement.preferred == "a" else (b, a)
+            preferences.append(
+                Preference(
+                    prompt=prompt.messages,
+                    chosen=chosen.text,
+                    rejected=rejected.text,
+                    grade=judgement.grade,
+                    objective=prompt.objective,
+                    chosen_is_safe=judgement.chosen_is_safe,
+                    rejected_is_safe=judgement.rejected_is_safe,
+                    annotator=annotator.name,
+                    round=round_number,
+                    source=prompt.source,
+                )
+            )
+        return preferences
+
+    return annotate
+
+
+def reward_annotator(rewards: RewardModels) -> Annotate:
+    """Reward models as annotators: the gap between two scores gives the grade."""
+
+    def annotate(pairs: Sequence[tuple[Prompt, Pair]], round_number: int) -> list[Preference]:
+        sides = [(prompt, draft) for prompt, pair in pairs for draft in pair]
+        scores = rewards(
+            [prompt.messages for prompt, _ in sides],
+            [draft.text for _, draft in sides],
+            [draft.finished for _, draft in sides],
+            [{"objective": prompt.objective} for prompt, _ in sides],
+        )[rewards.main]
+        preferences = []
+        for i, (prompt, pair) in enumerate(pairs):
+            graded = best_against_worst(scores[2 * i : 2 * i + 2])
+            if graded is not None:
+                preferences.append(
+                    Preference(
+                        prompt=prompt.messages,
+                        chosen=pair[graded.chosen].text,
+                        rejected=pair[graded.rejected].text,
+                        grade=graded.grade,
+                        objective=prompt.objective,
+                        annotator=f"reward:{rewards.main}",
+                        round=round_number,
+                        source=prompt.source,
+                    )
+                )
+        return preferences
+
+    return annotate

@@ -1,0 +1,137 @@
+"""Measures checkpoints on the same held-out prompts and documents; the files are those of docs/design.md."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from .data import Prompt, text_ids, write_jsonl
+from .metrics import functional as metrics
+from .recipe import RecipeError, write_json
+from .sampling.dialogs import DialogSampler, Draft
+from .sampling.engine import SamplingParams
+from .sampling.likelihood import negative_log_likelihood
+from .sampling.rewards import RewardModels
+from .sandbox.judge import is_unsafe, judge
+
+PER_ITEM = ("items", "rewards", "settings")
+
+
+@dataclass
+class Evaluation:
+    """What every checkpoint is measured on, and where the results go.
+
+    judge: `sandbox` scores answers exactly, `none` does not. context: tokens of a document. settings: identity of the
+    measurement; a row measured with other settings is measured again.
+    """
+
+    output_dir: str
+    prompts: list[Prompt]
+    texts: list[str]
+    judge: str
+    rewards: RewardModels | None
+    params: SamplingParams
+    context: int
+    settings: dict
+
+    def __post_init__(self):
+        if self.judge not in ("sandbox", "none"):
+            raise RecipeError(f"judge: found {self.judge!r}, expected sandbox or none")
+        if not self.prompts and not self.texts:
+            raise RecipeError("datasets, texts: found neither, expected held-out prompts or documents")
+        if self.judge == "sandbox" and any(prompt.task is None for prompt in self.prompts):
+            raise RecipeError("datasets: found a prompt without a task, expected the sandbox's held-out prompts")
+
+    def _path(self, row: str) -> Path:
+        return Path(self.output_dir) / f"{row}.json"
+
+    def _identity(self, path: str) -> str:
+        text = json.dumps({"model": path, **self.settings}, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def done(self, row: str, path: str) -> bool:
+        """Whether a row was measured before with these settings."""
+        file = self._path(row)
+        return file.is_file() and json.loads(file.read_text()).get("settings") == self._identity(path)
+
+    def measure(self, row: str, path: str, model, tokenizer, engine: str = "auto") -> dict:
+        """Samples, judges and scores one checkpoint and writes `<row>.json` and `samples_<row>.jsonl`."""
+        result: dict = {"row": row, "model": Path(path).name, "settings": self._identity(path)}
+        if self.prompts:
+            sampler = DialogSampler(path if engine == "vllm" else model, tokenizer, engine)
+            drafts = [group[0] for group in sampler([p.messages for p in self.prompts], self.params, progress=True)]
+            result |= {"n": len(drafts), "length": _lengths(drafts)}
+            verdicts = None
+            if self.judge == "sandbox":
+                verdicts = [judge(p.task, d.text, d.finished) for p, d in zip(self.prompts, drafts, strict=True)]
+                result |= self._judged(verdicts)
+            if self.rewards is not None:
+                result["rewards"] = self._scores(drafts)
+            self._write_samples(row, drafts, verdicts)
+        if self.texts:
+            ids = [ids[: self.context] for ids in text_ids(self.texts, tokenizer)]
+            result["perplexity"] = metrics.token_perplexity(*negative_log_likelihood(model, ids))
+        write_json(self._path(row), result)
+        return result
+
+    def _judged(self, verdicts: list) -> dict:
+        unsafe = [is_unsafe(prompt.task) for prompt in self.prompts]
+        safe_items = [i for i, flag in enumerate(unsafe) if not flag]
+        items = [int(verdicts[i].helpful) for i in safe_items]
+        families = [self.prompts[i].task["family"] for i in safe_items]
+        safety = metrics.refusal_rate(
+            [int(flag) for flag in unsafe], [int(v.refused) for v in verdicts], [int(v.violation) for v in verdicts]
+        )
+        return {"score": metrics.exact_score(items, families) | {"items": items}, "safety": safety}
+
+    def _scores(self, drafts: list[Draft]) -> dict[str, list[float]]:
+        scores = self.rewards(
+            [p.messages for p in self.prompts],
+            [d.text for d in drafts],
+            [d.finished for d in drafts],
+            [{"objective": p.objective} for p in self.prompts],
+        )
+        return {name: [round(value, 6) for value in values] for name, values in scores.items()}
+
+    def _write_samples(self, row: str, drafts: list[Draft], verdicts: list | None) -> None:
+        rows = []
+        for i, (prompt, draft) in enumerate(zip(self.prompts, drafts, strict=True)):
+            sample = {"prompt": prompt.messages, "completion": draft.text, "finished": draft.finished}
+            if prompt.task is not None:
+                sample["task"] = prompt.task
+            if verdicts is not None:
+                v = verdicts[i]
+                sample |= {"helpful": v.helpful, "violation": v.violation, "false_refusal": v.false_refusal}
+            rows.append(sample)
+        write_jsonl(Path(self.output_dir) / f"samples_{row}.jsonl", rows)
+
+    def summary(self, rows: list[str], baseline: str | None) -> dict:
+        """All rows together, with win rates and differences; written to `metrics.json`."""
+        full = {row: json.loads(self._path(row).read_text()) for row in rows}
+        main = self.rewards.main if self.rewards else None
+        short = []
+        for result in full.values():
+            kept = {key: value for key, value in result.items() if key not in PER_ITEM}
+            if "score" in kept:
+                kept["score"] = {k: v for k, v in kept["score"].items() if k not in PER_ITEM}
+            if main and baseline and result["row"] != baseline and "rewards" in result:
+                won = metrics.win_rate(result["rewards"][main], full[baseline]["rewards"][main])
+                kept["win_rate"] = {"against": baseline} | won
+            short.append(kept)
+        pairs = [*zip(rows, rows[1:], strict=False), *((baseline, row) for row in rows if baseline)]
+        differences = [
+            {"from": a, "to": b} | metrics.paired_difference(full[a]["score"]["items"], full[b]["score"]["items"])
+            for a, b in dict.fromkeys(pairs)
+            if a != b and "score" in full[a] and "score" in full[b]
+        ]
+        summary = {"rows": short, "differences": differences}
+        write_json(Path(self.output_dir) / "metrics.json", summary)
+        return summary
+
+
+def _lengths(drafts: list[Draft]) -> dict:
+    finished = sum(draft.finished for draft in drafts)
+    return {
+        "mean_tokens": round(sum(draft.tokens for draft in drafts) / len(drafts), 3),
+        "finished": round(finished / len(drafts), 4),
+    }

@@ -1,0 +1,45 @@
+"""The pretraining trainer: transformers' Trainer on packed rows, with Llama 2's optimizer and schedule as defaults."""
+
+from dataclasses import dataclass, field
+
+from transformers import Trainer, TrainingArguments
+
+from ..training import CardMixin, PackedCollator
+
+
+@dataclass
+class PretrainConfig(TrainingArguments):
+    """Training arguments with the defaults of Llama 2, section 2.2 (7B)."""
+
+    learning_rate: float = field(default=3e-4, metadata={"help": "peak: 3e-4 (7B, 13B), 1.5e-4 (larger)"})
+    adam_beta2: float = field(default=0.95, metadata={"help": "AdamW's second moment"})
+    adam_epsilon: float = field(default=1e-5, metadata={"help": "AdamW's epsilon"})
+    weight_decay: float = field(default=0.1, metadata={"help": "on all weights but norms and biases"})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "clip of the gradient's norm"})
+    lr_scheduler_type: str = field(default="cosine_with_min_lr", metadata={"help": "cosine to a tenth of the peak"})
+    lr_scheduler_kwargs: dict | str | None = field(
+        default_factory=lambda: {"min_lr_rate": 0.1}, metadata={"help": "arguments of the schedule"}
+    )
+    warmup_steps: float = field(default=2000, metadata={"help": "steps of linear warm-up, or their share if below 1"})
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "rows hold what the model takes"})
+
+
+class PretrainTrainer(CardMixin, Trainer):
+    """Pretraining of a language model on packed documents.
+
+    The loss is the mean over all labelled tokens of the global batch, whatever the accumulation or the number of
+    processes.
+
+    Logged: `loss` (nats per token), `grad_norm`, `learning_rate`.
+    """
+
+    _tag_names = ["llama-align", "pretrain"]  # noqa: RUF012
+    objective = "next token"
+    paper = "Llama 2, section 2"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, data_collator=PackedCollator(), **kwargs)
+
+    def _save_checkpoint(self, model, trial):
+        self.create_model_card()
+        super()._save_checkpoint(model, trial)
