@@ -146,6 +146,12 @@ def test_bfloat16_and_adapters(model):
     assert all(len(answer.ids) == 8 for answers in half for answer in answers)
 
 
+def test_it_runs_inside_autocast(model):
+    with torch.autocast("cpu", torch.bfloat16):
+        answers = NativeEngine(model).generate(random_prompts(4), SamplingParams(n=2, max_new_tokens=8), {3})
+    assert all(answer.finished or len(answer.ids) == 8 for of_prompt in answers for answer in of_prompt)
+
+
 def test_progress_is_shown_only_when_asked(model, capsys):
     NativeEngine(model).generate([[4]], SamplingParams(n=2, max_new_tokens=4), set(), progress=True)
     assert "2/2" in capsys.readouterr().err
@@ -178,6 +184,8 @@ def test_engines_are_chosen_by_shape(model):
         make_engine("native", other)
     with pytest.raises(ValueError, match="engine must be one of auto, native, transformers, vllm, found 'sglang'"):
         make_engine("sglang", model)
+    with pytest.raises(ValueError, match="the auto engine takes a loaded model, found a str"):
+        make_engine("auto", "path/of/a/checkpoint")
     with pytest.raises(ValueError, match="max_cached_tokens must be at least 1, found 0"):
         make_engine("native", model, max_cached_tokens=0)
     dynamic = LlamaForCausalLM(config(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}))

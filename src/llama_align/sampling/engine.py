@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How answers are drawn. The filters act in the order of the fields: penalty, temperature, top-k, top-p, min-p do
-    not commute, and the order used is the one of `transformers`: repetition_penalty, temperature, top_k, top_p, min_p.
+    """How answers are drawn. The settings act in the order of `transformers`: repetition_penalty, temperature, top_k,
+    top_p, min_p.
 
     Args:
         n: answers per prompt.
@@ -126,16 +128,18 @@ def make_engine(name: str, model: Any, **options) -> Engine:
         options: passed to the engine.
 
     Raises:
-        ValueError: the name is unknown, or the native engine does not support this model.
+        ValueError: the name is unknown, `model` is not what this engine takes, or the native engine cannot run it.
         ImportError: vllm is asked for and not installed.
     """
     from .native import NativeEngine, why_not_native
     from .transformers_engine import TransformersEngine
     from .vllm_engine import VLLMEngine
 
+    engines = {"native": NativeEngine, "transformers": TransformersEngine, "vllm": VLLMEngine}
+    if name not in ("auto", *engines):
+        raise ValueError(f"engine must be one of auto, {', '.join(engines)}, found {name!r}")
+    if name != "vllm" and not isinstance(model, torch.nn.Module):
+        raise ValueError(f"the {name} engine takes a loaded model, found a {type(model).__name__}")
     if name == "auto":
         name = "transformers" if why_not_native(model) else "native"
-    engines = {"native": NativeEngine, "transformers": TransformersEngine, "vllm": VLLMEngine}
-    if name not in engines:
-        raise ValueError(f"engine must be one of auto, {', '.join(engines)}, found {name!r}")
     return engines[name](model, **options)
