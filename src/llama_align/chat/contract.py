@@ -101,8 +101,15 @@ class Rendered:
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of plain text; nothing in it becomes a control token."""
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    """Ids of plain text; nothing in it becomes a control token.
+
+    Raises:
+        ContractError: text that is not valid Unicode.
+    """
+    try:
+        return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    except TypeError as error:  # half a surrogate pair, which JSON can hold and UTF-8 cannot
+        raise ContractError(f"text: found {text[:60]!r}, expected valid Unicode") from error
 
 
 def render(
@@ -201,7 +208,7 @@ def roles_of(ids_BL: torch.Tensor, tokens: ControlTokens) -> torch.Tensor:
     speaks = starts.clone()
     for offset, token in enumerate([*name, tokens.end_header], start=1):
         shifted = torch.zeros_like(starts)
-        shifted[:, : ids_BL.shape[1] - offset] = ids_BL[:, offset:] == token
+        shifted[:, : max(0, ids_BL.shape[1] - offset)] = ids_BL[:, offset:] == token
         speaks &= shifted
     assistant = speaks.gather(1, start.clamp(min=0)) & (start >= 0)
 

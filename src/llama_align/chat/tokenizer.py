@@ -1,5 +1,6 @@
 """Training a tokenizer in the style of Llama 3 (byte-level BPE) or Llama 2 (byte fallback, single digits)."""
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,7 +21,10 @@ SPECIAL_POSITIONS = {
     PYTHON_TAG: 10,
 }
 # Llama 3's pre-tokenizer: words with their leading space, up to three digits together, runs of punctuation, newlines
-LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 # Between '<' and '|' of text the template writes this mark, so that no added token matches; the normaliser drops it
 MARK = "\ue000"
 CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text()
@@ -67,7 +71,13 @@ def train_tokenizer(
     tokenizer, trainer = _BUILDERS[style](ordinary, show_progress)
     # every header ends in two newlines and names a role: both must come out as few tokens whatever the corpus is
     tokenizer.train_from_iterator(_with_format_text(texts), trainer)
-    return _wrap(tokenizer, special_tokens(num_special_tokens))
+    return _wrap(_without_added_tokens(tokenizer), special_tokens(num_special_tokens))
+
+
+def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """The trainer registers the byte tokens as special too: `<0x41>` in text would match, decoding would skip them."""
+    state = json.loads(tokenizer.to_str())
+    return Tokenizer.from_str(json.dumps(state | {"added_tokens": []}))
 
 
 def _with_format_text(texts: Iterable[str]) -> Iterator[str]:
@@ -88,8 +98,9 @@ def _llama3(size: int, show_progress: bool) -> tuple[Tokenizer, trainers.Trainer
 def _llama2(size: int, show_progress: bool) -> tuple[Tokenizer, trainers.Trainer]:
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     split = pre_tokenizers.Split(Regex(r" ?\p{L}+|\p{N}|\n\n|\s| ?[^\s\p{L}\p{N}]+"), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.Metaspace(prepend_scheme="never")])
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    # spaces stay spaces, where SentencePiece writes "▁" and so loses that character
+    tokenizer.pre_tokenizer = split
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     fallback = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
     trainer = trainers.BpeTrainer(
         vocab_size=size, special_tokens=fallback, limit_alphabet=(size - 257) // 2, show_progress=show_progress
@@ -101,7 +112,8 @@ _BUILDERS = {"llama3": _llama3, "llama2": _llama2}
 
 
 def _wrap(tokenizer: Tokenizer, specials: list[str]) -> PreTrainedTokenizerFast:
-    tokenizer.normalizer = normalizers.Replace(f"<{MARK}|", "<|")
+    # only the mark is taken out, so that offsets (the template's assistant mask needs them) stay those of the text
+    tokenizer.normalizer = normalizers.Replace(Regex(rf"(?<=<){MARK}(?=\|)"), "")
     tokenizer.add_special_tokens(specials)
     bos = tokenizer.token_to_id(BOS)
     tokenizer.post_processor = processors.TemplateProcessing(

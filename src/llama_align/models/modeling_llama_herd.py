@@ -13,7 +13,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import create_causal_mask, find_packed_sequence_indices
+from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import (
     GenericForSequenceClassification,
     GenericForTokenClassification,
@@ -273,9 +273,10 @@ class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> CausalLMOutputWithPast:
-        """Logits [B, L, V] (the last `logits_to_keep` only, if given) and, with `labels` [B, L] (-100: no loss), the loss.
+        """Logits [B, L, V] (the last `logits_to_keep` only, if given) and, with `labels` [B, L], the loss.
 
-        The loss is the mean over labelled tokens, or their sum over `num_items_in_batch` where that is given.
+        Labels of -100 count for nothing. The loss is the mean over labelled tokens, or their sum over
+        `num_items_in_batch` where that is given.
         """
         outputs = self.model(
             input_ids=input_ids,
