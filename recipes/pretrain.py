@@ -5,11 +5,11 @@ accelerate launch recipes/pretrain.py --config recipes/herd-nano/pretrain.yaml
 
 from dataclasses import dataclass, field
 
-from llama_align import LlamaHerdForCausalLM, recipe
+from llama_align import recipe
 from llama_align.data import document_rows, load_records
 from llama_align.models import parameter_count, preset
 from llama_align.pretraining import PretrainConfig, PretrainTrainer
-from transformers import set_seed
+from transformers import AutoModelForCausalLM, set_seed
 
 
 @dataclass
@@ -49,7 +49,8 @@ def main(args: PretrainArguments, training: PretrainConfig) -> None:
             pad_token_id=tokenizer.pad_token_id,
             **(args.size_overrides or {}),
         )
-        model = LlamaHerdForCausalLM(config)
+        # from_config and not the class itself: under ZeRO-3 no process ever holds the whole model
+        model = AutoModelForCausalLM.from_config(config)
     print(f"{parameter_count(model.config):,} parameters, {len(train) * args.context:,} tokens an epoch")
 
     trainer = PretrainTrainer(

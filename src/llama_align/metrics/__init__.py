@@ -7,13 +7,15 @@
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-import evaluate
+if TYPE_CHECKING:
+    import evaluate
 
 NAMES = ("exact_score", "paired_difference", "refusal_rate", "reward_accuracy", "token_perplexity", "win_rate")
 
 
-def load(name: str, **options) -> evaluate.Metric:
+def load(name: str, **options) -> "evaluate.Metric":
     """The metric of that name; `options` go to `evaluate.Metric` (`keep_in_memory` is on unless several processes
     share it). ValueError for an unknown name."""
     if name not in NAMES:

@@ -95,6 +95,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         for module in value_model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
+        value_model.train()  # activations are only checkpointed in training mode
         if args.gradient_checkpointing:
             value_model.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
         self.value_model = self.accelerator.prepare_model(value_model)
@@ -119,9 +120,18 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         return super()._clip_grad_norm(model)
 
     def _save_checkpoint(self, model, trial):
-        super()._save_checkpoint(model, trial)
+        # before the rest: Trainer writes trainer_state.json last, so a checkpoint that has it is whole
         folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
         self.save_value_model(os.path.join(folder, "value_model"))
+        if not self.args.save_only_model:
+            os.makedirs(folder, exist_ok=True)
+            used_up = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+            rollout = {"step": self._step, "answers": None if used_up else self._buffered_inputs}
+            torch.save(rollout, self._rollout_file(folder))
+        super()._save_checkpoint(model, trial)
+
+    def _rollout_file(self, folder: str) -> str:
+        return os.path.join(folder, f"rollout_{self.accelerator.process_index}.pt")
 
     def save_value_model(self, folder: str) -> None:
         """Writes the critic as safetensors."""
@@ -135,6 +145,9 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         critic = self.accelerator.unwrap_model(self.value_model)
         stored = type(critic).from_pretrained(os.path.join(resume_from_checkpoint, "value_model"), dtype=critic.dtype)
         critic.load_state_dict(stored.state_dict())
+        # the step names the random streams of the answers to come; answers not yet learned from come back too
+        rollout = torch.load(self._rollout_file(resume_from_checkpoint), map_location=self.accelerator.device)
+        self._step, self._buffered_inputs = rollout["step"], rollout["answers"]
 
     # -- rollout
 
@@ -166,8 +179,9 @@ class PPOTrainer(CardMixin, RLOOTrainer):
     def _logps(self, model, batch, compute_entropy=False):
         ids_BL, mask_BL = _joined(batch)
         answer_length = batch["completion_ids"].size(1)
+        rows = self.args.per_device_train_batch_size  # a rollout may hold many times what fits into memory at once
         return self._get_per_token_logps_and_entropies(
-            model, ids_BL, mask_BL, answer_length, compute_entropy=compute_entropy
+            model, ids_BL, mask_BL, answer_length, batch_size=rows, compute_entropy=compute_entropy
         )[:2]
 
     def _reference_logps(self, batch):
@@ -178,9 +192,14 @@ class PPOTrainer(CardMixin, RLOOTrainer):
             return self._logps(self.model, batch)[0]
 
     def _values(self, batch):
-        ids_BL, mask_BL = _joined(batch)
+        parts = (tensor.split(self.args.per_device_train_batch_size) for tensor in _joined(batch))
         with self.accelerator.autocast():
-            values_BL1 = self.value_model(input_ids=ids_BL, attention_mask=mask_BL, use_cache=False).logits
+            values_BL1 = torch.cat(
+                [
+                    self.value_model(input_ids=ids_BL, attention_mask=mask_BL, use_cache=False).logits
+                    for ids_BL, mask_BL in zip(*parts, strict=True)
+                ]
+            )
         # V(s_t) stands at the token before a_t
         return values_BL1.squeeze(-1)[:, -batch["completion_ids"].size(1) - 1 : -1].float()
 
@@ -202,7 +221,9 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         scores = {
             k: torch.tensor(v, device=device).float() for k, v in self.reward(prompts, texts, finished, inputs).items()
         }
-        score_B = scores["combined"] if len(scores) > 1 else next(iter(scores.values()))
+        if len(scores) > 1 and "combined" not in scores:
+            raise ValueError(f"reward: found scores {', '.join(scores)}, expected a single one or 'combined' among them")
+        combined_B = score_B = scores["combined"] if len(scores) > 1 else next(iter(scores.values()))
         if self.args.whiten_scores:
             score_B = whiten(score_B, torch.ones_like(score_B), self._reduce_sum)
         cut_B = ~torch.tensor(finished, device=device)
@@ -217,7 +238,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         advantages_BT, returns_BT = gae(rewards_BT, values_BT, mask_BT, self.args.gamma, self.args.lam)
         if self.args.whiten_advantages:
             advantages_BT = whiten(advantages_BT, mask_BT, self._reduce_sum)
-        self._log_rollout(scores, kl_BT, mask_BT, cut_B)
+        self._log_rollout(scores, combined_B, kl_BT, mask_BT, cut_B)
         return batch | {
             "advantages": advantages_BT,
             "returns": returns_BT,
@@ -246,11 +267,11 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         mode = "train" if self.model.training else "eval"
         self._metrics[mode][name].append(gather(values.detach().float().reshape(-1)).mean().item())
 
-    def _log_rollout(self, scores, kl_BT, mask_BT, cut_B) -> None:
-        for name, score_B in scores.items():
-            self._log_mean("reward" if name == "combined" else f"rewards/{name}", score_B)
+    def _log_rollout(self, scores, combined_B, kl_BT, mask_BT, cut_B) -> None:
+        self._log_mean("reward", combined_B)
+        for name in scores.keys() - {"combined"}:
+            self._log_mean(f"rewards/{name}", scores[name])
         self._log_mean("kl", kl_BT.sum(1))
-        combined_B = scores["combined"] if "combined" in scores else next(iter(scores.values()))
         self._log_mean("objective/rlhf", combined_B - self.beta * kl_BT.sum(1))
         self._log_mean("answers/length", mask_BT.sum(1))
         self._log_mean("answers/finished", 1 - cut_B.float())

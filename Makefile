@@ -1,0 +1,37 @@
+# Two commands: `make demo` installs and runs the main job, `make test` installs and passes the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+RUN ?= runs/demo
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = true
+# DeepSpeed's CUDA extensions are built on first use where there is a GPU, never at installation
+export DS_BUILD_OPS = 0
+
+.PHONY: demo real test format clean
+
+demo: $(VENV)/.stamp
+	$(BIN)/python recipes/rounds.py --plan recipes/herd-nano/rounds.yaml --output_dir $(RUN)
+
+real: $(VENV)/.stamp
+	$(BIN)/python recipes/rounds.py --plan recipes/herd-nano-real/rounds.yaml --output_dir runs/real
+
+test: $(VENV)/.stamp-dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+format: $(VENV)/.stamp-dev
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info
