@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from llama_align import recipe
 from llama_align.annotate import judge_annotator, pick_pair, reward_annotator
-from llama_align.data import load_records, write_jsonl
+from llama_align.data import write_jsonl
 from llama_align.sampling import DialogSampler, SamplingParams
 from llama_align.sampling.rewards import RewardModels
 
@@ -21,6 +21,7 @@ class AnnotateArguments:
         default_factory=list, metadata={"help": "checkpoints; answers are drawn from all of them"}
     )
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of prompts"})
+    too_long: str = field(default="error", metadata={"help": "prompts too long for the context: error or drop"})
     annotator: str = field(default="sandbox", metadata={"help": "sandbox (exact judge with noise) or reward"})
     noise: float = field(default=0.1, metadata={"help": "of the sandbox's annotators, on a quality of 0 to 1"})
     reward_models: dict = field(default_factory=dict, metadata={"help": "checkpoints by name, for annotator: reward"})
@@ -36,8 +37,10 @@ class AnnotateArguments:
 
 
 def main(args: AnnotateArguments) -> None:
-    prompts, report = load_records(args.datasets, "prompt", seed=args.seed)
-    print(report)
+    first = args.models[0]
+    prompts = recipe.load_prompts(
+        args.datasets, first, recipe.load_tokenizer(first), args.max_new_tokens, args.too_long, seed=args.seed
+    )
     params = SamplingParams(args.answers, args.max_new_tokens, temperature=args.temperature, seed=args.seed)
     drafts = [[] for _ in prompts]
     for path in args.models:

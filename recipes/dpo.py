@@ -5,10 +5,11 @@ accelerate launch recipes/dpo.py --config recipes/herd-nano/dpo.yaml
 
 from dataclasses import dataclass, field
 
+from trl import ModelConfig, get_peft_config
+
 from llama_align import recipe
 from llama_align.data import GRADES, load_records, preference_rows
 from llama_align.trainers import HerdDPOConfig, HerdDPOTrainer
-from trl import ModelConfig, get_peft_config
 
 
 @dataclass

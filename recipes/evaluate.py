@@ -21,6 +21,7 @@ class EvaluateArguments:
     models: dict = field(default_factory=dict, metadata={"help": "checkpoints by the name of their row, in order"})
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of held-out prompts"})
     texts: list[dict] = field(default_factory=list, metadata={"help": "sources of held-out documents, for perplexity"})
+    too_long: str = field(default="error", metadata={"help": "prompts too long for the context: error or drop"})
     judge: str = field(default="none", metadata={"help": "sandbox: score answers exactly by the prompts' tasks"})
     reward_models: dict = field(default_factory=dict, metadata={"help": "judges of the win rate, checkpoints by name"})
     safety_threshold: float = field(default=0.15, metadata={"help": "below this safety probability safety decides"})
@@ -36,9 +37,15 @@ class EvaluateArguments:
 def main(args: EvaluateArguments) -> None:
     if args.baseline is not None and args.baseline not in args.models:
         raise recipe.RecipeError(f"baseline: found {args.baseline!r}, expected one of {', '.join(args.models)}")
+    first = next(iter(args.models.values()))
+    prompts = []
+    if args.datasets:
+        prompts = recipe.load_prompts(
+            args.datasets, first, recipe.load_tokenizer(first), args.max_new_tokens, args.too_long
+        )
     evaluation = Evaluation(
         output_dir=args.output_dir,
-        prompts=load_records(args.datasets, "prompt")[0] if args.datasets else [],
+        prompts=prompts,
         texts=[document.text for document in load_records(args.texts, "document")[0]] if args.texts else [],
         judge=args.judge,
         rewards=RewardModels.load(args.reward_models, recipe.load_reward_model, args.safety_threshold)

@@ -6,16 +6,17 @@ accelerate launch recipes/ppo.py --config recipes/herd-nano/ppo.yaml
 from dataclasses import dataclass, field
 
 from datasets import Dataset
+from trl import ModelConfig, get_peft_config
+
 from llama_align import recipe
-from llama_align.data import load_records
 from llama_align.sampling.rewards import RewardModels
 from llama_align.trainers import PPOConfig, PPOTrainer
-from trl import ModelConfig, get_peft_config
 
 
 @dataclass
 class PPOArguments:
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of prompts"})
+    too_long: str = field(default="error", metadata={"help": "prompts too long for the context: error or drop"})
     reward_models: dict = field(
         default_factory=dict,
         metadata={"help": "checkpoints by name; helpfulness and safety are combined as in Llama 2"},
@@ -26,13 +27,15 @@ class PPOArguments:
 
 def main(args: PPOArguments, training: PPOConfig, model_args: ModelConfig) -> None:
     tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
-    prompts, report = load_records(args.datasets, "prompt", seed=training.seed)
-    print(report)
+    path = model_args.model_name_or_path
+    prompts = recipe.load_prompts(
+        args.datasets, path, tokenizer, training.max_completion_length, args.too_long, seed=training.seed
+    )
     rewards = RewardModels.load(args.reward_models, recipe.load_reward_model, args.safety_threshold)
     critic = args.value_model or args.reward_models.get("helpfulness") or next(iter(args.reward_models.values()))
 
     trainer = PPOTrainer(
-        recipe.load_model(model_args.model_name_or_path, tokenizer=tokenizer, **recipe.model_kwargs(model_args)),
+        recipe.load_model(path, tokenizer=tokenizer, **recipe.model_kwargs(model_args)),
         reward=rewards,
         value_model=recipe.load_model(critic, "value", tokenizer),
         args=training,

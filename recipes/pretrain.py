@@ -5,11 +5,12 @@ accelerate launch recipes/pretrain.py --config recipes/herd-nano/pretrain.yaml
 
 from dataclasses import dataclass, field
 
+from transformers import AutoModelForCausalLM, set_seed
+
 from llama_align import recipe
 from llama_align.data import document_rows, load_records
 from llama_align.models import parameter_count, preset
 from llama_align.pretraining import PretrainConfig, PretrainTrainer
-from transformers import AutoModelForCausalLM, set_seed
 
 
 @dataclass

@@ -20,6 +20,7 @@ class RejectionSamplingArguments:
     output_dir: str = field(metadata={"help": "where samples.jsonl and best.jsonl go"})
     model: str = field(default="", metadata={"help": "checkpoint to sample from"})
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of prompts"})
+    too_long: str = field(default="error", metadata={"help": "prompts too long for the context: error or drop"})
     reward_models: dict = field(
         default_factory=dict,
         metadata={"help": "checkpoints by name; helpfulness and safety are combined as in Llama 2"},
@@ -40,9 +41,10 @@ class RejectionSamplingArguments:
 
 
 def main(args: RejectionSamplingArguments) -> None:
-    prompts, report = load_records(args.datasets, "prompt", seed=args.seed)
-    print(report)
     tokenizer = recipe.load_tokenizer(args.model)
+    prompts = recipe.load_prompts(
+        args.datasets, args.model, tokenizer, args.max_new_tokens, args.too_long, seed=args.seed
+    )
     sampler = DialogSampler(recipe.sampling_model(args.model, tokenizer, args.engine), tokenizer, args.engine)
     rewards = RewardModels.load(args.reward_models, recipe.load_reward_model, args.safety_threshold)
     params = SamplingParams(

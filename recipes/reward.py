@@ -5,11 +5,12 @@ accelerate launch recipes/reward.py --config recipes/herd-nano/reward_helpfulnes
 
 from dataclasses import dataclass, field
 
+from trl import ModelConfig, get_peft_config
+
 from llama_align import recipe
 from llama_align.data import full_rows, load_records, preference_rows
 from llama_align.sampling import RewardScorer
 from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, pair_metrics
-from trl import ModelConfig, get_peft_config
 
 
 @dataclass

@@ -5,10 +5,11 @@ accelerate launch recipes/sft.py --config recipes/herd-nano/sft.yaml
 
 from dataclasses import dataclass, field
 
+from trl import ModelConfig, get_peft_config
+
 from llama_align import recipe
 from llama_align.data import demonstration_rows, load_records
 from llama_align.trainers import HerdSFTConfig, HerdSFTTrainer
-from trl import ModelConfig, get_peft_config
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 if sys.path and all(Path(sys.path[0], name).is_file() for name in ("evaluate.py", "rounds.py")):
     sys.path.pop(0)
 
-from .models import (  # noqa: E402
+from .models import (
     LlamaHerdConfig,
     LlamaHerdForCausalLM,
     LlamaHerdForSequenceClassification,

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import yaml
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -25,7 +26,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 from .chat import ContractError, ControlTokens
-from .data.records import RecordError
+from .data import Prompt, RecordError, SourceError, fitting_prompts, load_records
 from .sampling.rewards import RewardModel
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
@@ -85,7 +86,7 @@ def run(main, *dataclass_types: type, doc: str | None = None) -> None:
     """Parses and runs a recipe's `main`; a user's mistake ends in one line on stderr and exit code 2."""
     try:
         main(*parse(dataclass_types, description=doc))
-    except (RecipeError, RecordError, ContractError) as error:
+    except (RecipeError, RecordError, SourceError, ContractError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     finally:
@@ -165,6 +166,21 @@ def load_reward_model(path: str) -> RewardModel:
     """A reward model with the tokenizer saved beside it."""
     tokenizer = load_tokenizer(path)
     return RewardModel(load_model(path, "reward", tokenizer), tokenizer)
+
+
+def load_prompts(
+    sources: list[dict], path: str, tokenizer, max_new_tokens: int, too_long: str, seed: int = 0
+) -> list[Prompt]:
+    """Prompts that leave a model's context room for an answer; prints what was read and left out.
+
+    Raises:
+        RecordError: a prompt too long for the context of the checkpoint at `path`, unless `too_long` is `"drop"`.
+    """
+    prompts, report = load_records(sources, "prompt", seed=seed)
+    limit = AutoConfig.from_pretrained(path).max_position_embeddings - max_new_tokens
+    kept, dropped = fitting_prompts(prompts, tokenizer, limit, too_long)
+    print(f"{report}\n{len(kept)} prompts, {dropped} left out as longer than {limit} tokens")
+    return kept
 
 
 def sampling_model(path: str, tokenizer, engine: str):

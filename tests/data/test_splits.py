@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_align.data import Demonstration, Document, Prompt, split_by_prompt
+from llama_align.data import Demonstration, Document, Prompt, load_records, split_by_prompt, write_jsonl
 
 FRACTIONS = {"train": 0.8, "dev": 0.1, "test": 0.1}
 
@@ -49,3 +49,23 @@ def test_documents_and_fractions():
     for wrong in ({}, {"a": 0.5}, {"a": 1.5, "b": -0.5}):
         with pytest.raises(ValueError, match="expected shares that add up to 1"):
             split_by_prompt([], wrong)
+
+
+def test_parts_of_a_source_are_disjoint_and_complete(tmp_path):
+    rows = [{"prompt": f"Question {i // 2}?", "chosen": "yes", "rejected": "no"} for i in range(400)]
+    path = tmp_path / "pairs.jsonl"
+    write_jsonl(path, rows)
+
+    def part(low, high):
+        source = {"path": str(path), "objective": "helpfulness", "default_grade": "better", "part": [low, high]}
+        return load_records([source], "preference")[0]
+
+    first, second = part(0, 0.7), part(0.7, 1)
+    assert len(first) + len(second) == 400
+    assert {r.prompt[0]["content"] for r in first}.isdisjoint(r.prompt[0]["content"] for r in second)
+    assert 0.6 < len(first) / 400 < 0.8
+
+
+def test_a_part_out_of_range_is_refused():
+    with pytest.raises(ValueError, match="key 'part': .* expected two numbers, from and to"):
+        load_records([{"path": "a.jsonl", "part": [0.5, 0.5]}], "preference")

@@ -16,10 +16,11 @@ from .records import (
     Record,
     RecordError,
     Sample,
+    SourceError,
 )
 from .sources import DataSource
 from .splits import split_by_prompt
-from .tokenized import demonstration_rows, document_rows, full_rows, preference_rows, text_ids
+from .tokenized import demonstration_rows, document_rows, fitting_prompts, full_rows, preference_rows, text_ids
 
 __all__ = [
     "GRADES",
@@ -35,8 +36,10 @@ __all__ = [
     "Record",
     "RecordError",
     "Sample",
+    "SourceError",
     "demonstration_rows",
     "document_rows",
+    "fitting_prompts",
     "full_rows",
     "load_records",
     "pack",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .reading import Tally, read_source
-from .records import KINDS, Record, show
+from .records import KINDS, Record, SourceError, show
 from .sources import DataSource
 
 
@@ -50,16 +50,18 @@ def load_records(
     Raises ValueError for options that do not fit or a source that holds nothing, RecordError (a ValueError) for rows.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind of records: found {show(kind)}, expected one of {', '.join(KINDS)}")
+        raise SourceError(f"kind of records: found {show(kind)}, expected one of {', '.join(KINDS)}")
     parsed = [DataSource.parse(source) for source in sources]
     weighted = [source for source in parsed if source.weight is not None]
     if weighted and len(weighted) < len(parsed):
         bare = next(source for source in parsed if source.weight is None)
-        raise ValueError(f"data source {bare.path}, key 'weight': found nothing, expected one for every source or none")
+        raise SourceError(
+            f"data source {bare.path}, key 'weight': found nothing, expected one for every source or none"
+        )
     read = [read_source(source, kind) for source in parsed]
     for source, (records, tally) in zip(parsed, read, strict=True):
         if not records:
-            raise ValueError(f"data source {source.path}: no {kind} in its {tally.rows} rows\n{LoadReport([tally])}")
+            raise SourceError(f"data source {source.path}: no {kind} in its {tally.rows} rows\n{LoadReport([tally])}")
     counts = _counts(parsed, [len(records) for records, _ in read]) if weighted else [len(r) for r, _ in read]
     mixed: list[Record] = []
     for number, ((records, tally), count) in enumerate(zip(read, counts, strict=True)):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import datasets
 
 from .jsonl import SUFFIXES, read_jsonl
+from .records import SourceError
 
 Row = tuple[str, dict]  # where it stands, and what it holds
 
@@ -23,7 +24,7 @@ def expand(path: str) -> str:
     def value(match: re.Match) -> str:
         name, default = match[1] or match[3], match[2]
         if (found := os.environ.get(name, default)) is None:
-            raise ValueError(f"data source {path}: the environment variable {name} is not set")
+            raise SourceError(f"data source {path}: the environment variable {name} is not set")
         return found
 
     return os.path.expanduser(_VARIABLE.sub(value, path))
@@ -49,10 +50,10 @@ def _open_table(path: str, split: str) -> datasets.Dataset:
         try:
             saved = datasets.load_from_disk(path)
         except FileNotFoundError as error:
-            raise ValueError(f"data source {path}: a directory, but not one saved by datasets") from error
+            raise SourceError(f"data source {path}: a directory, but not one saved by datasets") from error
         return _split(saved, path, split)
     if os.path.exists(path):
-        raise ValueError(f"data source {path}: expected a file that ends in {', '.join(SUFFIXES)} or .parquet")
+        raise SourceError(f"data source {path}: expected a file that ends in {', '.join(SUFFIXES)} or .parquet")
     parent = path.split("/")[0]
     if not _HUB_NAME.fullmatch(path) or path.endswith((*SUFFIXES, ".parquet", ".json")) or os.path.isdir(parent):
         raise FileNotFoundError(f"data source {path}: there is no such file or directory")
@@ -60,12 +61,14 @@ def _open_table(path: str, split: str) -> datasets.Dataset:
         return datasets.load_dataset(path, split=split)
     except Exception as error:  # the Hub's client raises many kinds; all of them mean that there are no rows
         offline = " (HF_HUB_OFFLINE is set, and it is not in the cache)" if datasets.config.HF_HUB_OFFLINE else ""
-        raise ValueError(f"data source {path}: no local file, and not loaded from the Hub{offline}: {error}") from error
+        raise SourceError(
+            f"data source {path}: no local file, and not loaded from the Hub{offline}: {error}"
+        ) from error
 
 
 def _split(saved: datasets.Dataset | datasets.DatasetDict, path: str, split: str) -> datasets.Dataset:
     if isinstance(saved, datasets.Dataset):
         return saved
     if split not in saved:
-        raise ValueError(f"data source {path}, key 'split': found '{split}', expected one of {', '.join(saved)}")
+        raise SourceError(f"data source {path}, key 'split': found '{split}', expected one of {', '.join(saved)}")
     return saved[split]

@@ -8,8 +8,9 @@ from typing import Any
 
 from .formats import convert, fields_of, pair_up, rename, scored
 from .opening import Row, open_rows
-from .records import KINDS, Record, RecordError
+from .records import KINDS, Record, RecordError, SourceError
 from .sources import DataSource
+from .splits import place
 
 
 @dataclass
@@ -79,7 +80,7 @@ def _prepare(source: DataSource, row: dict, where: str) -> dict | str:
 
 def _format(source: DataSource, kind: str, row: dict) -> str:
     if source.format == "scores" and kind != "preference":
-        raise ValueError(f"data source {source.path}, key 'format': scores make preferences, not a {kind}")
+        raise SourceError(f"data source {source.path}, key 'format': scores make preferences, not a {kind}")
     if kind == "sample":
         return "records"
     if source.format != "auto":
@@ -105,6 +106,8 @@ def _build(source: DataSource, kind: str, wanted: str, form: str, row: dict, whe
     record = KINDS[wanted].from_dict(filled(KINDS[wanted], convert(kind, wanted, found, where)), where)
     if source.max_chars and _length(record) > source.max_chars:
         return f"longer than {source.max_chars} characters"
+    if source.part and not source.part[0] <= place(record) < source.part[1]:
+        return f"prompt not in part {source.part}"
     return record
 
 

@@ -30,6 +30,10 @@ class RecordError(ValueError):
         return f"field '{self.field}': expected {self.expected}" if self.field else f"expected {self.expected}"
 
 
+class SourceError(ValueError):
+    """A data source that cannot be read as its options say; the message names path, key, what was found and expected."""
+
+
 def show(value: Any) -> str:
     """How a value is named in an error: short, and never a page of text."""
     if value is None:

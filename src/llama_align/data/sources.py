@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .formats import NAMES
-from .records import GRADES, KINDS, OBJECTIVES, RecordError, is_number, show
+from .records import GRADES, KINDS, OBJECTIVES, RecordError, SourceError, is_number, show
 
 FORMATS = ("auto", "records", "trl", "hh", "scores", "columns")
 
@@ -26,6 +26,8 @@ class DataSource:
     grades: {column: {value: grade}} or {column: {grade: least value}}; `score_gap` is score_chosen - score_rejected.
     default_grade, objective: for rows that do not say.
     where: column -> the value, or list of values, a row must have.
+    part: [from, to], the records whose prompt falls there in [0, 1) by `splits.place`: [0, 0.8] and [0.8, 1] share no
+        prompt, in whatever files they are.
     limit: the first so many that fit; max_chars: longer records are left out.
     weight: share of the mixture; repeat: whether it may be read more than once to fill its share.
     skip: "error", or "count" to leave out rows that do not fit and count them by reason.
@@ -41,6 +43,7 @@ class DataSource:
     default_grade: str | None = None
     objective: str | None = None
     where: dict[str, Any] | None = None
+    part: list[float] | None = None
     limit: int | None = None
     weight: float | None = None
     repeat: bool = False
@@ -49,17 +52,17 @@ class DataSource:
 
     @classmethod
     def parse(cls, value: "DataSource | dict | str") -> Self:
-        """The source a YAML names, by a path alone or with options. Raises ValueError for what it does not know."""
+        """The source a YAML names, by a path alone or with options. Raises SourceError for what it does not know."""
         if isinstance(value, cls):
             return value
         value = {"path": value} if isinstance(value, str) else value
         if not isinstance(value, dict):
-            raise ValueError(f"data source: found {show(value)}, expected a path or an object with a path")
+            raise SourceError(f"data source: found {show(value)}, expected a path or an object with a path")
         known = [f.name for f in fields(cls)]
         if unknown := [key for key in value if key not in known]:
-            raise ValueError(f"data source {value.get('path')}: unknown key '{unknown[0]}', known: {', '.join(known)}")
+            raise SourceError(f"data source {value.get('path')}: unknown key '{unknown[0]}', known: {', '.join(known)}")
         if not isinstance(value.get("path"), str):
-            raise ValueError(f"data source: found {show(value.get('path'))} as path, expected text")
+            raise SourceError(f"data source: found {show(value.get('path'))} as path, expected text")
         return cls(**value)
 
     def __post_init__(self) -> None:
@@ -71,6 +74,14 @@ class DataSource:
         for name in ("limit", "max_chars"):
             number = getattr(self, name)
             self._need(name, number is None or (type(number) is int and number > 0), "an integer above 0")
+        bounds = self.part
+        fits = bounds is None or (
+            isinstance(bounds, list)
+            and len(bounds) == 2
+            and all(map(is_number, bounds))
+            and 0 <= bounds[0] < bounds[1] <= 1
+        )
+        self._need("part", fits, "two numbers, from and to, with 0 <= from < to <= 1")
         self._need("weight", self.weight is None or (is_number(self.weight) and self.weight > 0), "a number above 0")
         for name in ("columns", "grades", "where"):
             self._need(name, isinstance(getattr(self, name), dict | None), "an object")
@@ -83,7 +94,7 @@ class DataSource:
 
     def _need(self, key: str, fits: Any, expected: str) -> None:
         if not fits:
-            raise ValueError(
+            raise SourceError(
                 f"data source {self.path}, key '{key}': found {show(getattr(self, key))}, expected {expected}"
             )
 

@@ -20,6 +20,12 @@ def prompt_text(record: Record) -> str:
     return next((m["content"] for m in messages if m["role"] == "user"), messages[0]["content"]).strip()
 
 
+def place(record: Record, seed: int = 0) -> float:
+    """Where a record's prompt falls in [0, 1): evenly spread, a function of its text and the seed alone."""
+    digest = hashlib.sha256(f"{seed}\0{prompt_text(record)}".encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64
+
+
 def split_by_prompt(records: Iterable[R], fractions: Mapping[str, float], seed: int = 0) -> dict[str, list[R]]:
     """The records by name of their split, in order. `fractions` add up to 1 and hold in expectation over prompts.
 
@@ -30,11 +36,10 @@ def split_by_prompt(records: Iterable[R], fractions: Mapping[str, float], seed: 
     names = [name for name, fraction in fractions.items() if fraction > 0]
     splits: dict[str, list[R]] = {name: [] for name in fractions}
     for record in records:
-        digest = hashlib.sha256(f"{seed}\0{prompt_text(record)}".encode()).digest()
-        place, edge = int.from_bytes(digest[:8]) / 2**64, 0.0
+        edge, found = 0.0, place(record, seed)
         for name in names:
             edge += fractions[name]
-            if place < edge:
+            if found < edge:
                 break
         splits[name].append(record)  # the last one when rounding leaves the sum just under 1
     return splits

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..chat import ControlTokens, encode_answer, encode_text, render, render_prompt
 from .packing import pack
-from .records import GRADES, Demonstration, Document, Preference, RecordError
+from .records import GRADES, Demonstration, Document, Preference, Prompt, RecordError
 
 TOO_LONG = ("error", "drop")
 
@@ -80,6 +80,22 @@ def preference_rows(
             "preferences", None, "no pair that fits", f"pairs of at most {max_length} tokens (max_length)"
         )
     return Dataset.from_list([row for _, row in kept]), len(rows) - len(kept)
+
+
+def fitting_prompts(
+    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, max_tokens: int, too_long: str = "error"
+) -> tuple[list[Prompt], int]:
+    """The prompts of at most `max_tokens` with the header of the answer, and the number left out.
+
+    Raises:
+        RecordError: a longer prompt, unless `too_long` is `"drop"`; or none that fits.
+    """
+    tokens = ControlTokens.of(tokenizer)
+    pairs = [(prompt, len(render_prompt(tokenizer, prompt.messages, tokens))) for prompt in prompts]
+    kept = _fitting(pairs, lambda pair: pair[1], max_tokens, too_long, "messages")
+    if not kept:
+        raise RecordError("prompts", None, "none that fits", f"prompts of at most {max_tokens} tokens")
+    return [prompt for prompt, _ in kept], len(pairs) - len(kept)
 
 
 def full_rows(pairs: Dataset) -> Dataset:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from ..data.opening import expand
 
 REFERENCE = re.compile(r"(?<!\$)\{([A-Za-z0-9_-]+)\}")  # ${NAME} is the environment's
 COLUMNS = "columns"  # templates over a data source's columns are written in braces, too
@@ -156,7 +157,7 @@ def resolve(value: Any, directories: dict[str, str]) -> Any:
 
 def _inputs(config: dict) -> Iterator[tuple[str, Path]]:
     for text in sorted(set(_strings(config))):
-        path = Path(os.path.expandvars(text))
+        path = Path(expand(text))
         if "/" in text and path.exists():
             yield text, path
 

@@ -222,7 +222,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
             k: torch.tensor(v, device=device).float() for k, v in self.reward(prompts, texts, finished, inputs).items()
         }
         if len(scores) > 1 and "combined" not in scores:
-            raise ValueError(f"reward: found scores {', '.join(scores)}, expected a single one or 'combined' among them")
+            raise ValueError(f"reward: found scores {', '.join(scores)}, expected one, or 'combined' among them")
         combined_B = score_B = scores["combined"] if len(scores) > 1 else next(iter(scores.values()))
         if self.args.whiten_scores:
             score_B = whiten(score_B, torch.ones_like(score_B), self._reduce_sum)
