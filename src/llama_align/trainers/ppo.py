@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 from accelerate.utils import gather
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import RLOOConfig, RLOOTrainer
 from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
 from trl.trainer.utils import add_fused_lm_head, pad, use_adapter
@@ -99,6 +99,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         if args.gradient_checkpointing:
             value_model.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
         self.value_model = self.accelerator.prepare_model(value_model)
+        self.add_callback(_FreshGradients(self.value_model))
 
     # -- the critic shares the optimizer, with its own learning rate
 
@@ -290,6 +291,16 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         self._log_mean("policy/approx_kl", masked_mean(0.5 * log_ratio_BT**2, mask_BT))
         self._log_mean("policy/clip_fraction", masked_mean(clipped_BT, mask_BT))
         self._log_mean("value/explained_variance", 1 - unexplained / spread.clamp(min=1e-8))
+
+
+class _FreshGradients(TrainerCallback):
+    """Every step starts from zero gradients of the critic; Trainer zeroes those of the policy only."""
+
+    def __init__(self, critic: torch.nn.Module):
+        self.critic = critic
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.critic.zero_grad()
 
 
 def _unused_reward(prompts, completions, **_):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from trl import RewardConfig, RewardTrainer
 
+from ..chat.contract import PAD
 from ..data.records import GRADES
 from ..metrics.functional import reward_accuracy
 from ..training import CardMixin
@@ -34,7 +35,14 @@ def margin_table(margin: str | dict[str, float]) -> dict[str, float]:
 
 
 def ranking_loss(chosen_B: torch.Tensor, rejected_B: torch.Tensor, margin_B: torch.Tensor) -> torch.Tensor:
-    """-log sigmoid(r(x, y_c) - r(x, y_r) - m(grade)), per pair, in float32 (Llama 2, eq. 2)."""
+    """-log sigmoid(r(x, y_c) - r(x, y_r) - m(grade)), per pair, in float32 (Llama 2, eq. 2).
+
+    Raises:
+        ValueError: shapes differ; scores [B, 1] and margins [B] would give a loss over all B x B pairs.
+    """
+    if not chosen_B.shape == rejected_B.shape == margin_B.shape:
+        shapes = ", ".join(str(list(t.shape)) for t in (chosen_B, rejected_B, margin_B))
+        raise ValueError(f"ranking_loss: found shapes {shapes}, expected three equal ones")
     return -F.logsigmoid(chosen_B.float() - rejected_B.float() - margin_B.float())
 
 
@@ -81,6 +89,8 @@ class HerdRewardTrainer(CardMixin, RewardTrainer):
     auto_class = "AutoModelForSequenceClassification"
 
     def __init__(self, *args, processing_class, **kwargs):
+        # padding needs a token of its own: were it the end of turn, scores would be read one token early
+        processing_class.pad_token = PAD
         collator = PairCollator(processing_class.pad_token_id)
         super().__init__(*args, processing_class=processing_class, data_collator=collator, **kwargs)
         self._sums = {mode: torch.zeros(len(GRADES), 4) for mode in ("train", "eval")}

@@ -1,0 +1,80 @@
+"""SFT: the loss is a plain mean over labelled tokens, and one step does not depend on how a batch is cut."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from llama_align import recipe
+from llama_align.chat import render
+from llama_align.data import demonstration_rows
+from llama_align.trainers import HerdSFTConfig, HerdSFTTrainer
+
+
+@pytest.fixture
+def trainer_of(causal_path, tokenizer, settings, demonstrations):
+    def make(count: int = 40, **changes) -> HerdSFTTrainer:
+        rows, dropped = demonstration_rows(demonstrations(count), tokenizer, 128)
+        assert dropped == 0
+        return HerdSFTTrainer(
+            recipe.load_model(causal_path),
+            args=HerdSFTConfig(**settings | {"max_length": 128} | changes),
+            train_dataset=rows,
+            processing_class=tokenizer,
+        )
+
+    return make
+
+
+def test_the_loss_is_the_mean_over_tokens_the_assistant_says(trainer_of, causal_path, tokenizer, demonstrations):
+    trainer = trainer_of(12)
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(trainer.train_dataset))])
+    loss = trainer.compute_loss(trainer.model, batch).item()
+    model, total, count = recipe.load_model(causal_path).eval(), 0.0, 0
+    for record in demonstrations(12):  # each dialog alone, without padding or packing
+        some = render(tokenizer, record.messages)
+        with torch.no_grad():
+            logits = model(torch.tensor([some.ids])).logits[0, :-1]
+        labels = torch.tensor(some.labels[1:])
+        total += F.cross_entropy(logits, labels, reduction="sum").item()
+        count += int((labels != -100).sum())
+    assert loss == pytest.approx(total / count, rel=1e-5)
+
+
+def test_a_row_in_eight_steps_or_eight_rows_in_one_give_the_same_weights(trainer_of):
+    weights = []
+    for size, steps in ((8, 1), (1, 8), (2, 4)):
+        trainer = trainer_of(
+            45, per_device_train_batch_size=size, gradient_accumulation_steps=steps, optim="sgd", max_grad_norm=1.0
+        )
+        assert len(trainer.train_dataset) >= 8
+        trainer.train_dataset = trainer.train_dataset.select(range(8))
+        counts = {sum(label != -100 for label in row["labels"]) for row in trainer.train_dataset}
+        assert len(counts) > 1  # a mean of means would differ
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+    start = trainer_of().model.state_dict()
+    assert any((weights[0][name] - start[name]).abs().max() > 1e-4 for name in start)
+    for other in weights[1:]:
+        for name, tensor in weights[0].items():
+            assert (tensor - other[name]).abs().max() < 1e-6, name
+
+
+def test_accuracy_and_entropy_are_those_of_the_labelled_tokens(trainer_of):
+    trainer = trainer_of(10, per_device_train_batch_size=16, learning_rate=0.0)
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(trainer.train_dataset))])
+    trainer.train()
+    with torch.no_grad():
+        logits = trainer.model.eval()(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).logits[:, :-1]
+    labels = batch["labels"][:, 1:]
+    kept = labels != -100
+    logged = trainer.state.log_history[0]
+    assert logged["mean_token_accuracy"] == pytest.approx((logits.argmax(-1) == labels)[kept].float().mean().item())
+    entropy = torch.distributions.Categorical(logits=logits[kept]).entropy().mean().item()
+    assert logged["entropy"] == pytest.approx(entropy, rel=1e-4)
+
+
+def test_training_teaches_the_answers(trainer_of):
+    trainer = trainer_of(8, max_steps=30, per_device_train_batch_size=8, learning_rate=1e-2)
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert losses[-1] < 0.4 * losses[0]
