@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 from accelerate.utils import gather
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import RLOOConfig, RLOOTrainer
 from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
@@ -44,11 +45,13 @@ class PPOConfig(RLOOConfig):
     )
 
     def __post_init__(self):
-        # RLOOConfig refuses fewer than two answers per prompt, which PPO with a critic does not need
+        # RLOOConfig refuses fewer than two answers per prompt, which PPO with a critic does not need: while it checks,
+        # the number is one that divides the generation batch
         answers = self.num_generations
-        self.num_generations = max(2, answers)
-        if answers == 1 and self.generation_batch_size is None and self.steps_per_generation is None:
-            self.steps_per_generation = self.gradient_accumulation_steps
+        if answers == 1:
+            self.num_generations_eval = self.num_generations_eval or 1
+            sizes = (self.per_device_train_batch_size, self.generation_batch_size, self.steps_per_generation)
+            self.num_generations = next((n for n in (*sizes, self.gradient_accumulation_steps) if n and n > 1), 2)
         super().__post_init__()
         self.num_generations = answers
 
@@ -100,6 +103,9 @@ class PPOTrainer(CardMixin, RLOOTrainer):
             value_model.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
         self.value_model = self.accelerator.prepare_model(value_model)
         self.add_callback(_FreshGradients(self.value_model))
+
+    def _get_train_sampler(self, dataset=None):
+        return _EpochSampler(super()._get_train_sampler(dataset), lambda: int(self.state.epoch or 0))
 
     # -- the critic shares the optimizer, with its own learning rate
 
@@ -291,6 +297,22 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         self._log_mean("policy/approx_kl", masked_mean(0.5 * log_ratio_BT**2, mask_BT))
         self._log_mean("policy/clip_fraction", masked_mean(clipped_BT, mask_BT))
         self._log_mean("value/explained_variance", 1 - unexplained / spread.clamp(min=1e-8))
+
+
+class _EpochSampler(Sampler):
+    """TRL's RepeatSampler in an order that depends on seed and epoch alone, so that a resumed run meets it again."""
+
+    def __init__(self, repeating: Sampler, epoch: Callable[[], int]):
+        self.repeating = repeating
+        self.epoch = epoch
+
+    def __iter__(self):
+        if self.repeating.shuffle:
+            self.repeating.generator.manual_seed(self.repeating.seed + self.epoch())
+        return iter(self.repeating)
+
+    def __len__(self):
+        return len(self.repeating)
 
 
 class _FreshGradients(TrainerCallback):
