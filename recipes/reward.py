@@ -5,6 +5,7 @@ accelerate launch recipes/reward.py --config recipes/herd-nano/reward_helpfulnes
 
 from dataclasses import dataclass, field
 
+from transformers import set_seed
 from trl import ModelConfig, get_peft_config
 
 from llama_align import recipe
@@ -23,6 +24,8 @@ class RewardArguments:
 
 
 def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelConfig) -> None:
+    # the score head starts from random weights
+    set_seed(training.seed)
     tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
     margins = margin_table(training.margin)
 

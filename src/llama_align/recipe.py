@@ -7,12 +7,14 @@ import difflib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from accelerate import DistributedType, PartialState
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -51,13 +53,31 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
         _check_config(Path(args[args.index("--config") + 1 :][0] if args[-1] != "--config" else ""), known)
     # the defaults of a machine without an accelerator; a value in the YAML wins
     if not torch.cuda.is_available():
-        defaults = {"bf16": False} | ({"ddp_backend": "gloo"} if int(os.environ.get("WORLD_SIZE", 1)) > 1 else {})
+        defaults = {"bf16": False} | _cpu_group_defaults()
         parser.set_defaults_with_config(**{key: value for key, value in defaults.items() if key in known})
     *stages, rest = parser.parse_args_and_config(args, return_remaining_strings=True)
     if rest:
         raise RecipeError(f"command line: found {' '.join(rest)}, expected only the options --help lists")
+    _check_group()
     # parse_args_into_dataclasses appends a namespace with --config
     return tuple(stages[: len(types)])
+
+
+def _cpu_group_defaults() -> dict:
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return {}
+    # without use_cpu accelerate joins several processes into no group at all; with it, it leaves DeepSpeed out
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    return {"ddp_backend": "gloo", "use_cpu": not deepspeed}
+
+
+def _check_group() -> None:
+    state = PartialState._shared_state
+    if state.get("num_processes", 1) > 1 and state["distributed_type"] == DistributedType.NO:
+        raise RecipeError(
+            f"use_cpu: found false in {state['num_processes']} processes without an accelerator, expected true; each "
+            "would train a model of its own"
+        )
 
 
 def _help_formatter():
@@ -90,9 +110,18 @@ def run(main, *dataclass_types: type, doc: str | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     finally:
-        # a process group left standing aborts on CPU
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        _leave_group()
+
+
+def _leave_group() -> None:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    on_cpu = torch.distributed.get_backend() == "gloo"
+    # a process group left standing aborts on CPU
+    torch.distributed.destroy_process_group()
+    if on_cpu and "deepspeed" in sys.modules:
+        # DeepSpeed's hooks keep gloo's threads alive, and one that drops its last tensor while Python ends aborts
+        time.sleep(0.5)
 
 
 def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
