@@ -24,10 +24,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 from .chat import ContractError, ControlTokens
+from .chat.contract import PAD
 from .data import Prompt, RecordError, SourceError, fitting_prompts, load_records
 from .sampling.rewards import RewardModel
 
@@ -45,7 +45,8 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
         RecipeError: a missing or malformed file, or a key no dataclass has, with the nearest known one.
     """
     types = tuple(dataclass_types)
-    args = list(sys.argv[1:] if args is None else args)
+    # TrlParser reads "--config FILE" only and would silently leave the file out of "--config=FILE"
+    args = [part for arg in (sys.argv[1:] if args is None else args) for part in _split_config(arg)]
     parser = TrlParser(types, description=description, formatter_class=_help_formatter())
     parser.add_argument("--config", metavar="FILE", help="YAML file with values for the options below")
     known = {name for kind in types for name, field in kind.__dataclass_fields__.items() if field.init}
@@ -78,6 +79,10 @@ def _check_group() -> None:
             f"use_cpu: found false in {state['num_processes']} processes without an accelerator, expected true; each "
             "would train a model of its own"
         )
+
+
+def _split_config(arg: str) -> list[str]:
+    return arg.split("=", 1) if arg.startswith("--config=") else [arg]
 
 
 def _help_formatter():
@@ -134,6 +139,7 @@ def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bo
         raise RecipeError(f"{path}: found no tokenizer files, expected tokenizer.json; run recipes/tokenizer.py first")
     tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     ControlTokens.of(tokenizer)
+    tokenizer.pad_token = PAD  # of its own; published Llama 3 tokenizers set none
     return tokenizer
 
 
@@ -164,19 +170,26 @@ def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
         ours, theirs = getattr(config, field, None), getattr(tokenizer, field)
         if ours is not None and ours != theirs:
             raise RecipeError(
-                f"{name}, field {field!r}: found {ours} in the model's configuration, expected {theirs} as in tokenizer "
+                f"{name}, field {field!r}: found {ours} in the configuration, expected {theirs} as in tokenizer "
                 f"{tokenizer.name_or_path!r}; they do not belong together"
             )
 
 
-def load_model(path: str, kind: str = "causal", tokenizer: PreTrainedTokenizerBase | None = None, **kwargs):
+def load_model(
+    path: str,
+    kind: str = "causal",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    new_head: bool = True,
+    **kwargs,
+):
     """A checkpoint from safetensors, in float32 unless `dtype` says otherwise, checked against its tokenizer.
 
     Args:
-        kind: `"causal"`, `"reward"` (one score a sequence) or `"value"` (one a token; from a reward model its head too).
+        kind: `"causal"`, `"reward"` (one score a sequence) or `"value"` (one a token; a reward model's head is kept).
+        new_head: a reward or value model may start from a checkpoint without a score head; it then starts at random.
 
     Raises:
-        RecipeError: no weights, or a tokenizer that does not match.
+        RecipeError: no weights, weights of another kind of model, or a tokenizer that does not match.
     """
     check_weights(path)
     auto = {
@@ -185,16 +198,26 @@ def load_model(path: str, kind: str = "causal", tokenizer: PreTrainedTokenizerBa
         "value": AutoModelForTokenClassification,
     }[kind]
     extra = {} if kind == "causal" else {"num_labels": 1}
-    model = auto.from_pretrained(path, use_safetensors=True, **{"dtype": torch.float32} | extra | kwargs)
+    options = {"dtype": torch.float32} | extra | kwargs
+    model, report = auto.from_pretrained(path, use_safetensors=True, output_loading_info=True, **options)
+    # transformers fills what is missing with random numbers
+    missing = sorted(name for name in report["missing_keys"] if not (new_head and name.startswith("score.")))
+    if missing:
+        wanted = type(model).__name__
+        raise RecipeError(f"{path}: found no {', '.join(missing[:3])} among its weights, expected those of {wanted}")
     if tokenizer is not None:
         check_match(model, tokenizer)
     return model
 
 
 def load_reward_model(path: str) -> RewardModel:
-    """A reward model with the tokenizer saved beside it."""
+    """A reward model with the tokenizer saved beside it.
+
+    Raises:
+        RecipeError: no reward model, whose random head would give scores that mean nothing.
+    """
     tokenizer = load_tokenizer(path)
-    return RewardModel(load_model(path, "reward", tokenizer), tokenizer)
+    return RewardModel(load_model(path, "reward", tokenizer, new_head=False), tokenizer)
 
 
 def load_prompts(
@@ -232,11 +255,23 @@ def model_kwargs(model_args) -> dict:
     return {key: value for key, value in options.items() if value is not None}
 
 
-def resume_path(setting: str | None, output_dir: str) -> str | None:
-    """The checkpoint to resume from: a path as given, or for `last` the newest in `output_dir` (none: start afresh)."""
-    if setting not in ("last", "true", "True"):
-        return setting
-    return get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+def resume_path(setting: str | bool | None, output_dir: str) -> str | None:
+    """The checkpoint to resume from: a path as given, or for `last` the newest in `output_dir` (none: start afresh).
+
+    A checkpoint whose writing was cut short is passed over: it lacks `trainer_state.json`, which is written last.
+
+    Raises:
+        RecipeError: a path that is no directory.
+    """
+    if setting is True or setting in ("last", "true", "True"):
+        steps = {
+            int(p.parent.name[11:]): str(p.parent)
+            for p in Path(output_dir).glob("checkpoint-[0-9]*/trainer_state.json")
+        }
+        return steps[max(steps)] if steps else None
+    if setting and not Path(setting).is_dir():
+        raise RecipeError(f"resume_from_checkpoint: found no directory {setting!r}, expected a checkpoint or last")
+    return setting or None
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -257,6 +292,7 @@ def finish(trainer, metrics: dict | None = None) -> None:
     if not trainer.is_world_process_zero():
         return
     output = Path(trainer.args.output_dir)
+    trainer.create_model_card()
     rows = [{k: v for k, v in row.items() if not _is_timing(k)} for row in trainer.state.log_history]
     beside = output / "log.jsonl.part"
     beside.write_text("".join(json.dumps(row) + "\n" for row in rows))

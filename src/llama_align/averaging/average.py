@@ -1,6 +1,7 @@
 """The weighted mean of checkpoints of one architecture, tensor by tensor from safetensors."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -22,14 +23,15 @@ def average_checkpoints(
     come from the first checkpoint.
 
     Returns:
-        The largest distance of any checkpoint from the average, relative to the average's norm, by path.
+        Each checkpoint's distance from the average, relative to the average's norm, by path.
 
     Raises:
         ValueError: fewer than one path, weights that do not fit, or tensors that differ in name or shape.
     """
     paths = [Path(path) for path in paths]
     weights = list(weights) if weights is not None else [1.0] * len(paths)
-    if not paths or len(weights) != len(paths) or sum(weights) <= 0 or min(weights) < 0:
+    fit = all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0
+    if not paths or len(weights) != len(paths) or not fit:
         raise ValueError(f"weights: found {weights} for {len(paths)} checkpoints, expected one of at least 0 for each")
     shards = [_tensor_files(path) for path in paths]
     _same_tensors(paths, shards)
@@ -93,5 +95,5 @@ def _mean(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Te
     precise = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
     total = torch.zeros_like(tensors[0], dtype=precise)
     for tensor, weight in zip(tensors, weights, strict=True):
-        total.add_(tensor.to(precise), alpha=weight / sum(weights))
-    return total
+        total.add_(tensor.to(precise), alpha=weight)
+    return total / sum(weights)  # at the end, so that equal weights sum bfloat16 without rounding

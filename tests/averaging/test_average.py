@@ -1,0 +1,155 @@
+"""Averages against torch's own mean, weighted, sharded, in every precision; and checkpoints that do not fit."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from llama_align import LlamaHerdForCausalLM
+from llama_align.averaging import average_checkpoints
+
+
+@pytest.fixture
+def checkpoints(tmp_path, tiny_config):
+    def make(count: int, dtype=torch.float32, shard_size: str = "50GB", **changes) -> list[str]:
+        paths = []
+        for seed in range(count):
+            torch.manual_seed(seed)
+            path = tmp_path / f"{dtype}_{shard_size}_{seed}"
+            LlamaHerdForCausalLM(tiny_config(**changes)).to(dtype).save_pretrained(path, max_shard_size=shard_size)
+            paths.append(str(path))
+        return paths
+
+    return make
+
+
+def tensors_of(path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in sorted(path.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def states(paths) -> list[dict[str, torch.Tensor]]:
+    return [AutoModelForCausalLM.from_pretrained(path, dtype="auto").state_dict() for path in paths]
+
+
+@pytest.mark.parametrize("weights", [None, [1, 1, 2], [0.2, 0.0, 0.7]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_average_is_torchs_weighted_mean(tmp_path, checkpoints, dtype, weights):
+    paths = checkpoints(3, dtype)
+    average_checkpoints(paths, tmp_path / "mean", weights)
+    shares = torch.tensor(weights or [1, 1, 1], dtype=torch.float64)
+    shares /= shares.sum()
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "mean", dtype="auto").state_dict()
+    for name, tensor in found.items():
+        stack = torch.stack([state[name].double() for state in states(paths)])
+        wanted = (stack * shares.view(-1, *[1] * tensor.ndim)).sum(0)
+        assert tensor.dtype == dtype
+        tolerance = {torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float64: 1e-12}[dtype]
+        torch.testing.assert_close(tensor.double(), wanted, atol=1e-7, rtol=tolerance)
+
+
+def test_bfloat16_is_rounded_once_at_the_end(tmp_path, checkpoints):
+    paths = checkpoints(5, torch.bfloat16)
+    average_checkpoints(paths, tmp_path / "mean")
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "mean", dtype="auto").state_dict()
+    all_states = states(paths)
+    off = total = 0
+    for name, tensor in found.items():
+        exact = torch.stack([state[name].double() for state in all_states]).mean(0).bfloat16()
+        off, total = off + (tensor != exact).sum().item(), total + tensor.numel()
+    assert off / total < 1e-3
+
+
+def test_sharded_checkpoints_average_like_whole_ones(tmp_path, checkpoints):
+    whole, sharded = checkpoints(2), checkpoints(2, shard_size="20KB")
+    files = sorted(file.name for file in (tmp_path / sharded[0]).glob("model-*.safetensors"))
+    assert len(files) > 2
+    mixes = {"whole": whole, "sharded": sharded, "mixed": [sharded[0], whole[1]], "other": [whole[0], sharded[1]]}
+    found = {}
+    for name, paths in mixes.items():
+        average_checkpoints(paths, tmp_path / name)
+        found[name] = AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict()
+    for state in found.values():
+        assert all(torch.equal(tensor, found["whole"][name]) for name, tensor in state.items())
+    assert sorted(file.name for file in (tmp_path / "sharded").glob("model-*.safetensors")) == files
+    assert (tmp_path / "other" / "model.safetensors").is_file()
+
+
+def test_one_checkpoint_is_its_own_average(tmp_path, checkpoints):
+    (path,) = checkpoints(1)
+    distances = average_checkpoints([path], tmp_path / "mean")
+    assert distances == {path: 0.0}
+    assert all(torch.equal(t, tensors_of(tmp_path / "mean")[n]) for n, t in tensors_of(tmp_path / path).items())
+
+
+def test_tied_embeddings_stay_one_tensor(tmp_path, checkpoints):
+    average_checkpoints(checkpoints(2, tie_word_embeddings=True), tmp_path / "mean")
+    assert "lm_head.weight" not in tensors_of(tmp_path / "mean")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "mean")
+    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+
+
+def test_distances_are_relative_to_the_average(tmp_path, checkpoints):
+    paths = checkpoints(3)
+    found = average_checkpoints(paths, tmp_path / "mean")
+    flat = [torch.cat([t.double().flatten() for _, t in sorted(s.items())]) for s in states(paths)]
+    mean = sum(flat) / 3
+    for path, vector in zip(paths, flat, strict=True):
+        assert found[path] == pytest.approx(((vector - mean).norm() / mean.norm()).item(), rel=1e-4)
+
+
+def test_tokenizer_and_configuration_travel_and_nothing_else(tmp_path, checkpoints, tokenizer):
+    paths = checkpoints(2)
+    tokenizer.save_pretrained(paths[0])
+    for name in ("optimizer.pt", "trainer_state.json", "training_args.bin", "metrics.json", "log.jsonl"):
+        (tmp_path / paths[0] / name).write_text("{}")
+    average_checkpoints(paths, tmp_path / "mean")
+    names = {file.name for file in (tmp_path / "mean").iterdir()}
+    assert {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"} <= names
+    assert not names & {"optimizer.pt", "trainer_state.json", "training_args.bin", "metrics.json", "log.jsonl"}
+    assert not [name for name in names if name.endswith(".part")]
+
+
+@pytest.mark.parametrize(
+    ("count", "weights"), [(0, None), (2, [1.0]), (2, [1.0, -1.0]), (2, [0.0, 0.0]), (2, [1.0, float("nan")])]
+)
+def test_weights_that_do_not_fit_are_refused(tmp_path, checkpoints, count, weights):
+    with pytest.raises(ValueError, match=rf"weights: found .* for {count} checkpoints, expected one of at least 0"):
+        average_checkpoints(checkpoints(count), tmp_path / "mean", weights)
+    assert not (tmp_path / "mean").exists()
+
+
+def test_another_architecture_is_refused_before_anything_is_written(tmp_path, checkpoints):
+    first = checkpoints(1)[0]
+    for number, changes in enumerate(({"num_hidden_layers": 3}, {"intermediate_size": 64})):
+        torch.manual_seed(0)
+        other = tmp_path / f"other{number}"
+        config = AutoModelForCausalLM.from_pretrained(first).config
+        LlamaHerdForCausalLM(type(config)(**config.to_dict() | changes)).save_pretrained(other)
+        with pytest.raises(ValueError, match=rf"other{number}.*tensor 'model\.layers\.") as caught:
+            average_checkpoints([first, other], tmp_path / "mean")
+        assert "expected" in str(caught.value)
+        assert not list((tmp_path / "mean").glob("*.safetensors"))
+
+
+def test_a_directory_without_weights_is_named(tmp_path, checkpoints):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty: found no weights, expected model\.safetensors or model\.safetensors"):
+        average_checkpoints([*checkpoints(1), tmp_path / "empty"], tmp_path / "mean")
+
+
+def test_the_order_of_tensors_in_a_file_does_not_matter(tmp_path, checkpoints):
+    paths = checkpoints(2)
+    index = {"metadata": {}, "weight_map": {}}
+    tensors = load_file(f"{paths[1]}/model.safetensors")
+    for number, name in enumerate(sorted(tensors, reverse=True)):
+        file = f"model-{number:05}.safetensors"
+        save_file({name: tensors[name]}, tmp_path / paths[1] / file)
+        index["weight_map"][name] = file
+    average_checkpoints(paths, tmp_path / "before")
+    (tmp_path / paths[1] / "model.safetensors").unlink()
+    (tmp_path / paths[1] / "model.safetensors.index.json").write_text(json.dumps(index))
+    average_checkpoints(paths, tmp_path / "after")
+    after = tensors_of(tmp_path / "after")
+    assert all(torch.equal(tensor, after[name]) for name, tensor in tensors_of(tmp_path / "before").items())
