@@ -15,7 +15,7 @@ from llama_align import recipe
 from llama_align.chat import ContractError, train_tokenizer
 from llama_align.chat.contract import PAD
 from llama_align.data import Demonstration, demonstration_rows
-from llama_align.trainers import HerdSFTConfig, HerdSFTTrainer
+from llama_align.trainers import HerdDPOConfig, HerdRewardConfig, HerdSFTConfig, HerdSFTTrainer
 
 ROOT = Path(__file__).parents[1]
 
@@ -106,6 +106,20 @@ def test_yaml_that_does_not_fit_is_named(config, text, said):
 def test_a_missing_yaml_is_named(args):
     with pytest.raises(recipe.RecipeError, match=r"--config: found no file '.*', expected a YAML file"):
         recipe.parse((Options,), args)
+
+
+def test_values_that_contradict_each_other_are_a_users_mistake(config):
+    path = config("output_dir: a\nloss_type: [sigmoid, sft]\n")
+    with pytest.raises(recipe.RecipeError, match="options: loss_type: found 'sft' beside nll_coefficient"):
+        recipe.parse((HerdDPOConfig,), ["--config", path])
+    with pytest.raises(recipe.RecipeError, match="options: margin: found 'huge', expected one of none, small, large"):
+        recipe.parse((HerdRewardConfig,), ["--output_dir", "a", "--margin", "huge"])
+
+
+def test_a_margin_may_be_a_table_of_its_own(config):
+    table = {"significantly_better": 2.0, "better": 1.0, "slightly_better": 0.5, "negligibly_better": 0.0}
+    path = config("output_dir: a\nmargin:\n" + "".join(f"  {grade}: {margin}\n" for grade, margin in table.items()))
+    assert recipe.parse((HerdRewardConfig,), ["--config", path])[0].margin == table
 
 
 def test_an_unknown_option_on_the_command_line_is_named(config):

@@ -42,7 +42,8 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
     """Dataclasses from `--config file.yaml` and `--key value` overrides.
 
     Raises:
-        RecipeError: a missing or malformed file, or a key no dataclass has, with the nearest known one.
+        RecipeError: a missing or malformed file, a key no dataclass has (with the nearest known one), or values that a
+            dataclass refuses.
     """
     types = tuple(dataclass_types)
     # TrlParser reads "--config FILE" only and would silently leave the file out of "--config=FILE"
@@ -56,7 +57,10 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
     if not torch.cuda.is_available():
         defaults = {"bf16": False} | _cpu_group_defaults()
         parser.set_defaults_with_config(**{key: value for key, value in defaults.items() if key in known})
-    *stages, rest = parser.parse_args_and_config(args, return_remaining_strings=True)
+    try:
+        *stages, rest = parser.parse_args_and_config(args, return_remaining_strings=True)
+    except ValueError as error:  # options that contradict each other, from a dataclass's __post_init__
+        raise RecipeError(f"options: {error}") from error
     if rest:
         raise RecipeError(f"command line: found {' '.join(rest)}, expected only the options --help lists")
     _check_group()

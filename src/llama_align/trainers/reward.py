@@ -56,6 +56,10 @@ class HerdRewardConfig(RewardConfig):
     remove_unused_columns: bool | None = field(default=False)
     max_length: int | None = field(default=None, metadata={"help": "unused: rows are cut when they are tokenised"})
 
+    def __post_init__(self):
+        super().__post_init__()
+        margin_table(self.margin)  # refuses an unknown name before anything is loaded
+
 
 @dataclass
 class PairCollator:
