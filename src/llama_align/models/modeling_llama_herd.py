@@ -13,7 +13,11 @@ from torch import nn
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import (
+    create_causal_mask,
+    find_packed_sequence_indices,
+    packed_sequence_mask_function,
+)
 from transformers.modeling_layers import (
     GenericForSequenceClassification,
     GenericForTokenClassification,
@@ -157,6 +161,11 @@ def _is_packed(position_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor | 
     return bool(breaks.any())
 
 
+def _is_empty_dynamic(cache: Cache) -> bool:
+    """Whether a cache holds nothing yet and grows with its tokens; a static one would need a mask of its full size."""
+    return isinstance(cache, DynamicCache) and cache.get_seq_length() == 0
+
+
 class LlamaHerdModel(LlamaHerdPreTrainedModel):
     """The decoder without a head: ids or embeddings to the normalised last hidden state [B, L, D]."""
 
@@ -187,7 +196,15 @@ class LlamaHerdModel(LlamaHerdPreTrainedModel):
         two_dimensional = attention_mask is None or attention_mask.ndim == 2
         if position_ids is None or position_ids.shape[-1] < 2 or not two_dimensional:
             return create_causal_mask(**arguments)
-        if torch.compiler.is_compiling() or (past_key_values is not None and past_key_values.get_seq_length() > 0):
+        if torch.compiler.is_compiling():
+            if past_key_values is not None and not _is_empty_dynamic(past_key_values):
+                return create_causal_mask(**arguments)
+            # a graph cannot ask whether a row is packed: documents are kept apart beside whatever the mask hides
+            positions_BL = position_ids.expand(inputs_embeds.shape[0], -1)
+            documents = packed_sequence_mask_function(find_packed_sequence_indices(positions_BL))
+            alone = {"past_key_values": None, "position_ids": None, "and_mask_function": documents}
+            return create_causal_mask(**arguments | alone)
+        if past_key_values is not None and past_key_values.get_seq_length() > 0:
             return create_causal_mask(**arguments)
         if not _is_packed(position_ids, attention_mask):
             return create_causal_mask(**arguments | {"position_ids": None})

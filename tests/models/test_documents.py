@@ -49,6 +49,35 @@ def test_documents_of_a_row_never_see_each_other(models, attention, training, us
             start += length
 
 
+@pytest.mark.parametrize("extra", [{}, {"use_cache": True}, {"use_cache": False, "attention_mask": "ones"}])
+def test_a_compiled_model_keeps_them_apart_too(models, extra):
+    torch.compiler.reset()
+    model = models["sdpa"].eval()
+    ids, positions = packed(rows=2)
+    if "attention_mask" in extra:
+        extra = extra | {"attention_mask": torch.ones_like(ids)}
+    with torch.no_grad():
+        wanted = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+        compiled = torch.compile(model, backend="eager")
+        for row in (positions, positions[:1]):
+            assert (compiled(input_ids=ids, position_ids=row, **extra).logits - wanted).abs().max() < 1e-5
+
+
+def test_a_compiled_model_takes_left_padding_with_positions(models):
+    torch.compiler.reset()
+    model = models["sdpa"].eval()
+    ids, _ = packed((16,))
+    mask = torch.ones_like(ids)
+    mask[0, :5] = 0
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        plain = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
+        compiled = torch.compile(model, backend="eager")
+        for use_cache in (True, False):
+            found = compiled(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=use_cache).logits
+            assert (found - plain)[mask.bool()].abs().max() < 1e-5
+
+
 def test_rows_may_be_packed_differently(models):
     model = models["sdpa"].eval()
     ids, _ = packed(rows=3)
