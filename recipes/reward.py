@@ -9,7 +9,7 @@ from transformers import set_seed
 from trl import ModelConfig, get_peft_config
 
 from llama_align import recipe
-from llama_align.data import full_rows, load_records, preference_rows
+from llama_align.data import DataSource, full_rows, load_records, preference_rows
 from llama_align.sampling import RewardScorer
 from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, pair_metrics
 
@@ -18,6 +18,12 @@ from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_tab
 class RewardArguments:
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of preferences"})
     eval_datasets: list[dict] = field(default_factory=list, metadata={"help": "held-out preferences"})
+    part: list[float] | None = field(
+        default=None, metadata={"help": "train on the prompts of all sources that fall into this part of [0, 1)"}
+    )
+    eval_part: list[float] | None = field(
+        default=None, metadata={"help": "hold out the prompts of the training sources that fall into this part"}
+    )
     objective: str = field(default="helpfulness", metadata={"help": "helpfulness or safety; only such pairs are used"})
     context: int = field(default=256, metadata={"help": "tokens of prompt and answer at most"})
     too_long: str = field(default="error", metadata={"help": "pairs longer than the context: error or drop"})
@@ -40,7 +46,10 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelCon
         )
         return full_rows(rows), {"pairs": len(rows), "unsafe_chosen": unsafe, "too_long": dropped}
 
-    train, counts = pairs(args.datasets)
+    def part_of(sources, part):
+        return [DataSource.parse(source).of_part(part) for source in sources] if part else sources
+
+    train, counts = pairs(part_of(args.datasets, args.part))
     trainer = HerdRewardTrainer(
         model=recipe.load_model(model_args.model_name_or_path, "reward", tokenizer, **recipe.model_kwargs(model_args)),
         args=training,
@@ -50,8 +59,9 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelCon
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
     metrics = {"objective": args.objective, "margin": training.margin, **counts}
-    if args.eval_datasets:
-        heldout, _ = pairs(args.eval_datasets)
+    heldout_sources = args.eval_datasets + (part_of(args.datasets, args.eval_part) if args.eval_part else [])
+    if heldout_sources:
+        heldout, metrics["heldout"] = pairs(heldout_sources)
         scorer = RewardScorer(trainer.accelerator.unwrap_model(trainer.model), tokenizer.pad_token_id)
         metrics |= pair_metrics(scorer, heldout)
     recipe.finish(trainer, metrics)
