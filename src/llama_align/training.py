@@ -54,6 +54,13 @@ class CardMixin:
     paper = ""
     auto_class = "AutoModelForCausalLM"
 
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if state_dict is not None:
+            # DeepSpeed hands over copies, in which transformers no longer sees that two weights are tied
+            tied = getattr(self.accelerator.unwrap_model(self.model), "all_tied_weights_keys", {})
+            state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict=state_dict)
+
     def create_model_card(self, model_name: str | None = None, **_) -> None:
         if not self.is_world_process_zero():
             return
