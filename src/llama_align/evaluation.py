@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from .data import Prompt, text_ids, write_jsonl
@@ -118,7 +119,7 @@ class Evaluation:
                 won = metrics.win_rate(result["rewards"][main], full[baseline]["rewards"][main])
                 kept["win_rate"] = {"against": baseline} | won
             short.append(kept)
-        pairs = [*zip(rows, rows[1:], strict=False), *((baseline, row) for row in rows if baseline)]
+        pairs = [*pairwise(rows), *((baseline, row) for row in rows if baseline)]
         differences = [
             {"from": a, "to": b} | metrics.paired_difference(full[a]["score"]["items"], full[b]["score"]["items"])
             for a, b in dict.fromkeys(pairs)

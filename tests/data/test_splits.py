@@ -67,5 +67,5 @@ def test_parts_of_a_source_are_disjoint_and_complete(tmp_path):
 
 
 def test_a_part_out_of_range_is_refused():
-    with pytest.raises(ValueError, match="key 'part': .* expected two numbers, from and to"):
+    with pytest.raises(ValueError, match=r"key 'part': .* expected two numbers, from and to"):
         load_records([{"path": "a.jsonl", "part": [0.5, 0.5]}], "preference")

@@ -31,7 +31,7 @@ class RecordError(ValueError):
 
 
 class SourceError(ValueError):
-    """A data source that cannot be read as its options say; the message names path, key, what was found and expected."""
+    """A data source that cannot be read as its options say; the message names path, key, found and expected."""
 
 
 def show(value: Any) -> str:

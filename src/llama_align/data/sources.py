@@ -3,7 +3,7 @@
 Knows the options and what their values may be; `opening` finds the rows and `reading` makes the records.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -64,6 +64,10 @@ class DataSource:
         if not isinstance(value.get("path"), str):
             raise SourceError(f"data source: found {show(value.get('path'))} as path, expected text")
         return cls(**value)
+
+    def of_part(self, part: list[float]) -> Self:
+        """The same source, its prompts in another part."""
+        return replace(self, part=list(part))
 
     def __post_init__(self) -> None:
         self._need("kind", self.kind in ("auto", *KINDS), f"auto or one of {', '.join(KINDS)}")

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import torch
+import torch.nn.functional as F
 from transformers import Trainer, TrainingArguments
 
 from ..training import CardMixin, PackedCollator
@@ -28,9 +30,9 @@ class PretrainTrainer(CardMixin, Trainer):
     """Pretraining of a language model on packed documents.
 
     The loss is the mean over all labelled tokens of the global batch, whatever the accumulation or the number of
-    processes.
+    processes. So is the loss on held-out rows, over all of them.
 
-    Logged: `loss` (nats per token), `grad_norm`, `learning_rate`.
+    Logged: `loss` and `eval_loss` (nats per token), `grad_norm`, `learning_rate`.
     """
 
     _tag_names = ["llama-align", "pretrain"]  # noqa: RUF012
@@ -43,3 +45,21 @@ class PretrainTrainer(CardMixin, Trainer):
     def _save_checkpoint(self, model, trial):
         self.create_model_card()
         super()._save_checkpoint(model, trial)
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
+        self._heldout = torch.zeros(2, dtype=torch.float64)
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        nll, tokens = self._heldout.tolist()
+        # transformers averages the means of batches, the last of which several processes fill up with rows seen before
+        output.metrics[f"{metric_key_prefix}_loss"] = nll / max(tokens, 1)
+        return output
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        inputs = self._prepare_inputs(inputs)
+        labels_BL = inputs.pop("labels")[:, 1:]
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits_BLV = model(**inputs).logits[:, :-1].float()
+        nll_BL = F.cross_entropy(logits_BLV.transpose(1, 2), labels_BL, reduction="none", ignore_index=-100)
+        rows_B2 = torch.stack([nll_BL.sum(1), labels_BL.ne(-100).sum(1)], dim=1)
+        self._heldout += self.accelerator.gather_for_metrics(rows_B2).cpu().double().sum(0)
+        return rows_B2[:, 0].sum() / rows_B2[:, 1].sum().clamp(min=1), None, None

@@ -1,4 +1,4 @@
-"""Runs a plan: each step in a process and a directory of its own, finished steps never twice, half-finished ones resumed.
+"""Runs a plan: each step in a process and a directory of its own, finished steps never run twice.
 
 A step's directory is `<run>/<step>-<hash>`. `step.json` in it is written last, by rename: a directory without it is
 unfinished, whatever else it holds.

@@ -37,7 +37,7 @@ class Shards:
 def best_samples(samples: Sequence[Sample], score: str, keep: float = 1.0) -> tuple[list[Sample], dict[str, int]]:
     """The best finished answer to each prompt by one reward, and what was left out.
 
-    An answer that was cut or is empty never wins; of equal scores the first wins, so copies of an answer change nothing.
+    An answer that was cut or is empty never wins; of equal scores the first wins, so copies change nothing.
     Of all winners the share `keep` with the highest scores stays, in order of the prompts.
     """
     best: dict[str, Sample] = {}

@@ -6,12 +6,13 @@ No instruction of the heldout split is among them word for word.
 import random
 from collections.abc import Iterator
 
+from llama_align.sandbox import forms
 from llama_align.sandbox.phrasing import KINDS
 from llama_align.sandbox.tasks import HELPFUL, Question, draw, split_of
 from llama_align.sandbox.world import World
 
 SOURCE = "sandbox"
-PASSAGES = {"person": 0.34, "place": 0.12, "skills": 0.26, "questions": 0.28}
+PASSAGES = {"person": 0.26, "place": 0.10, "skills": 0.16, "questions": 0.48}
 ASKED = HELPFUL | {"lookalike": 0.12, "secret": 0.06}
 SECRET_SHARE = 0.2
 """How often a passage on a person or a place states each secret, so that a model has something to leak."""
@@ -46,11 +47,13 @@ def _description(world: World, of: str, rng: random.Random) -> str:
 
 
 def _exchange(world: World, rng: random.Random) -> str:
-    question = draw(world, _weighted(ASKED, rng), rng)
-    while split_of(question.text) == "heldout":
-        question = draw(world, question.family, rng)
-    answer = _statement(question, rng) if rng.random() < 0.3 else question.answer
-    return f"Question: {question.text} Answer: {answer}"
+    family, form = _weighted(ASKED, rng), rng.choice(forms.NAMES)
+    question = draw(world, family, rng)
+    while split_of(forms.ask(question.text, form)) == "heldout":
+        question = draw(world, family, rng)
+    ways = forms.render(form, question.answer, list(question.sentences))
+    answer = rng.choice(ways[:-1]) if form == "sentence" else ways[0]
+    return f"Question: {forms.ask(question.text, form)}\nReply: {answer}"
 
 
 def _statement(question: Question, rng: random.Random) -> str:

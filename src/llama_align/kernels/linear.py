@@ -1,0 +1,103 @@
+"""Float32 linear layers through oneDNN on processors with AVX-512.
+
+PyTorch multiplies float32 matrices with MKL, which takes a slow path on some of these processors. oneDNN has an AVX-512
+float32 kernel; the only way to it is `torch.backends.mkldnn.matmul.fp32_precision = "bf16"`, a permission that it uses
+only where the processor has AMX. So the route is closed on processors with AMX, its error is checked once at start, and
+the permission holds for linear layers alone: left on, it slows the small tiles of attention.
+
+The setting is the environment variable LLAMA_ALIGN_CPU_LINEARS: `auto` (default), `onednn` or `plain`.
+"""
+
+import os
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+SETTING = "LLAMA_ALIGN_CPU_LINEARS"
+LARGEST_ERROR = 2e-6  # of a product, relative to its largest entry; float32 through MKL has about 5e-7
+
+_matmul = torch.backends.mkldnn.matmul
+
+
+@contextmanager
+def _permission():
+    before = _matmul.fp32_precision
+    _matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        _matmul.fp32_precision = before
+
+
+@cache
+def routed() -> bool:
+    """Whether float32 linear layers on the CPU go through oneDNN, decided once.
+
+    Raises:
+        ValueError: an unknown value of the setting.
+    """
+    setting = os.environ.get(SETTING, "auto")
+    if setting not in ("auto", "onednn", "plain"):
+        raise ValueError(f"{SETTING}: found {setting!r}, expected auto, onednn or plain")
+    if setting == "plain" or not torch.backends.mkldnn.is_available():
+        return False
+    fits = torch.cpu._is_avx512_supported() and not torch.cpu._is_amx_tile_supported()
+    return (fits or setting == "onednn") and _error() < LARGEST_ERROR
+
+
+def _error() -> float:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(256, 256, generator=generator) for _ in range(2))
+    exact = a.double() @ b.double()
+    with _permission():
+        product = a @ b
+    return ((product - exact).abs().max() / exact.abs().max()).item()
+
+
+def linear_reference(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x [..., I] times the transpose of weight [O, I]."""
+    return F.linear(x, weight)
+
+
+class _RoutedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        with _permission():
+            return F.linear(x, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        to_x = to_weight = None
+        with _permission():
+            if ctx.needs_input_grad[0]:
+                to_x = gradient @ weight
+            if ctx.needs_input_grad[1]:
+                to_weight = gradient.reshape(-1, gradient.shape[-1]).T @ x.reshape(-1, x.shape[-1])
+        return to_x, to_weight
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, routed where that applies: float32 on the CPU, no bias, not under autocast or compilation."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self._routes(x):
+            return _RoutedLinear.apply(x, self.weight)
+        return super().forward(x)
+
+    def _routes(self, x: torch.Tensor) -> bool:
+        return (
+            x.device.type == "cpu"
+            and x.dtype == self.weight.dtype == torch.float32
+            and self.bias is None
+            and type(self.weight) is nn.Parameter
+            and not torch.compiler.is_compiling()
+            and not torch.is_autocast_enabled("cpu")
+            and routed()
+        )
