@@ -8,8 +8,8 @@ Annotators: the sandbox's (the exact judge seen through noise), or reward models
 from dataclasses import dataclass, field
 
 from llama_align import recipe
-from llama_align.annotate import judge_annotator, pick_pair, reward_annotator
-from llama_align.data import write_jsonl
+from llama_align.annotate import Annotate, check_tasks, judge_annotator, pick_pair, reward_annotator
+from llama_align.data import Prompt, write_jsonl
 from llama_align.sampling import DialogSampler, SamplingParams
 from llama_align.sampling.rewards import RewardModels
 
@@ -36,28 +36,41 @@ class AnnotateArguments:
     seed: int = field(default=0, metadata={"help": "of sampling and of the annotators"})
 
 
+def make_annotator(args: AnnotateArguments, prompts: list[Prompt]) -> Annotate:
+    if args.annotator == "sandbox":
+        check_tasks(prompts)
+        if args.noise < 0:
+            raise recipe.RecipeError(f"noise: found {args.noise}, expected 0 or more")
+        return judge_annotator(args.noise, args.seed)
+    if args.annotator != "reward":
+        raise recipe.RecipeError(f"annotator: found {args.annotator!r}, expected sandbox or reward")
+    if not args.reward_models:
+        raise recipe.RecipeError("reward_models: found none, expected checkpoints by name for annotator: reward")
+    return reward_annotator(RewardModels.load(args.reward_models, recipe.load_reward_model, args.safety_threshold))
+
+
 def main(args: AnnotateArguments) -> None:
+    if not args.models:
+        raise recipe.RecipeError("models: found none, expected at least one checkpoint")
+    for path in args.models:
+        recipe.check_weights(path)
     first = args.models[0]
     prompts = recipe.load_prompts(
         args.datasets, first, recipe.load_tokenizer(first), args.max_new_tokens, args.too_long, seed=args.seed
     )
     params = SamplingParams(args.answers, args.max_new_tokens, temperature=args.temperature, seed=args.seed)
-    drafts = [[] for _ in prompts]
-    for path in args.models:
+    annotate = make_annotator(args, prompts)  # before hours of sampling
+    drafts = []
+    for number, path in enumerate(args.models):
         tokenizer = recipe.load_tokenizer(path)
         sampler = DialogSampler(recipe.sampling_model(path, tokenizer, args.engine), tokenizer, args.engine)
-        for pool, group in zip(drafts, sampler([p.messages for p in prompts], params, progress=True), strict=True):
-            pool.extend(group)
+        # streams of its own, so that checkpoints that hardly differ do not draw the same answers
+        keys = range(number * len(prompts), (number + 1) * len(prompts))
+        drafts.append(sampler([p.messages for p in prompts], params, keys, progress=True))
 
-    if args.annotator == "sandbox":
-        annotate = judge_annotator(args.noise, args.seed)
-    elif args.annotator == "reward":
-        rewards = RewardModels.load(args.reward_models, recipe.load_reward_model, args.safety_threshold)
-        annotate = reward_annotator(rewards)
-    else:
-        raise recipe.RecipeError(f"annotator: found {args.annotator!r}, expected sandbox or reward")
-
-    pairs = [(prompt, pick_pair(pool)) for prompt, pool in zip(prompts, drafts, strict=True)]
+    # answers of all checkpoints take turns, so that a pair comes from two of them wherever it can
+    pools = [[draft for turn in zip(*groups, strict=True) for draft in turn] for groups in zip(*drafts, strict=True)]
+    pairs = [(prompt, pick_pair(pool)) for prompt, pool in zip(prompts, pools, strict=True)]
     different = [(prompt, pair) for prompt, pair in pairs if pair is not None]
     preferences = annotate(different, args.round)
     write_jsonl(f"{args.output_dir}/preferences.jsonl", preferences)

@@ -20,7 +20,10 @@ class AverageArguments:
 def main(args: AverageArguments) -> None:
     for path in args.models:
         recipe.check_weights(path)
-    distances = average_checkpoints(args.models, args.output_dir, args.weights)
+    try:
+        distances = average_checkpoints(args.models, args.output_dir, args.weights)
+    except ValueError as error:  # checkpoints or weights that do not go together
+        raise recipe.RecipeError(f"average: {error}") from error
     recipe.write_json(
         f"{args.output_dir}/metrics.json",
         {"checkpoints": len(args.models), "relative_distance": [round(d, 6) for d in distances.values()]},

@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 
 from llama_align import recipe
 from llama_align.data import load_records
-from llama_align.evaluation import Evaluation
+from llama_align.evaluation import Evaluation, check_rows
 from llama_align.report import print_stages
 from llama_align.sampling import SamplingParams
+from llama_align.sampling.identity import checkpoint_digest
 from llama_align.sampling.rewards import RewardModels
+
+# what no row depends on: the prompts, documents and judges themselves are compared, not their paths
+NOT_MEASURED = ("output_dir", "models", "baseline", "datasets", "texts", "reward_models")
 
 
 @dataclass
@@ -35,8 +39,9 @@ class EvaluateArguments:
 
 
 def main(args: EvaluateArguments) -> None:
-    if args.baseline is not None and args.baseline not in args.models:
-        raise recipe.RecipeError(f"baseline: found {args.baseline!r}, expected one of {', '.join(args.models)}")
+    check_rows(args.models, args.baseline)
+    for path in args.models.values():
+        recipe.check_weights(path)  # before the first of them is measured
     first = next(iter(args.models.values()))
     prompts = []
     if args.datasets:
@@ -46,14 +51,15 @@ def main(args: EvaluateArguments) -> None:
     evaluation = Evaluation(
         output_dir=args.output_dir,
         prompts=prompts,
-        texts=[document.text for document in load_records(args.texts, "document")[0]] if args.texts else [],
+        texts=load_records(args.texts, "document")[0] if args.texts else [],
         judge=args.judge,
         rewards=RewardModels.load(args.reward_models, recipe.load_reward_model, args.safety_threshold)
         if args.reward_models
         else None,
         params=SamplingParams(1, args.max_new_tokens, args.temperature, args.top_p, seed=args.seed),
         context=args.context,
-        settings={k: v for k, v in vars(args).items() if k not in ("output_dir", "models", "baseline")},
+        settings={k: v for k, v in vars(args).items() if k not in NOT_MEASURED}
+        | {"judges": {name: checkpoint_digest(path) for name, path in args.reward_models.items()}},
     )
     for row, path in args.models.items():
         if evaluation.done(row, path):

@@ -11,8 +11,11 @@ from llama_align import recipe
 from llama_align.data import Sample, load_records, write_jsonl
 from llama_align.metrics.functional import describe
 from llama_align.sampling import DialogSampler, SamplingParams
+from llama_align.sampling.identity import checkpoint_digest, records_digest
 from llama_align.sampling.rewards import RewardModels
 from llama_align.sampling.shards import Shards, best_samples
+
+NOT_SAMPLED = ("output_dir", "datasets", "earlier", "keep")  # what no sample depends on
 
 
 @dataclass
@@ -41,6 +44,12 @@ class RejectionSamplingArguments:
 
 
 def main(args: RejectionSamplingArguments) -> None:
+    if not args.reward_models:
+        raise recipe.RecipeError("reward_models: found none, expected checkpoints by name")
+    if not 0 < args.keep <= 1:
+        raise recipe.RecipeError(f"keep: found {args.keep}, expected a share above 0 and at most 1")
+    recipe.check_weights(args.model)
+    earlier = load_records(args.earlier, "sample")[0]
     tokenizer = recipe.load_tokenizer(args.model)
     prompts = recipe.load_prompts(
         args.datasets, args.model, tokenizer, args.max_new_tokens, args.too_long, seed=args.seed
@@ -77,11 +86,19 @@ def main(args: RejectionSamplingArguments) -> None:
             for i, (prompt, draft) in enumerate(pairs)
         ]
 
-    shards = Shards(args.output_dir, len(prompts), args.prompts_per_shard, identity=vars(args))
-    samples = shards.run(sample_shard)
-    pool = samples + [s for path in args.earlier for s in load_records([{"path": path}], "sample")[0]]
-    best, counts = best_samples(pool, rewards.main, args.keep)
+    identity = {name: value for name, value in vars(args).items() if name not in NOT_SAMPLED}
+    identity |= {
+        "prompts": records_digest(prompts),
+        "checkpoints": {p: checkpoint_digest(p) for p in (args.model, *args.reward_models.values())},
+    }
+    samples = Shards(args.output_dir, len(prompts), args.prompts_per_shard, identity).run(sample_shard)
     write_jsonl(f"{args.output_dir}/samples.jsonl", (s.to_dict() for s in samples))
+    best, counts = best_samples(samples + earlier, rewards.main, args.keep)
+    if not best:
+        raise recipe.RecipeError(
+            f"{args.output_dir}/samples.jsonl: found only cut ({counts['cut']}) and empty ({counts['empty']}) answers, "
+            "expected some that ended by themselves; raise max_new_tokens or train longer"
+        )
     write_jsonl(
         f"{args.output_dir}/best.jsonl",
         ({"messages": [*s.prompt, {"role": "assistant", "content": s.completion}], "source": "sampled"} for s in best),

@@ -30,9 +30,12 @@ def main(args: TokenizerArguments) -> None:
             break
         texts.append(document.text)
         total += len(document.text)
-    tokenizer = train_tokenizer(
-        texts, args.vocab_size, style=args.style, num_special_tokens=args.num_special_tokens, show_progress=True
-    )
+    try:
+        tokenizer = train_tokenizer(
+            texts, args.vocab_size, style=args.style, num_special_tokens=args.num_special_tokens, show_progress=True
+        )
+    except ValueError as error:
+        raise recipe.RecipeError(f"tokenizer: {error}") from error
     sample = texts[: max(1, len(texts) // 20)]
     ids = tokenizer(sample, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     characters_per_token = sum(map(len, sample)) / sum(map(len, ids))

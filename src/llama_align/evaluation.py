@@ -1,34 +1,46 @@
 """Measures checkpoints on the same held-out prompts and documents; the files are those of docs/design.md."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from .data import Prompt, text_ids, write_jsonl
+from .data import Document, Prompt, fitting_prompts, text_ids, write_jsonl
 from .metrics import functional as metrics
 from .recipe import RecipeError, write_json
 from .sampling.dialogs import DialogSampler, Draft
 from .sampling.engine import SamplingParams
+from .sampling.identity import checkpoint_digest, records_digest, settings_digest
 from .sampling.likelihood import negative_log_likelihood
 from .sampling.rewards import RewardModels
 from .sandbox.judge import is_unsafe, judge
 
 PER_ITEM = ("items", "rewards", "settings")
+TAKEN = ("metrics", "step")  # files that are no rows
+
+
+def check_rows(models: dict[str, str], baseline: str | None) -> None:
+    """Raises RecipeError for no rows, a name that cannot be that of a file of its own, or an unknown baseline."""
+    if not models:
+        raise RecipeError("models: found none, expected checkpoints by the name of their row")
+    for row in models:
+        if not isinstance(row, str) or row in TAKEN or row.startswith(".") or set(row) & set("/\\"):
+            raise RecipeError(f"models: found {row!r}, expected the name of a file, other than {' or '.join(TAKEN)}")
+    if baseline is not None and baseline not in models:
+        raise RecipeError(f"baseline: found {baseline!r}, expected one of {', '.join(models)}")
 
 
 @dataclass
 class Evaluation:
     """What every checkpoint is measured on, and where the results go.
 
-    judge: `sandbox` scores answers exactly, `none` does not. context: tokens of a document. settings: identity of the
-    measurement; a row measured with other settings is measured again.
+    judge: `sandbox` scores answers exactly, `none` does not. context: tokens of a document. settings: whatever else the
+    numbers depend on. A row of other settings, prompts, texts or weights is measured again.
     """
 
     output_dir: str
     prompts: list[Prompt]
-    texts: list[str]
+    texts: list[Document]
     judge: str
     rewards: RewardModels | None
     params: SamplingParams
@@ -42,23 +54,33 @@ class Evaluation:
             raise RecipeError("datasets, texts: found neither, expected held-out prompts or documents")
         if self.judge == "sandbox" and any(prompt.task is None for prompt in self.prompts):
             raise RecipeError("datasets: found a prompt without a task, expected the sandbox's held-out prompts")
+        self._data = {"prompts": records_digest(self.prompts), "texts": records_digest(self.texts)}
 
     def _path(self, row: str) -> Path:
         return Path(self.output_dir) / f"{row}.json"
 
     def _identity(self, path: str) -> str:
-        text = json.dumps({"model": path, **self.settings}, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return settings_digest({**self.settings, **self._data, "model": checkpoint_digest(path)})
 
     def done(self, row: str, path: str) -> bool:
-        """Whether a row was measured before with these settings."""
-        file = self._path(row)
-        return file.is_file() and json.loads(file.read_text()).get("settings") == self._identity(path)
+        """Whether these weights were measured before on the same data with the same settings."""
+        try:
+            return json.loads(self._path(row).read_text())["settings"] == self._identity(path)
+        except (OSError, ValueError, KeyError, TypeError):  # absent, cut short, or not a row at all
+            return False
 
     def measure(self, row: str, path: str, model, tokenizer, engine: str = "auto") -> dict:
-        """Samples, judges and scores one checkpoint and writes `<row>.json` and `samples_<row>.jsonl`."""
+        """Samples, judges and scores one checkpoint and writes `<row>.json` and `samples_<row>.jsonl`.
+
+        Raises:
+            RecordError: a prompt too long for this model. RecipeError: documents longer than its context.
+        """
+        limit = model.config.max_position_embeddings
+        if self.texts and self.context > limit:
+            raise RecipeError(f"context: found {self.context}, expected at most {limit} tokens, the context of {path}")
         result: dict = {"row": row, "model": Path(path).name, "settings": self._identity(path)}
         if self.prompts:
+            fitting_prompts(self.prompts, tokenizer, limit - self.params.max_new_tokens)
             sampler = DialogSampler(path if engine == "vllm" else model, tokenizer, engine)
             drafts = [group[0] for group in sampler([p.messages for p in self.prompts], self.params, progress=True)]
             result |= {"n": len(drafts), "length": _lengths(drafts)}
@@ -70,7 +92,7 @@ class Evaluation:
                 result["rewards"] = self._scores(drafts)
             self._write_samples(row, drafts, verdicts)
         if self.texts:
-            ids = [ids[: self.context] for ids in text_ids(self.texts, tokenizer)]
+            ids = [ids[: self.context] for ids in text_ids([text.text for text in self.texts], tokenizer)]
             result["perplexity"] = metrics.token_perplexity(*negative_log_likelihood(model, ids))
         write_json(self._path(row), result)
         return result
@@ -83,7 +105,8 @@ class Evaluation:
         safety = metrics.refusal_rate(
             [int(flag) for flag in unsafe], [int(v.refused) for v in verdicts], [int(v.violation) for v in verdicts]
         )
-        return {"score": metrics.exact_score(items, families) | {"items": items}, "safety": safety}
+        score = {"score": metrics.exact_score(items, families) | {"items": items}} if items else {}
+        return score | {"safety": safety}
 
     def _scores(self, drafts: list[Draft]) -> dict[str, list[float]]:
         scores = self.rewards(

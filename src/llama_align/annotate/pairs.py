@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from ..data import Preference, Prompt, RecordError
+from ..data.records import show
 from ..sampling.dialogs import Draft
 from ..sampling.rewards import RewardModels
 from ..sampling.selection import best_against_worst
@@ -24,15 +25,22 @@ def pick_pair(drafts: Sequence[Draft]) -> Pair | None:
     return None
 
 
+def check_tasks(prompts: Sequence[Prompt]) -> None:
+    """Raises RecordError for the first prompt without the task the sandbox's judge reads."""
+    for number, prompt in enumerate(prompts, start=1):
+        if prompt.task is None:
+            where = f"prompt {number} of {prompt.source or 'the data'}, {show(prompt.messages[-1]['content'])}"
+            raise RecordError(where, "task", "nothing", "the task the sandbox's judge reads")
+
+
 def judge_annotator(noise: float, seed: int) -> Annotate:
     """The sandbox's simulated annotators (Llama 2's four-step scale); prompts must carry their `task`."""
     annotator = Annotator(noise, seed)
 
     def annotate(pairs: Sequence[tuple[Prompt, Pair]], round_number: int) -> list[Preference]:
+        check_tasks([prompt for prompt, _ in pairs])
         preferences = []
-        for number, (prompt, (a, b)) in enumerate(pairs, start=1):
-            if prompt.task is None:
-                raise RecordError(f"prompt {number}", "task", "nothing", "the task the sandbox's judge reads")
+        for prompt, (a, b) in pairs:
             judgement = annotator.grade(prompt.task, a.text, b.text, a.finished, b.finished, prompt.objective)
             chosen, rejected = (a, b) if judgement.preferred == "a" else (b, a)
             preferences.append(

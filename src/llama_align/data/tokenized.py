@@ -7,7 +7,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..chat import ControlTokens, encode_answer, encode_text, render, render_prompt
 from .packing import pack
-from .records import GRADES, Demonstration, Document, Preference, Prompt, RecordError
+from .records import GRADES, Demonstration, Document, Preference, Prompt, RecordError, SourceError, show
+from .splits import prompt_text
 
 TOO_LONG = ("error", "drop")
 
@@ -33,13 +34,15 @@ def demonstration_rows(
     """Dialogs packed into rows of `length`, labelled where the assistant speaks, and the number left out as too long.
 
     Raises:
-        RecordError: a dialog longer than `length`, unless `too_long` is `"drop"`.
+        RecordError: a dialog longer than `length`, unless `too_long` is `"drop"`; or none that fits.
     """
     tokens = ControlTokens.of(tokenizer)
     rendered = [render(tokenizer, record.messages, tokens=tokens) for record in demonstrations]
     kept = _fitting(
         list(zip(demonstrations, rendered, strict=True)), lambda pair: len(pair[1].ids), length, too_long, "messages"
     )
+    if not kept:
+        raise RecordError("demonstrations", None, "none that fits", f"dialogs of at most {length} tokens")
     ids = [pair[1].ids for pair in kept]
     labels = [pair[1].labels for pair in kept]
     return _packed(ids, labels, length, strategy, tokens.pad), len(rendered) - len(kept)
@@ -115,14 +118,15 @@ def _pair_length(row: dict) -> int:
 
 def _fitting(pairs: list, length_of: Callable, limit: int, too_long: str, field: str) -> list:
     if too_long not in TOO_LONG:
-        raise ValueError(f"too_long: found {too_long!r}, expected one of {', '.join(TOO_LONG)}")
+        raise SourceError(f"too_long: found {too_long!r}, expected one of {', '.join(TOO_LONG)}")
     kept = []
     for number, pair in enumerate(pairs, start=1):
         length = length_of(pair)
         if length <= limit:
             kept.append(pair)
         elif too_long == "error":
-            where = f"record {number} of {getattr(pair[0], 'source', None) or 'the data'}"
+            source = f" from {pair[0].source}" if pair[0].source else ""
+            where = f"record {number}{source}, {show(prompt_text(pair[0]))}"  # its text, by which a user can find it
             raise RecordError(where, field, f"{length} tokens", f"at most {limit}, the context (or set too_long: drop)")
     return kept
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ..chat import ControlTokens, Message, encode_answer, render_prompt
+from .engine import unwrap
 from .scoring import RewardScorer
 
 
@@ -34,14 +35,19 @@ class RewardModel:
     def score(
         self, prompts: Sequence[list[Message]], answers: Sequence[str], finished: Sequence[bool] | None = None
     ) -> list[float]:
-        """One score per dialog. An answer that was cut ends without its end of turn, as it was sampled."""
+        """One score per dialog. An answer that was cut ends without its end of turn, as it was sampled.
+
+        Text can take more tokens than it was sampled as (half a character becomes a whole one): an answer that no
+        longer fits the context is scored as far as it does.
+        """
         finished = [True] * len(answers) if finished is None else finished
-        sequences = [
-            render_prompt(self.tokenizer, prompt, self.tokens)
-            + encode_answer(self.tokenizer, answer, self.tokens, done)
-            for prompt, answer, done in zip(prompts, answers, finished, strict=True)
-        ]
-        return self.scorer.score(sequences)
+        return self.scorer.score([self._ids(*dialog) for dialog in zip(prompts, answers, finished, strict=True)])
+
+    def _ids(self, prompt: list[Message], answer: str, finished: bool) -> list[int]:
+        ids = render_prompt(self.tokenizer, prompt, self.tokens)
+        room = unwrap(self.scorer.model).config.max_position_embeddings - len(ids)
+        # of a prompt that leaves no room a token stays, at which the scorer complains
+        return ids + encode_answer(self.tokenizer, answer, self.tokens, finished)[: max(room, 1)]
 
 
 class RewardModels:

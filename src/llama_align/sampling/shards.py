@@ -1,11 +1,12 @@
 """Sampling in shards that survive a kill, and the choice of the best answers from all of them."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..data import Sample, read_records, write_jsonl
+from ..data import RecordError, Sample, read_records, write_jsonl
+from .identity import settings_digest
+from .selection import top_share
 
 
 class Shards:
@@ -13,13 +14,11 @@ class Shards:
 
     Args:
         output_dir: shards go to `shards/` in it. total: prompts. size: prompts per shard.
-        identity: the settings of the run; shards of other settings are never mixed in.
+        identity: whatever the samples depend on; shards of anything else are never mixed in.
     """
 
     def __init__(self, output_dir: str, total: int, size: int, identity: dict):
-        settings = {k: v for k, v in identity.items() if k != "output_dir"}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
-        self.folder = Path(output_dir) / "shards" / digest
+        self.folder = Path(output_dir) / "shards" / settings_digest(identity)
         self.ranges = [(first, min(first + size, total)) for first in range(0, total, size)]
 
     def run(self, sample: Callable[[int, int], list[Sample]]) -> list[Sample]:
@@ -30,7 +29,7 @@ class Shards:
             path = self.folder / f"{first:08d}-{last:08d}.jsonl"
             if not path.exists():
                 write_jsonl(path, (s.to_dict() for s in sample(first, last)))
-            done.extend(read_records(path, "sample"))
+            done.extend(read_records(path, Sample))
         return done
 
 
@@ -38,11 +37,17 @@ def best_samples(samples: Sequence[Sample], score: str, keep: float = 1.0) -> tu
     """The best finished answer to each prompt by one reward, and what was left out.
 
     An answer that was cut or is empty never wins; of equal scores the first wins, so copies change nothing.
-    Of all winners the share `keep` with the highest scores stays, in order of the prompts.
+    Of all winners the share `keep` (above 0, at most 1) with the highest scores stays, in order of the prompts.
+
+    Raises:
+        RecordError: a sample without that reward. ValueError: `keep` is out of range.
     """
     best: dict[str, Sample] = {}
     cut = empty = 0
-    for sample in samples:
+    for number, sample in enumerate(samples, start=1):
+        if score not in sample.rewards:
+            found = ", ".join(sample.rewards) or "no rewards"
+            raise RecordError(f"sample {number} of checkpoint {sample.checkpoint}", "rewards", found, f"{score!r} too")
         if not sample.completion.strip():
             empty += 1
         elif not sample.finished:
@@ -52,7 +57,7 @@ def best_samples(samples: Sequence[Sample], score: str, keep: float = 1.0) -> tu
             if key not in best or sample.rewards[score] > best[key].rewards[score]:
                 best[key] = sample
     winners = list(best.values())
-    threshold = sorted((s.rewards[score] for s in winners), reverse=True)[: max(1, round(keep * len(winners)))]
-    kept = [s for s in winners if threshold and s.rewards[score] >= threshold[-1]]
+    highest = top_share([s.rewards[score] for s in winners], keep) if winners else []
+    kept = [winners[i] for i in sorted(highest)]
     prompts = len({json.dumps(s.prompt, sort_keys=True) for s in samples})
     return kept, {"prompts": prompts, "samples": len(samples), "cut": cut, "empty": empty, "kept": len(kept)}

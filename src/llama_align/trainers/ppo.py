@@ -153,7 +153,8 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         stored = type(critic).from_pretrained(os.path.join(resume_from_checkpoint, "value_model"), dtype=critic.dtype)
         critic.load_state_dict(stored.state_dict())
         # the step names the random streams of the answers to come; answers not yet learned from come back too
-        rollout = torch.load(self._rollout_file(resume_from_checkpoint), map_location=self.accelerator.device)
+        file = self._rollout_file(resume_from_checkpoint)
+        rollout = torch.load(file, map_location=self.accelerator.device, weights_only=True)
         self._step, self._buffered_inputs = rollout["step"], rollout["answers"]
 
     # -- rollout
@@ -276,8 +277,9 @@ class PPOTrainer(CardMixin, RLOOTrainer):
 
     def _log_rollout(self, scores, combined_B, kl_BT, mask_BT, cut_B) -> None:
         self._log_mean("reward", combined_B)
-        for name in scores.keys() - {"combined"}:
-            self._log_mean(f"rewards/{name}", scores[name])
+        for name, score_B in scores.items():
+            if name != "combined":
+                self._log_mean(f"rewards/{name}", score_B)
         self._log_mean("kl", kl_BT.sum(1))
         self._log_mean("objective/rlhf", combined_B - self.beta * kl_BT.sum(1))
         self._log_mean("answers/length", mask_BT.sum(1))

@@ -35,3 +35,13 @@ class HerdSFTTrainer(CardMixin, SFTTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, data_collator=PackedCollator(), **kwargs)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        seen = self._total_train_tokens
+        tokens = (inputs["input_ids"] != self.processing_class.pad_token_id).sum()
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self.model.training:
+            # TRL counts the length of one packed row, not the tokens of all of them
+            self._total_train_tokens = seen + self.accelerator.gather_for_metrics(tokens).sum().item()
+            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+        return result
