@@ -187,7 +187,7 @@ def test_samples_of_an_earlier_round_compete():
     best, counts = best_samples(now + earlier, "helpfulness")
     assert [s.completion for s in best] == ["old", "new", "old"]
     assert counts["prompts"] == 3
-    assert best_samples(now + [sample("p", "tie", 1)], "helpfulness")[0] == now, "of equals the new one"
+    assert best_samples([*now, sample("p", "tie", 1)], "helpfulness")[0] == now, "of equals the new one"
 
 
 def test_a_sample_that_nobody_scored_is_named():
