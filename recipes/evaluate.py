@@ -29,7 +29,9 @@ class EvaluateArguments:
     judge: str = field(default="none", metadata={"help": "sandbox: score answers exactly by the prompts' tasks"})
     reward_models: dict = field(default_factory=dict, metadata={"help": "judges of the win rate, checkpoints by name"})
     safety_threshold: float = field(default=0.15, metadata={"help": "below this safety probability safety decides"})
-    baseline: str | None = field(default=None, metadata={"help": "row that win rates and differences refer to"})
+    baseline: str | None = field(
+        default=None, metadata={"help": "row the others are compared with, beside the one before"}
+    )
     temperature: float = field(default=0.0, metadata={"help": "0 is greedy"})
     top_p: float = field(default=1.0, metadata={"help": "nucleus"})
     max_new_tokens: int = field(default=128, metadata={"help": "longest answer"})

@@ -130,17 +130,21 @@ class Evaluation:
         write_jsonl(Path(self.output_dir) / f"samples_{row}.jsonl", rows)
 
     def summary(self, rows: list[str], baseline: str | None) -> dict:
-        """All rows together, with win rates and differences; written to `metrics.json`."""
+        """All rows together, written to `metrics.json`.
+
+        Win rates are against the baseline, or without one against the row before; differences are from both.
+        """
         full = {row: json.loads(self._path(row).read_text()) for row in rows}
         main = self.rewards.main if self.rewards else None
         short = []
-        for result in full.values():
+        for previous, result in zip([None, *rows], full.values(), strict=False):
+            against = baseline or previous
             kept = {key: value for key, value in result.items() if key not in PER_ITEM}
             if "score" in kept:
                 kept["score"] = {k: v for k, v in kept["score"].items() if k not in PER_ITEM}
-            if main and baseline and result["row"] != baseline and "rewards" in result:
-                won = metrics.win_rate(result["rewards"][main], full[baseline]["rewards"][main])
-                kept["win_rate"] = {"against": baseline} | won
+            if main and against not in (None, result["row"]) and "rewards" in result:
+                won = metrics.win_rate(result["rewards"][main], full[against]["rewards"][main])
+                kept["win_rate"] = {"against": against} | won
             short.append(kept)
         pairs = [*pairwise(rows), *((baseline, row) for row in rows if baseline)]
         differences = [
