@@ -372,8 +372,8 @@ def test_the_recipe_measures_only_what_changed(run, tmp_path, checkpoint, judges
     checkpoint(9, Path(judges["safety"]), AutoModelForSequenceClassification, num_labels=1)
     run(models, baseline="b", reward_models=judges)
     assert "measured before" not in capsys.readouterr().out, "another judge"
-    run(models, max_new_tokens=5)
-    assert "measured before" not in capsys.readouterr().out
+    run(models, reward_models=judges, max_new_tokens=5)
+    assert "measured before" not in capsys.readouterr().out, "other settings"
 
 
 def test_a_later_row_whose_context_is_too_small_is_named(run, tmp_path, checkpoint):

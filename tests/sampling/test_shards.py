@@ -1,14 +1,20 @@
 """Samples survive a kill, and only finished answers with something in them win."""
 
 import json
+import runpy
+from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from llama_align.data import Prompt, RecordError, Sample
+from llama_align.data import Prompt, RecordError, Sample, load_records
+from llama_align.sampling import DialogSampler
 from llama_align.sampling.identity import checkpoint_digest, records_digest
 from llama_align.sampling.shards import Shards, best_samples
 
 SETTINGS = {"answers": 2, "seed": 0}
+RECIPE = Path(__file__).parents[2] / "recipes" / "rejection_sampling.py"
 
 
 def sample(prompt: str, completion: str, score: float = 0.0, finished: bool = True, **rewards) -> Sample:
@@ -200,3 +206,77 @@ def test_shards_are_records_a_user_can_read(tmp_path):
     shards.run(Sampler())
     rows = [json.loads(line) for path in sorted(shards.folder.glob("*.jsonl")) for line in path.open()]
     assert [Sample.from_dict(row).completion for row in rows] == ["a0.0", "a0.1", "a1.0", "a1.1"]
+
+
+# -- the recipe
+
+
+@pytest.fixture
+def run(tmp_path, tiny_config, tokenizer):
+    """Runs rejection sampling on seven prompts and returns how many it sampled at a time."""
+    models = {}
+    for name, auto in (("model", AutoModelForCausalLM), ("reward", AutoModelForSequenceClassification)):
+        torch.manual_seed(0)
+        models[name] = str(tmp_path / name)
+        auto.from_config(tiny_config(num_labels=1)).save_pretrained(models[name])
+        tokenizer.save_pretrained(models[name])
+    prompts = [{"messages": [{"role": "user", "content": f"bado {i}?"}], "objective": "helpfulness"} for i in range(7)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+
+    def call(output: str, dies_at: int | None = None, **changes) -> list[int]:
+        asked = []
+
+        class Mortal(DialogSampler):
+            def __call__(self, prompts, *args, **kwargs):
+                if len(asked) == dies_at:
+                    raise KeyboardInterrupt
+                asked.append(len(prompts))
+                return super().__call__(prompts, *args, **kwargs)
+
+        script = runpy.run_path(str(RECIPE))
+        script["main"].__globals__["DialogSampler"] = Mortal
+        options = {
+            "output_dir": str(tmp_path / output),
+            "model": models["model"],
+            "reward_models": {"helpfulness": models["reward"]},
+            "datasets": [str(tmp_path / "prompts.jsonl")],
+            "answers": 20,
+            "max_new_tokens": 20,
+            "prompts_per_shard": 3,
+        }
+        script["main"](script["RejectionSamplingArguments"](**options | changes))
+        return asked
+
+    call.models = models
+    return call
+
+
+def test_a_killed_run_ends_in_the_files_of_an_undisturbed_one(run, tmp_path):
+    assert run("undisturbed") == [3, 3, 1]
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", dies_at=1)
+    assert not (tmp_path / "killed" / "samples.jsonl").exists()
+    assert run("killed") == [3, 1], "the first shard is there"
+    for name in ("samples.jsonl", "best.jsonl", "metrics.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    samples = load_records([str(tmp_path / "killed" / "samples.jsonl")], "sample")[0]
+    assert len(samples) == 140
+    assert len({s.completion for s in samples}) > 100, "every prompt has random numbers of its own"
+    assert run("whole", prompts_per_shard=7) == [7]
+    whole = load_records([str(tmp_path / "whole" / "samples.jsonl")], "sample")[0]
+    assert [s.completion for s in whole] == [s.completion for s in samples], "whatever the size of a shard"
+    best = load_records([str(tmp_path / "killed" / "best.jsonl")], "demonstration")[0]
+    finished = {s.prompt[0]["content"] for s in samples if s.finished and s.completion.strip()}
+    assert [d.messages[0]["content"] for d in best] == sorted(finished)
+
+
+def test_shards_serve_another_choice_but_no_other_checkpoint(run, tmp_path, tiny_config):
+    run("out")
+    assert run("out", keep=0.5) == [], "another choice among the same samples"
+    assert run("out", earlier=[str(tmp_path / "out" / "samples.jsonl")]) == []
+    assert run("out", temperature=0.7) == [3, 3, 1]
+    torch.manual_seed(1)
+    AutoModelForCausalLM.from_config(tiny_config()).save_pretrained(run.models["model"])
+    assert run("out") == [3, 3, 1], "the checkpoint was trained again in its directory"
+    (tmp_path / "prompts.jsonl").write_text((tmp_path / "prompts.jsonl").read_text().replace("bado", "kilu"))
+    assert run("out") == [3, 3, 1], "other prompts in the same file"
