@@ -1,14 +1,16 @@
 """Log-likelihoods against cross entropy, one sequence at a time."""
 
+import random
+
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import random_prompts
 
 from llama_align.sampling.batches import token_batches
 from llama_align.sampling.likelihood import negative_log_likelihood
 
-SEQUENCES = [*random_prompts(25, longest=50, seed=3), [5], [7, 7]]
+_draw = random.Random(3)
+SEQUENCES = [[_draw.randrange(1, 97) for _ in range(_draw.randint(1, 50))] for _ in range(25)] + [[5], [7, 7]]
 
 
 def one_by_one(model, ids):
