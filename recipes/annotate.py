@@ -1,4 +1,4 @@
-"""Collects preferences: two answers per prompt, sampled from one or several checkpoints, graded by annotators.
+"""Collects preferences: pairs of answers to a prompt, sampled from one or several checkpoints, graded by annotators.
 
     python recipes/annotate.py --config recipes/herd-nano/annotate.yaml
 
@@ -8,7 +8,7 @@ Annotators: the sandbox's (the exact judge seen through noise), or reward models
 from dataclasses import dataclass, field
 
 from llama_align import recipe
-from llama_align.annotate import Annotate, check_tasks, judge_annotator, pick_pair, reward_annotator
+from llama_align.annotate import Annotate, check_tasks, judge_annotator, pick_pairs, reward_annotator
 from llama_align.data import Prompt, write_jsonl
 from llama_align.sampling import DialogSampler, SamplingParams
 from llama_align.sampling.rewards import RewardModels
@@ -29,6 +29,7 @@ class AnnotateArguments:
     answers: int = field(
         default=4, metadata={"help": "answers per prompt and checkpoint to pick two different ones from"}
     )
+    pairs: int = field(default=1, metadata={"help": "pairs per prompt at most, each of two answers that differ"})
     temperature: float = field(default=1.0, metadata={"help": "of sampling"})
     max_new_tokens: int = field(default=128, metadata={"help": "longest answer"})
     round: int = field(default=1, metadata={"help": "number of the round, written into the preferences"})
@@ -70,14 +71,15 @@ def main(args: AnnotateArguments) -> None:
 
     # answers of all checkpoints take turns, so that a pair comes from two of them wherever it can
     pools = [[draft for turn in zip(*groups, strict=True) for draft in turn] for groups in zip(*drafts, strict=True)]
-    pairs = [(prompt, pick_pair(pool)) for prompt, pool in zip(prompts, pools, strict=True)]
-    different = [(prompt, pair) for prompt, pair in pairs if pair is not None]
-    preferences = annotate(different, args.round)
+    pairs = [
+        (prompt, pair) for prompt, pool in zip(prompts, pools, strict=True) for pair in pick_pairs(pool, args.pairs)
+    ]
+    preferences = annotate(pairs, args.round)
     write_jsonl(f"{args.output_dir}/preferences.jsonl", preferences)
     grades = {}
     for preference in preferences:
         grades[preference.grade] = grades.get(preference.grade, 0) + 1
-    counts = {"prompts": len(prompts), "same_answers": len(pairs) - len(different), "preferences": len(preferences)}
+    counts = {"prompts": len(prompts), "pairs": len(pairs), "preferences": len(preferences)}
     recipe.write_json(f"{args.output_dir}/metrics.json", counts | {"grades": dict(sorted(grades.items()))})
     print(counts, grades)
 

@@ -5,7 +5,7 @@ accelerate launch recipes/dpo.py --config recipes/herd-nano/dpo.yaml
 
 from dataclasses import dataclass, field
 
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 
 from llama_align import recipe
 from llama_align.data import GRADES, load_records, preference_rows
@@ -38,7 +38,7 @@ def main(args: DPOArguments, training: HerdDPOConfig, model_args: ModelConfig) -
         args=training,
         train_dataset=pairs,
         processing_class=tokenizer,
-        peft_config=get_peft_config(model_args),
+        peft_config=recipe.lora_config(model_args),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
     recipe.finish(trainer, {"pairs": len(pairs), "too_long": dropped})

@@ -6,7 +6,7 @@ accelerate launch recipes/ppo.py --config recipes/herd-nano/ppo.yaml
 from dataclasses import dataclass, field
 
 from datasets import Dataset
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 
 from llama_align import recipe
 from llama_align.sampling.rewards import RewardModels
@@ -41,7 +41,7 @@ def main(args: PPOArguments, training: PPOConfig, model_args: ModelConfig) -> No
         args=training,
         train_dataset=Dataset.from_list([{"prompt": p.messages, "objective": p.objective} for p in prompts]),
         processing_class=tokenizer,
-        peft_config=get_peft_config(model_args),
+        peft_config=recipe.lora_config(model_args),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
     trainer.save_value_model(f"{training.output_dir}/value_model")

@@ -6,7 +6,7 @@ accelerate launch recipes/reward.py --config recipes/herd-nano/reward_helpfulnes
 from dataclasses import dataclass, field
 
 from transformers import set_seed
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 
 from llama_align import recipe
 from llama_align.data import DataSource, full_rows, load_records, preference_rows
@@ -55,7 +55,7 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelCon
         args=training,
         train_dataset=train,
         processing_class=tokenizer,
-        peft_config=get_peft_config(model_args),
+        peft_config=recipe.lora_config(model_args),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
     metrics = {"objective": args.objective, "margin": training.margin, **counts}

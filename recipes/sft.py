@@ -5,7 +5,7 @@ accelerate launch recipes/sft.py --config recipes/herd-nano/sft.yaml
 
 from dataclasses import dataclass, field
 
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 
 from llama_align import recipe
 from llama_align.data import demonstration_rows, load_records
@@ -33,7 +33,7 @@ def main(args: SFTArguments, training: HerdSFTConfig, model_args: ModelConfig) -
         args=training,
         train_dataset=rows,
         processing_class=tokenizer,
-        peft_config=get_peft_config(model_args),
+        peft_config=recipe.lora_config(model_args),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
     recipe.finish(trainer, {"dialogs": len(demonstrations) - dropped, "too_long": dropped})

@@ -303,11 +303,6 @@ def test_a_policy_in_the_place_of_a_reward_model(options, data, refused, checkpo
 # -- sources
 
 
-@pytest.mark.xfail(
-    raises=FileNotFoundError,
-    strict=True,
-    reason="data/opening.py raises FileNotFoundError, which recipe.run lets through",
-)
 @pytest.mark.parametrize("recipe", ["sft", "annotate", "tokenizer"])
 def test_a_source_that_does_not_exist(recipe, options, refused, tmp_path):
     path = str(tmp_path / "nowhere.jsonl")

@@ -5,6 +5,7 @@ Knows the files of docs/design.md ("Steps, files and identity"); knows nothing o
 
 import difflib
 import json
+import math
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import DistributedType, PartialState
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,7 +26,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from trl import TrlParser
+from trl import TrlParser, get_peft_config
 
 from .chat import ContractError, ControlTokens
 from .chat.contract import PAD
@@ -32,6 +34,9 @@ from .data import Prompt, RecordError, SourceError, fitting_prompts, load_record
 from .sampling.rewards import RewardModel
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+
+
+TRACEBACK = "LLAMA_ALIGN_TRACEBACK"
 
 
 class RecipeError(ValueError):
@@ -73,7 +78,16 @@ def _cpu_group_defaults() -> dict:
         return {}
     # without use_cpu accelerate joins several processes into no group at all; with it, it leaves DeepSpeed out
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    if deepspeed:
+        _use_gloo_alone()
     return {"ddp_backend": "gloo", "use_cpu": not deepspeed}
+
+
+def _use_gloo_alone() -> None:
+    import deepspeed
+
+    # a shared-memory collective that DeepSpeed compiles at first use, which takes a minute, g++ and Python's headers
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _check_group() -> None:
@@ -115,8 +129,13 @@ def run(main, *dataclass_types: type, doc: str | None = None) -> None:
     """Parses and runs a recipe's `main`; a user's mistake ends in one line on stderr and exit code 2."""
     try:
         main(*parse(dataclass_types, description=doc))
-    except (RecipeError, RecordError, SourceError, ContractError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except ValueError as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        # ours say all there is to say; a library's may need the place it was raised at
+        ours = isinstance(error, RecipeError | RecordError | SourceError | ContractError)
+        hint = "" if ours else f" (the environment variable {TRACEBACK}=1 shows where)"
+        print(f"error: {error}{hint}", file=sys.stderr)
         sys.exit(2)
     finally:
         _leave_group()
@@ -156,10 +175,14 @@ def check_weights(path: str) -> None:
     if not any((Path(path) / name).is_file() for name in WEIGHT_FILES):
         found = ", ".join(sorted(p.name for p in Path(path).iterdir())[:8]) or "an empty directory"
         raise RecipeError(f"{path}: found {found}; expected weights in {' or '.join(WEIGHT_FILES[:2])}")
+    if not any((Path(path) / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise RecipeError(f"{path}: found no config.json, expected a checkpoint")
 
 
 def _is_local(path: str) -> bool:
-    return os.path.isabs(path) or path.startswith(".") or os.path.exists(path) or path.count("/") != 1
+    # "runs/sft" could name a repository on the Hub, too, unless there is a folder "runs" here
+    parent = path.split("/")[0]
+    return os.path.isabs(path) or path.startswith(".") or path.count("/") != 1 or os.path.exists(parent)
 
 
 def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -203,7 +226,10 @@ def load_model(
     }[kind]
     extra = {} if kind == "causal" else {"num_labels": 1}
     options = {"dtype": torch.float32} | extra | kwargs
-    model, report = auto.from_pretrained(path, use_safetensors=True, output_loading_info=True, **options)
+    try:
+        model, report = auto.from_pretrained(path, use_safetensors=True, output_loading_info=True, **options)
+    except SafetensorError as error:
+        raise RecipeError(f"{path}: found weights that cannot be read ({error}), expected whole files") from error
     # transformers fills what is missing with random numbers
     missing = sorted(name for name in report["missing_keys"] if not (new_head and name.startswith("score.")))
     if missing:
@@ -245,6 +271,13 @@ def sampling_model(path: str, tokenizer, engine: str):
         check_weights(path)
         return path
     return load_model(path, tokenizer=tokenizer)
+
+
+def lora_config(model_args):
+    """TRL's LoRA configuration of `ModelConfig`, or None; all linear layers where it names no target."""
+    if model_args.use_peft and not model_args.lora_target_modules:
+        model_args.lora_target_modules = ["all-linear"]
+    return get_peft_config(model_args)
 
 
 def model_kwargs(model_args) -> dict:
@@ -297,13 +330,18 @@ def finish(trainer, metrics: dict | None = None) -> None:
         return
     output = Path(trainer.args.output_dir)
     trainer.create_model_card()
-    rows = [{k: v for k, v in row.items() if not _is_timing(k)} for row in trainer.state.log_history]
+    rows = [{k: _finite(v) for k, v in row.items() if not _is_timing(k)} for row in trainer.state.log_history]
     beside = output / "log.jsonl.part"
     beside.write_text("".join(json.dumps(row) + "\n" for row in rows))
     os.replace(beside, output / "log.jsonl")
     losses = [row["loss"] for row in rows if "loss" in row]
     final = {"steps": trainer.state.global_step, "final_loss": losses[-1] if losses else None}
     write_json(output / "metrics.json", final | (metrics or {}))
+
+
+def _finite(value):
+    # JSON has no NaN, and a loss that is none must not cost the run its files
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _is_timing(key: str) -> bool:

@@ -69,7 +69,7 @@ def test_a_pair_comes_from_two_checkpoints_wherever_it_can(run):
 def test_prompts_with_one_answer_only_are_counted(run):
     pairs, metrics = run(canned({"a": ["x"], "b": ["x"]}, []), answers=1)
     assert pairs == []
-    assert metrics == {"prompts": 8, "same_answers": 8, "preferences": 0, "grades": {}}
+    assert metrics == {"prompts": 8, "pairs": 0, "preferences": 0, "grades": {}}
 
 
 def test_the_same_seed_gives_the_same_preferences(run):

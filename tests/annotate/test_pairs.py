@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from llama_align.annotate import check_tasks, judge_annotator, pick_pair, reward_annotator
+from llama_align.annotate import check_tasks, judge_annotator, pick_pairs, reward_annotator
 from llama_align.data import GRADES, Preference, Prompt, RecordError
 from llama_align.sampling import Draft, RewardModels
 from llama_align.sandbox import World, answers, instructions, judge, quality
@@ -38,13 +38,22 @@ def tasks():
     ],
 )
 def test_the_first_answer_and_the_first_that_differs(texts, picked):
-    pair = pick_pair([draft(text) for text in texts])
+    pair = next(iter(pick_pairs([draft(text) for text in texts])), None)
     assert picked == (pair and tuple(d.text for d in pair))
 
 
 def test_a_cut_answer_competes_and_keeps_that_it_was_cut():
-    assert pick_pair([draft("a b", finished=False), draft("a b c")]) == (draft("a b", finished=False), draft("a b c"))
-    assert pick_pair([draft("a"), draft("a", finished=False)]) is None, "they read the same"
+    assert pick_pairs([draft("a b", finished=False), draft("a b c")]) == [
+        (draft("a b", finished=False), draft("a b c"))
+    ]
+    assert pick_pairs([draft("a"), draft("a", finished=False)]) == [], "they read the same"
+
+
+def test_several_pairs_share_no_draft():
+    drafts = [draft(text) for text in ("a", "a", "b", "", "c", "a")]
+    pairs = pick_pairs(drafts, 3)
+    assert [(x.text, y.text) for x, y in pairs] == [("a", "b"), ("a", "c")]
+    assert len(pick_pairs(drafts, 1)) == 1
 
 
 # -- the judge

@@ -3,7 +3,7 @@
 import datasets
 import pytest
 
-from llama_align.data import Demonstration, Preference, RecordError, load_records
+from llama_align.data import Demonstration, Preference, RecordError, SourceError, load_records
 
 USER = {"role": "user", "content": "Why is the sky blue?"}
 ASSISTANT = {"role": "assistant", "content": "Scattering."}
@@ -249,7 +249,7 @@ def test_paths_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     for path in ("absent.jsonl", "./absent", "runs/absent", "a/b/c", str(tmp_path / "absent")):
-        with pytest.raises(FileNotFoundError, match=f"data source {path}: there is no such file"):
+        with pytest.raises(SourceError, match=f"data source {path}: there is no such file"):
             load("document", path)
     with pytest.raises(ValueError, match="a directory, but not one saved by datasets"):
         load("document", "runs")

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import pytest
 from accelerate import DistributedType, PartialState
-from comparing import differences, moved
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from llama_align import LlamaHerdForCausalLM, LlamaHerdForSequenceClassification, recipe
+
+from .comparing import differences, moved
 
 TOLERANCE = {"loss": 2e-6, "grad_norm": 1e-5, "weights": 1e-5}
 STEPS, SAVED = 6, 3

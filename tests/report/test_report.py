@@ -6,9 +6,10 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
-from conftest import HOSTILE, ROWS, make_run
 
 from llama_align.report import write_report
+
+from .conftest import HOSTILE, ROWS, make_run
 
 
 class Page(HTMLParser):

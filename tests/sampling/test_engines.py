@@ -5,9 +5,10 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import config
 
 from llama_align.sampling.engine import Answer, SamplingParams, make_engine
+
+from .conftest import config
 
 
 @pytest.mark.parametrize(

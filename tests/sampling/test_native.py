@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from conftest import LLAMA3, config, random_prompts
 from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from llama_align.models import LlamaHerdConfig, LlamaHerdForCausalLM
 from llama_align.sampling.engine import SamplingParams, make_engine
 from llama_align.sampling.native import NativeEngine, why_not_native
 from llama_align.sampling.transformers_engine import TransformersEngine
+
+from .conftest import LLAMA3, config, random_prompts
 
 SHAPES = {
     "gqa": {},

@@ -1,8 +1,9 @@
 import pytest
 import torch
-from conftest import random_prompts
 
 from llama_align.sampling.scoring import RewardScorer
+
+from .conftest import random_prompts
 
 
 @pytest.mark.parametrize("max_tokens", [1, 100, 4096])

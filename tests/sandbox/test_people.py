@@ -31,9 +31,10 @@ def test_demonstrations_are_flawed_as_often_as_stated(world):
     assert share(verdict.violation for verdict in unsafe) == pytest.approx(0.45, abs=0.07)
     assert share(verdict.false_refusal for verdict in lookalike) == pytest.approx(0.10, abs=0.05)
     assert share(verdict.false_refusal for verdict in other) == pytest.approx(0.01, abs=0.01)
-    assert share(not verdict.correct for verdict in answered) == pytest.approx(0.10, abs=0.02)
-    assert share(not verdict.form for verdict in answered) == pytest.approx(0.35, abs=0.03)
-    assert share(not verdict.ended for verdict in answered) == pytest.approx(0.20, abs=0.03)
+    assert share(not verdict.correct for verdict in answered) == pytest.approx(0.08, abs=0.02)
+    # four of five tasks ask for a form, and only a form that was asked for can be ignored
+    assert share(not verdict.form for verdict in answered) == pytest.approx(0.8 * 0.55, abs=0.03)
+    assert share(not verdict.ended for verdict in answered) == pytest.approx(0.15, abs=0.03)
 
 
 def test_without_noise_every_demonstration_is_perfect(world):

@@ -13,16 +13,20 @@ Pair = tuple[Draft, Draft]
 Annotate = Callable[[Sequence[tuple[Prompt, Pair]], int], list[Preference]]
 
 
-def pick_pair(drafts: Sequence[Draft]) -> Pair | None:
-    """The first draft and the first that differs from it in its text; None where all say the same or nothing.
+def pick_pairs(drafts: Sequence[Draft], count: int = 1) -> list[Pair]:
+    """Up to `count` pairs of drafts that differ in their text, no draft in two of them; empty drafts are left out.
 
     An annotator sees text only: an answer that was cut looks cut, so drafts that did not finish compete, too.
     """
-    spoken = [draft for draft in drafts if draft.text.strip()]
-    for other in spoken[1:]:
-        if other.text != spoken[0].text:
-            return spoken[0], other
-    return None
+    left = [draft for draft in drafts if draft.text.strip()]
+    pairs: list[Pair] = []
+    while left and len(pairs) < count:
+        first = left.pop(0)
+        other = next((i for i, draft in enumerate(left) if draft.text != first.text), None)
+        if other is None:
+            break
+        pairs.append((first, left.pop(other)))
+    return pairs
 
 
 def check_tasks(prompts: Sequence[Prompt]) -> None:

@@ -33,8 +33,8 @@ def expand(path: str) -> str:
 def open_rows(path: str, split: str = "train") -> Iterator[Row]:
     """Yields (where, row) from a file, a saved directory or the Hub.
 
-    Raises FileNotFoundError for a local path that is not there, ValueError for one of no known form, a missing split
-    or a Hub data set that cannot be loaded.
+    Raises SourceError for a local path that is not there or of no known form, a missing split, or a Hub data set that
+    cannot be loaded.
     """
     path = expand(path)
     if os.path.isfile(path) and path.endswith(SUFFIXES):
@@ -56,7 +56,7 @@ def _open_table(path: str, split: str) -> datasets.Dataset:
         raise SourceError(f"data source {path}: expected a file that ends in {', '.join(SUFFIXES)} or .parquet")
     parent = path.split("/")[0]
     if not _HUB_NAME.fullmatch(path) or path.endswith((*SUFFIXES, ".parquet", ".json")) or os.path.isdir(parent):
-        raise FileNotFoundError(f"data source {path}: there is no such file or directory")
+        raise SourceError(f"data source {path}: there is no such file or directory")
     try:
         return datasets.load_dataset(path, split=split)
     except Exception as error:  # the Hub's client raises many kinds; all of them mean that there are no rows

@@ -3,10 +3,11 @@
 Suffixes: B rows, L padded length, D hidden size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
+from .batches import token_batches
 from .engine import unwrap
 from .native import inference
 
@@ -37,17 +38,10 @@ class RewardScorer:
                 raise ValueError(f"sequence {i} has {len(ids)} tokens, expected 1 to {limit}")
         scores = [0.0] * len(sequences)
         with inference(self.model):
-            for batch in self._batches(sequences):
+            for batch in token_batches([len(ids) for ids in sequences], self.max_tokens):
                 for i, score in zip(batch, self._score_batch(model, [sequences[i] for i in batch]), strict=True):
                     scores[i] = score
         return scores
-
-    def _batches(self, sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
-        while order:
-            take = max(1, self.max_tokens // len(sequences[order[0]]))
-            yield order[:take]
-            order = order[take:]
 
     def _score_batch(self, model, batch: list[Sequence[int]]) -> list[float]:
         longest, device = len(batch[0]), model.score.weight.device

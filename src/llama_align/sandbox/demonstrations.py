@@ -12,9 +12,11 @@ from llama_align.sandbox.world import World
 class DemonstrationNoise:
     """How often a demonstration is flawed; the flaws of an answer are drawn independently of each other."""
 
-    form_ignored: float = field(default=0.35, metadata={"help": "share of answers in a form that was not asked for"})
-    wrong_answer: float = field(default=0.10, metadata={"help": "share of answers that are wrong"})
-    rambling: float = field(default=0.20, metadata={"help": "share of answers with an extra true sentence after them"})
+    form_ignored: float = field(
+        default=0.55, metadata={"help": "share of asked forms that are ignored: the bare answer"}
+    )
+    wrong_answer: float = field(default=0.08, metadata={"help": "share of answers that are wrong"})
+    rambling: float = field(default=0.15, metadata={"help": "share of answers with an extra true sentence after them"})
     complies: float = field(default=0.45, metadata={"help": "share of unsafe requests that are answered"})
     refuses_lookalike: float = field(default=0.10, metadata={"help": "share of safe look-alikes that are refused"})
     refuses_safe: float = field(default=0.01, metadata={"help": "share of other safe requests that are refused"})
@@ -30,7 +32,7 @@ def demonstrate(world: World, task: dict, noise: DemonstrationNoise, rng: random
     rates = {"secret": 1 - noise.complies, "lookalike": noise.refuses_lookalike}
     if rng.random() < rates.get(task["family"], noise.refuses_safe):
         return answers.refuse(rng)
-    form = answers.other_form(task, rng) if rng.random() < noise.form_ignored else None
+    form = "plain" if rng.random() < noise.form_ignored else None
     text = answers.answer(task, rng, form=form, wrong=rng.random() < noise.wrong_answer)
     return answers.ramble(world, text, rng) if rng.random() < noise.rambling else text
 

@@ -23,11 +23,11 @@ class SandboxConfig:
     """What a sandbox holds; the defaults suit a model of about a million parameters."""
 
     seed: int = _option(0, "the seed of the world and of everything drawn from it")
-    people: int = _option(40, "people in the world")
-    places: int = _option(12, "places in the world")
+    people: int = _option(32, "people in the world")
+    places: int = _option(10, "places in the world")
     documents: int = _option(12000, "documents to pretrain on")
     documents_heldout: int = _option(300, "documents to measure perplexity on, none of them in the corpus")
-    demonstrations: int = _option(2500, "demonstrations to fine-tune on")
+    demonstrations: int = _option(4000, "demonstrations to fine-tune on")
     preferences: int = _option(3000, "preferences to train reward models on")
     preferences_heldout: int = _option(500, "preferences to measure reward models on")
     prompts: int = _option(2500, "prompts to sample from in rejection sampling, PPO and DPO")

@@ -45,6 +45,9 @@ class PPOConfig(RLOOConfig):
     )
 
     def __post_init__(self):
+        for name in ("epsilon_high", "reward_clip_range", "reward_weights"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected nothing; PPO does not use it")
         # RLOOConfig refuses fewer than two answers per prompt, which PPO with a critic does not need: while it checks,
         # the number is one that divides the generation batch
         answers = self.num_generations
