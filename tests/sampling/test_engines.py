@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from llama_align.sampling.engine import Answer, SamplingParams, make_engine
+from llama_align.sampling import Answer, SamplingParams, make_engine
 
 from .conftest import config
 

@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from llama_align.models import LlamaHerdConfig, LlamaHerdForCausalLM
-from llama_align.sampling.engine import SamplingParams, make_engine
+from llama_align.sampling import SamplingParams, make_engine
 from llama_align.sampling.native import NativeEngine, why_not_native
 from llama_align.sampling.transformers_engine import TransformersEngine
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from .. import __version__
 from ..data.opening import expand
 
 REFERENCE = re.compile(r"(?<!\$)\{([A-Za-z0-9_-]+)\}")  # ${NAME} is the environment's
@@ -86,11 +87,12 @@ class Plan:
         return sorted(set(references(self.configs[name])))
 
     def identities(self) -> dict[str, str]:
-        """Step name -> hash over its recipe, configuration, the steps it refers to and the local files it names."""
+        """Step name -> hash over its recipe, configuration, the steps and local files it names, and the version."""
         digests: dict[str, str] = {}
         for step in self.steps:
             config = {k: v for k, v in self.configs[step.name].items() if k != "output_dir"}
             parts = {
+                "version": __version__,
                 "recipe": step.recipe,
                 "config": config,
                 "steps": {name: digests[name] for name in self.inputs(step.name)},

@@ -1,7 +1,8 @@
 """K answers per prompt from token ids: engines, reward scoring and selection."""
 
 from .dialogs import DialogSampler, Draft
-from .engine import Answer, Engine, SamplingParams, make_engine
+from .engine import Answer, Engine, SamplingParams
+from .make import make_engine
 from .rewards import RewardModel, RewardModels, llama2_reward
 from .scoring import RewardScorer
 

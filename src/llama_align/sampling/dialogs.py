@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..chat import ControlTokens, Message, decode_answer, render_prompt
-from .engine import SamplingParams, make_engine
+from .engine import SamplingParams
+from .make import make_engine
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_ge
 from trl.trainer.utils import add_fused_lm_head, pad, use_adapter
 
 from ..chat import ControlTokens, Message, decode_answer, render_prompt
-from ..sampling.engine import SamplingParams, make_engine
+from ..sampling.engine import SamplingParams
+from ..sampling.make import make_engine
 from ..training import CardMixin
 from .ppo_math import gae, masked_mean, policy_loss, token_rewards, value_loss, whiten
 
