@@ -51,6 +51,7 @@ def make_annotator(args: AnnotateArguments, prompts: list[Prompt]) -> Annotate:
 
 
 def main(args: AnnotateArguments) -> None:
+    recipe.one_process()
     if not args.models:
         raise recipe.RecipeError("models: found none, expected at least one checkpoint")
     for path in args.models:

@@ -18,6 +18,7 @@ class AverageArguments:
 
 
 def main(args: AverageArguments) -> None:
+    recipe.one_process()
     for path in args.models:
         recipe.check_weights(path)
     try:

@@ -25,6 +25,7 @@ class DPOArguments:
 
 def main(args: DPOArguments, training: HerdDPOConfig, model_args: ModelConfig) -> None:
     tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
+    recipe.check_length(model_args.model_name_or_path, training.max_length, "max_length")
     records, report = load_records(args.datasets, "preference", seed=training.seed)
     print(report)
     chosen = [record for record in records if record.grade in args.grades and record.chosen_is_safe is not False]

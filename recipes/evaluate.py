@@ -41,6 +41,7 @@ class EvaluateArguments:
 
 
 def main(args: EvaluateArguments) -> None:
+    recipe.one_process()
     check_rows(args.models, args.baseline)
     for path in args.models.values():
         recipe.check_weights(path)  # before the first of them is measured
@@ -68,7 +69,8 @@ def main(args: EvaluateArguments) -> None:
             print(f"{row}: measured before")
             continue
         tokenizer = recipe.load_tokenizer(path)
-        evaluation.measure(row, path, recipe.load_model(path, tokenizer=tokenizer), tokenizer, args.engine)
+        model = recipe.on_device(recipe.load_model(path, tokenizer=tokenizer))
+        evaluation.measure(row, path, model, tokenizer, args.engine)
     print_stages(evaluation.summary(list(args.models), args.baseline))
 
 

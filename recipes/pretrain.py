@@ -52,6 +52,10 @@ def main(args: PretrainArguments, training: PretrainConfig) -> None:
         )
         # from_config and not the class itself: under ZeRO-3 no process ever holds the whole model
         model = AutoModelForCausalLM.from_config(config)
+    if args.context > model.config.max_position_embeddings:
+        raise recipe.RecipeError(
+            f"context: found {args.context}, expected at most {model.config.max_position_embeddings}"
+        )
     print(f"{parameter_count(model.config):,} parameters, {len(train) * args.context:,} tokens an epoch")
 
     trainer = PretrainTrainer(

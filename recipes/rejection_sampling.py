@@ -44,6 +44,7 @@ class RejectionSamplingArguments:
 
 
 def main(args: RejectionSamplingArguments) -> None:
+    recipe.one_process()
     if not args.reward_models:
         raise recipe.RecipeError("reward_models: found none, expected checkpoints by name")
     if not 0 < args.keep <= 1:

@@ -33,6 +33,7 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelCon
     # the score head starts from random weights
     set_seed(training.seed)
     tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
+    recipe.check_length(model_args.model_name_or_path, args.context, "context")
     margins = margin_table(training.margin)
 
     def pairs(sources):
@@ -55,7 +56,7 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelCon
         args=training,
         train_dataset=train,
         processing_class=tokenizer,
-        peft_config=recipe.lora_config(model_args),
+        peft_config=recipe.lora_config(model_args, reward=True),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
     metrics = {"objective": args.objective, "margin": training.margin, **counts}

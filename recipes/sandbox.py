@@ -8,7 +8,7 @@ Any option can be set on the command line too, as in `--seed 1 --documents 2000`
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llama_align.recipe import RecipeError, run, write_json
+from llama_align.recipe import RecipeError, one_process, run, write_json
 from llama_align.sandbox import DemonstrationNoise, SandboxConfig, write_sandbox
 
 
@@ -20,6 +20,7 @@ class SandboxArguments(SandboxConfig):
 
 
 def main(args: SandboxArguments, noise: DemonstrationNoise) -> None:
+    one_process()
     try:
         counts = write_sandbox(args.output_dir, args, noise)
     except ValueError as error:

@@ -15,17 +15,16 @@ from llama_align.trainers import HerdSFTConfig, HerdSFTTrainer
 @dataclass
 class SFTArguments:
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of demonstrations"})
-    packing_strategy_rows: str = field(default="bfd", metadata={"help": "bfd (dialogs kept whole) or concat (Llama 2)"})
+    packing_rows: str = field(default="bfd", metadata={"help": "bfd (dialogs kept whole) or concat (Llama 2)"})
     too_long: str = field(default="error", metadata={"help": "dialogs longer than max_length: error or drop"})
 
 
 def main(args: SFTArguments, training: HerdSFTConfig, model_args: ModelConfig) -> None:
     tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
+    recipe.check_length(model_args.model_name_or_path, training.max_length, "max_length")
     demonstrations, report = load_records(args.datasets, "demonstration", seed=training.seed)
     print(report)
-    rows, dropped = demonstration_rows(
-        demonstrations, tokenizer, training.max_length, args.packing_strategy_rows, args.too_long
-    )
+    rows, dropped = demonstration_rows(demonstrations, tokenizer, training.max_length, args.packing_rows, args.too_long)
     print(f"{len(demonstrations) - dropped} dialogs in {len(rows)} rows, {dropped} left out as too long")
 
     trainer = HerdSFTTrainer(

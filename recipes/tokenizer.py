@@ -22,6 +22,7 @@ class TokenizerArguments:
 
 
 def main(args: TokenizerArguments) -> None:
+    recipe.one_process()
     documents, report = load_records(args.datasets, "document", seed=args.seed)
     print(report)
     texts, total = [], 0

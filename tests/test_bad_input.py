@@ -201,7 +201,7 @@ def test_a_line_cut_in_half(recipe, row, options, data, refused):
 @pytest.mark.parametrize(
     ("recipe", "key", "meant"),
     [
-        ("sft", "packing_strategy_row", "packing_strategy_rows"),
+        ("sft", "packing_row", "packing_rows"),
         ("rejection_sampling", "answer", "answers"),
         ("pretrain", "contxt", "context"),
     ],

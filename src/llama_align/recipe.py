@@ -129,7 +129,7 @@ def run(main, *dataclass_types: type, doc: str | None = None) -> None:
     """Parses and runs a recipe's `main`; a user's mistake ends in one line on stderr and exit code 2."""
     try:
         main(*parse(dataclass_types, description=doc))
-    except ValueError as error:
+    except (ValueError, OSError, ImportError) as error:
         if os.environ.get(TRACEBACK):
             raise
         # ours say all there is to say; a library's may need the place it was raised at
@@ -240,14 +240,20 @@ def load_model(
     return model
 
 
+def on_device(model: PreTrainedModel) -> PreTrainedModel:
+    """The model on this process's device; trainers place theirs themselves."""
+    return model.to(PartialState().device)
+
+
 def load_reward_model(path: str) -> RewardModel:
-    """A reward model with the tokenizer saved beside it.
+    """A reward model with the tokenizer saved beside it, on this process's device.
 
     Raises:
         RecipeError: no reward model, whose random head would give scores that mean nothing.
     """
     tokenizer = load_tokenizer(path)
-    return RewardModel(load_model(path, "reward", tokenizer, new_head=False), tokenizer)
+    model = load_model(path, "reward", tokenizer, new_head=False)
+    return RewardModel(on_device(model), tokenizer)
 
 
 def load_prompts(
@@ -259,25 +265,57 @@ def load_prompts(
         RecordError: a prompt too long for the context of the checkpoint at `path`, unless `too_long` is `"drop"`.
     """
     prompts, report = load_records(sources, "prompt", seed=seed)
-    limit = AutoConfig.from_pretrained(path).max_position_embeddings - max_new_tokens
+    limit = context_of(path) - max_new_tokens
     kept, dropped = fitting_prompts(prompts, tokenizer, limit, too_long)
     print(f"{report}\n{len(kept)} prompts, {dropped} left out as longer than {limit} tokens")
     return kept
 
 
 def sampling_model(path: str, tokenizer, engine: str):
-    """What an engine samples from: the loaded model, or for vLLM the path of the checkpoint."""
+    """What an engine samples from: the model on this process's device, or for vLLM the path of the checkpoint."""
     if engine == "vllm":
         check_weights(path)
         return path
-    return load_model(path, tokenizer=tokenizer)
+    return on_device(load_model(path, tokenizer=tokenizer))
 
 
-def lora_config(model_args):
-    """TRL's LoRA configuration of `ModelConfig`, or None; all linear layers where it names no target."""
-    if model_args.use_peft and not model_args.lora_target_modules:
-        model_args.lora_target_modules = ["all-linear"]
-    return get_peft_config(model_args)
+def lora_config(model_args, reward: bool = False):
+    """TRL's LoRA configuration of `ModelConfig`, or None; all linear layers where it names no target.
+
+    Args:
+        reward: for a reward model, whose score head is trained and saved whole.
+    """
+    config = get_peft_config(model_args)
+    if config is None:
+        return None
+    config.target_modules = config.target_modules or "all-linear"
+    if reward:
+        config.task_type = "SEQ_CLS"
+        config.modules_to_save = sorted({*(config.modules_to_save or []), "score"})
+    return config
+
+
+def context_of(path: str) -> int:
+    """Tokens of context of the checkpoint at `path`; of its base model where it holds an adapter alone."""
+    adapter = Path(path) / "adapter_config.json"
+    if adapter.is_file() and not (Path(path) / "config.json").is_file():
+        path = json.loads(adapter.read_text())["base_model_name_or_path"]
+    return AutoConfig.from_pretrained(path).max_position_embeddings
+
+
+def check_length(path: str, tokens: int | None, option: str) -> None:
+    """Raises RecipeError where rows of `tokens` tokens do not fit the context of the checkpoint at `path`."""
+    check_weights(path)
+    context = context_of(path)
+    if tokens is None or tokens > context:
+        raise RecipeError(f"{option}: found {tokens}, expected at most {context}, the context of {path}")
+
+
+def one_process() -> None:
+    """Raises RecipeError in a recipe that was launched in several processes, each of which would do all the work."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1:
+        raise RecipeError(f"launch: found {processes} processes, expected one; start this recipe with python")
 
 
 def model_kwargs(model_args) -> dict:
@@ -315,7 +353,7 @@ def write_json(path: str | Path, content: Any) -> None:
     """Writes beside and renames, so that a file is whole or absent."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     beside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     os.replace(beside, path)
 

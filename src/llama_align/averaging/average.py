@@ -66,7 +66,11 @@ def _travels(name: str) -> bool:
 def _tensor_files(path: Path) -> dict[str, str]:
     """Tensor name -> file that holds it."""
     if (path / INDEX).is_file():
-        return json.loads((path / INDEX).read_text())["weight_map"]
+        files = json.loads((path / INDEX).read_text())["weight_map"]
+        for file in files.values():
+            if Path(file).name != file:  # it names the output's files, too
+                raise ValueError(f"{path / INDEX}: found {file!r}, expected the name of a file beside it")
+        return files
     if not (path / "model.safetensors").is_file():
         raise ValueError(f"{path}: found no weights, expected model.safetensors or {INDEX}")
     with safe_open(path / "model.safetensors", framework="pt") as file:

@@ -14,6 +14,7 @@ from .. import __version__
 from ..data.opening import expand
 
 REFERENCE = re.compile(r"(?<!\$)\{([A-Za-z0-9_-]+)\}")  # ${NAME} is the environment's
+LAUNCHED = ("pretrain", "sft", "reward", "ppo", "dpo")  # the recipes that share their work among processes
 COLUMNS = "columns"  # templates over a data source's columns are written in braces, too
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -27,7 +28,8 @@ class Step:
     """One stage of a run.
 
     name: unique; other steps refer to its directory as `{name}`. recipe: a script of recipes/. config: its YAML,
-    relative to the plan. set: options that differ from the YAML. launch: accelerate configuration (none: one process).
+    relative to the plan. set: options that differ from the YAML. launch: accelerate configuration (none: one
+    process); the plan's own is the default of the recipes that train.
     """
 
     name: str
@@ -125,7 +127,8 @@ def _step(path: Path, number: int, row: Any, launch: str | None) -> Step:
     for key in ("name", "recipe"):
         if not isinstance(row.get(key), str) or not NAME.fullmatch(row[key]):
             raise PlanError(f"{where}, field {key!r}: found {row.get(key)!r}, expected letters, digits, - and _")
-    return Step(**{"launch": launch} | row)
+    default = {"launch": launch} if row["recipe"] in LAUNCHED else {}
+    return Step(**default | row)
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -160,13 +163,14 @@ def resolve(value: Any, directories: dict[str, str]) -> Any:
 def _inputs(config: dict) -> Iterator[tuple[str, Path]]:
     for text in sorted(set(_strings(config))):
         path = Path(expand(text))
-        if "/" in text and path.exists():
+        # a word such as "auto" may be the name of a folder by chance; data and checkpoints are named with a slash
+        if path.is_file() or ("/" in text and path.is_dir()):
             yield text, path
 
 
 def _file_digest(path: Path) -> str:
     if path.is_dir():
-        rows = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(path.iterdir()) if p.is_file()]
+        rows = [(str(p.relative_to(path)), _file_digest(p)) for p in sorted(path.rglob("*")) if p.is_file()]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

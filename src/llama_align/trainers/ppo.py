@@ -90,6 +90,10 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         **kwargs,
     ):
         super().__init__(model, reward_funcs=_unused_reward, args=args, processing_class=processing_class, **kwargs)
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            raise ValueError(
+                "launch: found DeepSpeed or FSDP, expected one process or data parallel; PPO's critic has no engine"
+            )
         self.reward = reward
         self.tokens = ControlTokens.of(processing_class)
         # log-probabilities are those of the model itself, not of the distribution warped for sampling

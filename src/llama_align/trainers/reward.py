@@ -54,7 +54,9 @@ class HerdRewardConfig(RewardConfig):
         default="small", metadata={"help": "none, small, large (Llama 2, table 27), or a table by grade"}
     )
     remove_unused_columns: bool | None = field(default=False)
-    max_length: int | None = field(default=None, metadata={"help": "unused: rows are cut when they are tokenised"})
+    max_length: int | None = field(
+        default=None, metadata={"help": "unused: the recipe's `context` bounds prompt and answer"}
+    )
 
     def __post_init__(self):
         super().__post_init__()
