@@ -296,3 +296,34 @@ def test_finish_leaves_a_loadable_model_and_no_number_of_the_clock(tmp_path, che
     assert start in card
     assert "negative log-likelihood of answers" in card
     assert not list(left[0].glob("*.part"))
+
+
+@pytest.mark.parametrize("reward", [False, True])
+def test_lora_needs_no_more_than_being_asked_for(tiny_config, reward):
+    from peft import get_peft_model
+    from trl import ModelConfig
+
+    from llama_align import LlamaHerdForCausalLM, LlamaHerdForSequenceClassification
+
+    assert recipe.lora_config(ModelConfig()) is None
+    config = recipe.lora_config(ModelConfig(use_peft=True, lora_r=2), reward=reward)
+    kind = LlamaHerdForSequenceClassification if reward else LlamaHerdForCausalLM
+    model = get_peft_model(kind(tiny_config(num_labels=1)), config)
+    trained = {name.split(".lora_")[0].split(".")[-1] for name, p in model.named_parameters() if p.requires_grad}
+    assert {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"} <= trained
+    assert any("score" in name for name, p in model.named_parameters() if p.requires_grad) == reward
+
+
+def test_several_processes_where_work_is_not_shared(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(recipe.RecipeError, match="launch: found 2 processes, expected one"):
+        recipe.one_process()
+
+
+def test_rows_longer_than_the_context_are_refused_before_training(tmp_path, tiny_config):
+    from llama_align import LlamaHerdForCausalLM
+
+    LlamaHerdForCausalLM(tiny_config(max_position_embeddings=64)).save_pretrained(tmp_path / "model")
+    recipe.check_length(str(tmp_path / "model"), 64, "max_length")
+    with pytest.raises(recipe.RecipeError, match="max_length: found 65, expected at most 64, the context of"):
+        recipe.check_length(str(tmp_path / "model"), 65, "max_length")
