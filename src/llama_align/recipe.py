@@ -30,7 +30,7 @@ from trl import TrlParser, get_peft_config
 
 from .chat import ContractError, ControlTokens
 from .chat.contract import PAD
-from .data import Prompt, RecordError, SourceError, fitting_prompts, load_records
+from .data import Prompt, RecordError, SourceError, fitting_prompts, load_records, write_jsonl
 from .sampling.rewards import RewardModel
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
@@ -349,13 +349,18 @@ def resume_path(setting: str | bool | None, output_dir: str) -> str | None:
     return setting or None
 
 
-def write_json(path: str | Path, content: Any) -> None:
+def write_text(path: str | Path, text: str) -> None:
     """Writes beside and renames, so that a file is whole or absent."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    beside.write_text(text)
     os.replace(beside, path)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Writes JSON as `write_text` does; refuses NaN."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 TIMING_KEYS = ("runtime", "per_second", "step_time", "total_flos", "epoch_time")
@@ -369,9 +374,7 @@ def finish(trainer, metrics: dict | None = None) -> None:
     output = Path(trainer.args.output_dir)
     trainer.create_model_card()
     rows = [{k: _finite(v) for k, v in row.items() if not _is_timing(k)} for row in trainer.state.log_history]
-    beside = output / "log.jsonl.part"
-    beside.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(beside, output / "log.jsonl")
+    write_jsonl(output / "log.jsonl", rows)
     losses = [row["loss"] for row in rows if "loss" in row]
     final = {"steps": trainer.state.global_step, "final_loss": losses[-1] if losses else None}
     write_json(output / "metrics.json", final | (metrics or {}))

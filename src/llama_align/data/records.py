@@ -9,11 +9,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
-ROLES = ("system", "user", "assistant", "ipython")
+from ..chat import ROLES, Message
+
 GRADES = ("significantly_better", "better", "slightly_better", "negligibly_better")
 OBJECTIVES = ("helpfulness", "safety")
-
-Message = dict[str, str]
 
 
 class RecordError(ValueError):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from ..recipe import RecipeError, write_json
+from ..recipe import RecipeError, write_json, write_text
 from .plan import Plan, Step, resolve
 
 RESUMABLE = "resume_from_checkpoint"
@@ -106,9 +106,7 @@ class Run:
         config = resolve(self.plan.configs[step.name], directories) | {"output_dir": str(folder)}
         if any(folder.glob("checkpoint-*")):
             config[RESUMABLE] = "last"
-        beside = folder / "config.yaml.part"
-        beside.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        os.replace(beside, folder / "config.yaml")
+        write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         return _tee(self._command(step, folder), folder / "output.log")
 
     def _command(self, step: Step, folder: Path) -> list[str]:

@@ -25,7 +25,7 @@ class HerdDPOConfig(DPOConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.loss_type != ["sigmoid"] and self.nll_coefficient and "sft" in self.loss_type:
+        if self.nll_coefficient and "sft" in self.loss_type:
             raise ValueError("loss_type: found 'sft' beside nll_coefficient, expected one of them; both are the NLL")
 
 
