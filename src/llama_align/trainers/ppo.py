@@ -14,12 +14,13 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import RLOOConfig, RLOOTrainer
 from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
-from trl.trainer.utils import add_fused_lm_head, pad, use_adapter
+from trl.trainer.utils import pad, use_adapter
 
 from ..chat import ControlTokens, Message, decode_answer, render_prompt
 from ..sampling.engine import SamplingParams
 from ..sampling.make import make_engine
 from ..training import CardMixin
+from .heads import attach_head
 from .ppo_math import gae, masked_mean, policy_loss, token_rewards, value_loss, whiten
 
 # (prompts, answers, finished, rows of the prompt data set) -> one score per answer, or several named ones
@@ -101,7 +102,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
             base = self.accelerator.unwrap_model(network)
             base = base.get_base_model() if hasattr(base, "get_base_model") else base
             base.__dict__.pop("forward", None)
-            add_fused_lm_head(base, outputs=("log_probs", "entropy"))
+            attach_head(base, outputs=("log_probs", "entropy"))
         value_model.config.pad_token_id = self.tokens.pad
         for module in value_model.modules():
             if isinstance(module, torch.nn.Dropout):
