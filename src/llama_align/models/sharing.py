@@ -4,6 +4,7 @@ Shape suffixes: B rows, L padded length, T tokens of the one row.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +16,13 @@ from .masks import takes_segments
 
 @dataclass(frozen=True)
 class SharedRows:
-    """`input_ids` [1, T], what they see, and `where_BL`: the index into T of every token of the batch (0: padding)."""
+    """`input_ids` [1, T] and what they see; `where_BL`: the index into T of every token of the batch (0: padding);
+    `last_B`: the segment every row ends in."""
 
     input_ids: torch.Tensor
     segments: Segments
     where_BL: torch.Tensor
+    last_B: torch.Tensor
 
 
 def can_share(model: PreTrainedModel) -> bool:
@@ -48,25 +51,25 @@ def share_prompts(
     for row, prompt in enumerate(prompts):
         groups[tuple(ids[row][:prompt]) or row].append(row)
 
-    tokens, layout, where_BL = [], [], torch.zeros(input_ids_BL.shape, dtype=torch.long)
+    tokens, layout, count = [], [], 0
+    where_BL, last_B = torch.zeros(input_ids_BL.shape, dtype=torch.long), torch.zeros(len(ids), dtype=torch.long)
     for rows in groups.values():
-        common = _common([ids[row] for row in rows], prompts[rows[0]]) if len(rows) > 1 else 0
+        common = common_length([ids[row] for row in rows], prompts[rows[0]]) if len(rows) > 1 else 0
+        own = [lengths[row] - common for row in rows]
+        layout += [(common, own)] if common else [(length, []) for length in own]
+        count += bool(common)
         root = len(tokens)
-        if common:
-            tokens += ids[rows[0]][:common]
-            layout.append((common, [lengths[row] - common for row in rows]))
-        else:
-            layout += [(lengths[row], []) for row in rows]
-        for row in rows:
-            at = first[row]
+        tokens += ids[rows[0]][:common]
+        for row, length in zip(rows, own, strict=True):
+            at, end = first[row], first[row] + lengths[row]
             where_BL[row, at : at + common] = torch.arange(root, root + common)
-            where_BL[row, at + common : at + lengths[row]] = torch.arange(
-                len(tokens), len(tokens) + lengths[row] - common
-            )
+            where_BL[row, at + common : end] = torch.arange(len(tokens), len(tokens) + length)
+            last_B[row] = count
+            count += 1
             tokens += ids[row][common:]
     device = input_ids_BL.device
     row = torch.tensor([tokens], device=device)
-    return SharedRows(row, Segments.groups(layout), where_BL.to(device))
+    return SharedRows(row, Segments.groups(layout), where_BL.to(device), last_B.to(device))
 
 
 def _extent(attention_mask_BL: torch.Tensor) -> tuple[list[int], list[int]]:
@@ -78,7 +81,7 @@ def _extent(attention_mask_BL: torch.Tensor) -> tuple[list[int], list[int]]:
     return first.tolist(), lengths.tolist()
 
 
-def _common(rows: list[list[int]], known: int) -> int:
+def common_length(rows: Sequence[Sequence[int]], known: int = 0) -> int:
     """Length of the shared beginning, `known` of it given; every row keeps a token of its own."""
     most = min(map(len, rows)) - 1
     while known < most and all(row[known] == rows[0][known] for row in rows):

@@ -10,8 +10,8 @@ from trl.trainer import dpo_trainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..chat import FORMAT, ControlTokens, roles_of
+from ..heads import herd_heads
 from ..training import CardMixin
-from .heads import herd_heads
 
 
 @dataclass

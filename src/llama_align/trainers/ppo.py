@@ -17,10 +17,10 @@ from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_ge
 from trl.trainer.utils import pad, use_adapter
 
 from ..chat import ControlTokens, Message, decode_answer, render_prompt
+from ..heads import attach_head, values_of_rows
 from ..sampling.engine import SamplingParams
 from ..sampling.make import make_engine
 from ..training import CardMixin
-from .heads import attach_head
 from .ppo_math import gae, masked_mean, policy_loss, token_rewards, value_loss, whiten
 
 # (prompts, answers, finished, rows of the prompt data set) -> one score per answer, or several named ones
@@ -210,15 +210,13 @@ class PPOTrainer(CardMixin, RLOOTrainer):
 
     def _values(self, batch):
         parts = (tensor.split(self.args.per_device_train_batch_size) for tensor in _joined(batch))
+        answer_length = batch["completion_ids"].size(1)
         with self.accelerator.autocast():
-            values_BL1 = torch.cat(
-                [
-                    self.value_model(input_ids=ids_BL, attention_mask=mask_BL, use_cache=False).logits
-                    for ids_BL, mask_BL in zip(*parts, strict=True)
-                ]
+            values_BL = torch.cat(
+                [values_of_rows(self.value_model, *part, answer_length) for part in zip(*parts, strict=True)]
             )
         # V(s_t) stands at the token before a_t
-        return values_BL1.squeeze(-1)[:, -batch["completion_ids"].size(1) - 1 : -1].float()
+        return values_BL[:, -answer_length - 1 : -1].float()
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
         device, tokenizer = self.accelerator.device, self.processing_class

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from trl import SFTConfig, SFTTrainer
 from trl.trainer import sft_trainer
 
+from ..heads import herd_heads
 from ..training import CardMixin, PackedCollator
-from .heads import herd_heads
 
 
 @dataclass

@@ -1,7 +1,9 @@
-"""The head TRL's trainers score tokens with, on LlamaHerd: labelled tokens only, every prompt of a batch once.
+"""What trainers read off a model, on LlamaHerd with every prompt of a batch computed once: log-probabilities, scores,
+values.
 
 TRL gives each model a fused head (`add_fused_lm_head`), called as `model(..., labels=..., fused_lm_head=True)`. Without
-Triton it scores every position, labelled or not, and makes all logits again for the backward pass.
+Triton it scores every position, labelled or not, and makes all logits again for the backward pass. Ours looks at
+labelled tokens only.
 """
 
 from contextlib import contextmanager
@@ -12,9 +14,14 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
-from ..models.head import labelled, losses_of, scores_of
-from ..models.modeling_llama_herd import LlamaHerdForCausalLM
-from ..models.sharing import can_share, share_prompts
+from .models.head import labelled, losses_of, scores_of
+from .models.modeling_llama_herd import (
+    LlamaHerdForCausalLM,
+    LlamaHerdForSequenceClassification,
+    LlamaHerdForTokenClassification,
+)
+from .models.sharing import can_share, share_prompts
+from .sampling.engine import unwrap
 
 
 @contextmanager
@@ -90,3 +97,25 @@ def _labelled_states(model, share, labels_BL, shift_labels, input_ids=None, atte
         hidden_BLD, shift_labels = hidden_BLD[:, :-1], labels_BL[:, 1:]
     hidden_ND, targets_N, _ = labelled(hidden_BLD, shift_labels, shifted=True)
     return hidden_ND, targets_N, shift_labels.to(hidden_BLD.device) != -100
+
+
+def scores_of_rows(model, input_ids_BL, attention_mask_BL, answer_mask_BL) -> torch.Tensor:
+    """Scores [B, labels] of a reward model, read at the last token of every row."""
+    herd = unwrap(model)
+    if not (isinstance(herd, LlamaHerdForSequenceClassification) and can_share(herd)):
+        return model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, use_cache=False).logits
+    shared = share_prompts(input_ids_BL, attention_mask_BL, answer_mask_BL)
+    scores = model(input_ids=shared.input_ids, segments=shared.segments, use_cache=False).logits
+    return scores.index_select(0, shared.last_B)
+
+
+def values_of_rows(model, input_ids_BL, attention_mask_BL, answer_length: int) -> torch.Tensor:
+    """Values [B, L] of a critic; answers stand in the last `answer_length` columns. At padding they mean nothing."""
+    herd = unwrap(model)
+    if not (isinstance(herd, LlamaHerdForTokenClassification) and can_share(herd)):
+        return model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, use_cache=False).logits.squeeze(-1)
+    answer_mask_BL = attention_mask_BL.bool().clone()
+    answer_mask_BL[:, :-answer_length] = False
+    shared = share_prompts(input_ids_BL, attention_mask_BL, answer_mask_BL)
+    values_T = model(input_ids=shared.input_ids, segments=shared.segments, use_cache=False).logits[0, :, 0]
+    return values_T[shared.where_BL]
