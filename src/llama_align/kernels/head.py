@@ -85,8 +85,8 @@ def cross_entropy_reference(logits_NV, targets_N, weights_N=None, z_loss=0.0, me
     losses_N = losses_N if weights_N is None else losses_N * weights_N
     if not metrics:
         return CrossEntropy(losses_N, None, None)
-    entropy_N = torch.distributions.Categorical(logits=logits_NV.detach()).entropy()
-    return CrossEntropy(losses_N, entropy_N, logits_NV.argmax(-1) == targets_N)
+    logps_NV = logits_NV.detach().log_softmax(-1)
+    return CrossEntropy(losses_N, -(logps_NV.exp() * logps_NV).sum(-1), logits_NV.argmax(-1) == targets_N)
 
 
 def cross_entropy(

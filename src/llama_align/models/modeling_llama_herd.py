@@ -42,7 +42,7 @@ from .masks import given_segments, visible
 
 
 class LlamaHerdRMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight, the mean in float32 (Zhang and Sennrich, 2019)."""
+    """x / sqrt(mean(x^2) + eps) * weight, the mean in float32 at least (Zhang and Sennrich, 2019)."""
 
     def __init__(self, hidden_size: int, eps: float):
         super().__init__()
@@ -50,9 +50,9 @@ class LlamaHerdRMSNorm(nn.Module):
         self.variance_epsilon = eps
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        x32_BLD = x_BLD.float()
-        scale_BL1 = torch.rsqrt(x32_BLD.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-        return self.weight * (x32_BLD * scale_BL1).to(x_BLD.dtype)
+        exact_BLD = x_BLD.to(torch.promote_types(x_BLD.dtype, torch.float32))
+        scale_BL1 = torch.rsqrt(exact_BLD.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * (exact_BLD * scale_BL1).to(x_BLD.dtype)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, eps={self.variance_epsilon}"
