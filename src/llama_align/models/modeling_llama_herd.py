@@ -34,8 +34,9 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from ..kernels.attention import segment_attention
 from ..kernels.linear import Linear
-from ..kernels.segments import Segments, segment_attention
+from ..kernels.segments import Segments
 from .configuration_llama_herd import LlamaHerdConfig
 from .head import mean_loss
 from .masks import given_segments, visible
