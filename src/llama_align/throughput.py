@@ -7,7 +7,8 @@ computes again. The head counts for labelled tokens alone, as no other logit is 
 peak of an accelerator is that of dense bfloat16 products, whatever the dtype of training; on a CPU it is that of a
 large product measured in the dtype of training, so that mfu is relative to what products reach on this machine.
 
-Both numbers depend on the clock. They are in the trainer's log, and `recipe.finish` leaves them out of the run's files.
+Both numbers depend on the clock. They are in the trainer's log, hence in a checkpoint's `trainer_state.json` as the run
+times of evaluations are; `recipe.finish` leaves them out of `log.jsonl` and `metrics.json`.
 """
 
 import logging

@@ -1,12 +1,13 @@
 """Tokens per second and utilisation: tokens, FLOPs and seconds counted apart, and nothing else of a run touched."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llama_align import recipe, throughput
+from llama_align import LlamaHerdForCausalLM, recipe, throughput
 from llama_align.data import Document, demonstration_rows, document_rows
 from llama_align.models.cost import flops
 from llama_align.peak import SETTING
@@ -132,6 +133,24 @@ def test_other_models_and_frozen_weights_log_no_utilisation(pretrain, tiny_confi
         trainer.train()
         assert training_rows(trainer)[0]["tokens_per_second"] > 0
         assert "mfu" not in training_rows(trainer)[0]
+
+
+def test_several_processes_add_up_their_tokens_and_their_peaks(tiny_config, watch):
+    model, rows = LlamaHerdForCausalLM(tiny_config()), torch.arange(40).view(4, 10) + 5
+    found = []
+    for processes in (1, 2):
+        # every process counts as many
+        reduce = SimpleNamespace(reduce=lambda seen, _, n=processes: seen * n, device=rows.device, mixed_precision="no")
+        counter = throughput.Throughput(reduce)
+        args = SimpleNamespace(world_size=processes, n_gpu=0, peak_flops=PEAK)
+        counter.on_train_begin(args, None, None, model=model)
+        counter.on_step_begin(args, None, None)
+        counter.count({"input_ids": rows, "labels": rows})
+        watch.now += 2.0
+        found.append(counter.measured())
+    assert found[0]["tokens_per_second"] == 20
+    assert found[1]["tokens_per_second"] == 40
+    assert found[0]["mfu"] == found[1]["mfu"] > 0
 
 
 def test_an_unknown_device_is_said_once_and_logs_no_utilisation(pretrain, monkeypatch, caplog):
