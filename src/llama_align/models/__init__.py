@@ -9,6 +9,7 @@ from transformers import (
 )
 
 from .configuration_llama_herd import LlamaHerdConfig
+from .cost import Cost, Flops, Memory, Parameters, cost, parameter_count
 from .modeling_llama_herd import (
     LlamaHerdForCausalLM,
     LlamaHerdForSequenceClassification,
@@ -16,7 +17,7 @@ from .modeling_llama_herd import (
     LlamaHerdModel,
     LlamaHerdPreTrainedModel,
 )
-from .presets import PRESETS, parameter_count, preset
+from .presets import PRESETS, preset
 
 AutoConfig.register(LlamaHerdConfig.model_type, LlamaHerdConfig, exist_ok=True)
 AutoModel.register(LlamaHerdConfig, LlamaHerdModel, exist_ok=True)
@@ -26,12 +27,17 @@ AutoModelForTokenClassification.register(LlamaHerdConfig, LlamaHerdForTokenClass
 
 __all__ = [
     "PRESETS",
+    "Cost",
+    "Flops",
     "LlamaHerdConfig",
     "LlamaHerdForCausalLM",
     "LlamaHerdForSequenceClassification",
     "LlamaHerdForTokenClassification",
     "LlamaHerdModel",
     "LlamaHerdPreTrainedModel",
+    "Memory",
+    "Parameters",
+    "cost",
     "parameter_count",
     "preset",
 ]
