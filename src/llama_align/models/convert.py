@@ -137,10 +137,7 @@ def _checked_tensors(source: Path, config: LlamaHerdConfig, kind: str) -> tuple[
     Raises:
         ConvertError: tensors that are missing, unexpected, misshapen or not of floating-point numbers.
     """
-    headers = read_headers(source)
-    with torch.device("meta"):
-        model = CLASSES[kind]._from_config(config)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    headers, shapes = read_headers(source), _shapes(source / "config.json", config, kind)
     tied = kind == "ForCausalLM" and config.tie_word_embeddings
     # old checkpoints carry the rotary frequencies, which follow from the configuration
     extra = [name for name in headers if name not in shapes and not name.endswith("rotary_emb.inv_freq")]
@@ -172,6 +169,16 @@ def _checked_tensors(source: Path, config: LlamaHerdConfig, kind: str) -> tuple[
             "the same, since tie_word_embeddings is true in config.json"
         )
     return there, headers
+
+
+def _shapes(path: Path, config: LlamaHerdConfig, kind: str) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape in the model that a configuration describes."""
+    try:
+        with torch.device("meta"):
+            model = CLASSES[kind]._from_config(config)
+    except Exception as error:  # whatever a field that fits nothing runs into
+        raise ConvertError(f"{path}: found fields that make no Llama: {type(error).__name__}: {error}") from error
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _listed(title: str, lines: list[str], most: int = 20) -> str:

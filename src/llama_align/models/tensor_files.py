@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-CHUNK = 32 * 2**20  # bytes of a tensor in memory at a time
+CHUNK = 8 * 2**20  # bytes of a tensor in memory at a time
 
 
 class ConvertError(ValueError):
