@@ -1,5 +1,6 @@
 """Checkpoints with their code beside the weights, loaded where llama_align is not installed."""
 
+import ast
 import json
 import os
 import subprocess
@@ -202,3 +203,11 @@ def test_imports_without_a_flat_form_are_refused(tmp_path, text, message):
     main = package(tmp_path, others | {"models/main.py": text})
     with pytest.raises(ValueError, match=message):
         flat_sources(main)
+
+
+def test_nothing_here_trusts_the_code_of_a_checkpoint():
+    root = Path(__file__).parents[2]
+    for path in [*root.glob("src/**/*.py"), *root.glob("recipes/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                assert not isinstance(node.value, ast.Constant) or not node.value.value, f"{path}, line {node.lineno}"

@@ -155,7 +155,8 @@ class LlamaHerdPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, *args, **kwargs):
         """As transformers, and with the code where the class is registered for an Auto class or came with its code."""
-        if (self._auto_class is not None or self.config.auto_map) and self.should_save_on_this_rank(is_main_process):
+        wanted = self._auto_class is not None or getattr(self.config, "auto_map", None)
+        if wanted and self.should_save_on_this_rank(is_main_process):
             self.config.auto_map = write_code(save_directory)
         return super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
 
