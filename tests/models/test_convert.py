@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
 )
@@ -139,6 +140,27 @@ def test_the_llama_form_says_everything_in_old_fields_and_new(tmp_path, name):
     assert (found["head_dim"], found["model_type"]) == (8, "llama")
     assert "auto_map" not in found
     assert not list((tmp_path / "llama").glob("*.py"))
+
+
+@pytest.mark.parametrize("style", ["llama2_tokenizer", "llama3_tokenizer"])
+def test_tokenizers_give_the_same_ids_in_every_form(tmp_path, style, request):
+    tokenizer = deepcopy(request.getfixturevalue(style))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|tool|>"]})
+    source = write(tmp_path / "llama", {"vocab_size": 600})
+    (source / "tokenizer.json").unlink()
+    tokenizer.save_pretrained(source)
+    herd, back = convert(source, tmp_path / "herd"), convert(tmp_path / "herd", tmp_path / "back")
+    text = "bado kilu, naïve\n\n東京 <|tool|> x  y"
+    for folder in (source, herd, back):
+        found = AutoTokenizer.from_pretrained(folder)
+        assert found(text).input_ids == tokenizer(text).input_ids
+        assert found.all_special_tokens == tokenizer.all_special_tokens
+        assert found.chat_template == tokenizer.chat_template
+    # what transformers 4 knows
+    fields = json.loads((back / "tokenizer_config.json").read_text())
+    assert fields["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert "<|tool|>" in fields["additional_special_tokens"]
+    assert "extra_special_tokens" not in fields
 
 
 def test_code_goes_beside_the_weights_where_asked(tmp_path):

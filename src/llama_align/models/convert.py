@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from .configuration_llama_herd import LlamaHerdConfig
-from .forms import KINDS, PREFIXES, form_and_kind, full_config, read_config, rewritten
+from .forms import KINDS, PREFIXES, form_and_kind, full_config, read_config, readable_tokenizer, rewritten
 from .modeling_llama_herd import (
     LlamaHerdForCausalLM,
     LlamaHerdForSequenceClassification,
@@ -94,7 +94,7 @@ def convert(
     try:
         _write_weights(part, source, plan, headers, dtype, link)
         _write_index(part, source, plan, sizes)
-        _carry(part, source)
+        _carry(part, source, to)
         if with_code:
             written["auto_map"] = write_code(part)
         _write_json(part / "config.json", written)
@@ -212,11 +212,14 @@ def _write_index(part: Path, source: Path, plan: dict[str, list[str]], sizes: di
     _write_json(part / INDEX, {"metadata": metadata, "weight_map": places})
 
 
-def _carry(part: Path, source: Path) -> None:
+def _carry(part: Path, source: Path, to: str) -> None:
     for path in sorted(source.iterdir()):
         if path.name.startswith(CARRIED):
             copy = shutil.copytree if path.is_dir() else shutil.copyfile
             copy(path, part / path.name)
+    settings = part / "tokenizer_config.json"
+    if to == "llama" and settings.is_file():
+        _write_json(settings, readable_tokenizer(json.loads(settings.read_text(encoding="utf-8"))))
 
 
 def _write_json(path: Path, content: dict) -> None:

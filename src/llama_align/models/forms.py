@@ -104,3 +104,16 @@ def rewritten(
         fields["rope_scaling"] = None if scaling["rope_type"] == "default" else scaling
         fields |= {"torch_dtype": stored} if stored else {}
     return fields
+
+
+def readable_tokenizer(fields: dict) -> dict:
+    """The fields of `tokenizer_config.json` as transformers 4 and 5 both read them.
+
+    transformers 4 refuses the name that 5 gives its own tokenizer class, and a list under `extra_special_tokens`.
+    """
+    fields = dict(fields)
+    if fields.get("tokenizer_class") == "TokenizersBackend":
+        fields["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(fields.get("extra_special_tokens"), list):
+        fields["additional_special_tokens"] = fields.pop("extra_special_tokens")
+    return fields
