@@ -42,39 +42,44 @@ def write_code(folder: str | os.PathLike) -> dict[str, str]:
 def flat_sources(module: Path) -> dict[str, str]:
     """File name -> source of a module and of the modules it imports from its own package, for one folder.
 
+    A file of another folder has the folder in its name: kernels/linear.py is written as kernels_linear.py.
+
     Raises:
         ValueError: an import that transformers would not follow in one folder, or two files of one name.
     """
+    root = _package(module)
     places = {module.name: module}
     sources = {}
-    waiting = [module]
+    waiting = [module.name]
     while waiting:
-        path = waiting.pop()
+        file = waiting.pop()
+        path = places[file]
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        for node in _package_imports(path, "".join(lines)):
+        for node in _package_imports(path, "".join(lines), root.name):
             target = _target(path, node)
-            if places.setdefault(target.name, target) != target:
+            inside = target.parent == module.parent
+            name = target.name if inside else "_".join(target.relative_to(root).parts)
+            if name not in places:
+                places[name] = target
+                waiting.append(name)
+            elif places[name] != target:
                 raise ValueError(
-                    f"{path}, line {node.lineno}: found {target}, expected a file name other than that of "
-                    f"{places[target.name]}; both would be written as {target.name}"
+                    f"{path}, line {node.lineno}: found {target}, expected another file name; {places[name]} would be "
+                    f"written as {name}, too"
                 )
-            if target.name not in sources and target not in waiting and target != path:
-                waiting.append(target)
-            line = lines[node.lineno - 1]
-            lines[node.lineno - 1] = re.sub(
-                rf"\bfrom(\s+){re.escape('.' * node.level + node.module)}(?=\s)", rf"from\1.{target.stem}", line
-            )
-        sources[path.name] = "".join(lines)
+            imported = re.escape("." * node.level + node.module)
+            line, flat = lines[node.lineno - 1], name.removesuffix(".py")
+            lines[node.lineno - 1] = re.sub(rf"\bfrom(\s+){imported}(?=\s)", rf"from\1.{flat}", line)
+        sources[file] = "".join(lines)
     return sources
 
 
-def _package_imports(path: Path, source: str) -> Iterator[ast.ImportFrom]:
+def _package_imports(path: Path, source: str, package: str) -> Iterator[ast.ImportFrom]:
     """The relative imports of a file, those inside functions among them.
 
     Raises:
         ValueError: the package imported by its name, which the other machine does not have.
     """
-    package = _package(path)
     for node in ast.walk(ast.parse(source, filename=str(path))):
         if isinstance(node, ast.ImportFrom) and node.level:
             yield node
@@ -89,11 +94,12 @@ def _package_imports(path: Path, source: str) -> Iterator[ast.ImportFrom]:
                 )
 
 
-def _package(path: Path) -> str:
-    folder = path.resolve().parent
+def _package(path: Path) -> Path:
+    """The folder of the outermost package a file is in."""
+    folder = path.parent
     while (folder.parent / "__init__.py").is_file():
         folder = folder.parent
-    return folder.name
+    return folder
 
 
 def _target(path: Path, node: ast.ImportFrom) -> Path:
