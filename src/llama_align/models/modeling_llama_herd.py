@@ -40,6 +40,7 @@ from ..kernels.segments import Segments
 from .configuration_llama_herd import LlamaHerdConfig
 from .head import mean_loss
 from .masks import given_segments, visible
+from .portable import write_code
 
 
 class LlamaHerdRMSNorm(nn.Module):
@@ -159,6 +160,17 @@ class LlamaHerdPreTrainedModel(PreTrainedModel):
         "hidden_states": LlamaHerdDecoderLayer,
         "attentions": LlamaHerdAttention,
     }
+
+    def save_pretrained(self, save_directory, is_main_process: bool = True, *args, **kwargs):
+        """As transformers, and with the code where the class is registered for an Auto class or came with its code."""
+        wanted = self._auto_class is not None or getattr(self.config, "auto_map", None)
+        if wanted and self.should_save_on_this_rank(is_main_process):
+            self.config.auto_map = write_code(save_directory)
+        return super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+
+    @classmethod
+    def is_remote_code(cls) -> bool:
+        return False  # else transformers copies the code once more, and stops at the kernels' folder
 
 
 class LlamaHerdModel(LlamaHerdPreTrainedModel):
@@ -301,6 +313,14 @@ class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
 class LlamaHerdForSequenceClassification(GenericForSequenceClassification, LlamaHerdPreTrainedModel):
     """A score per row, read at the last token that is not padding: the reward model."""
 
+    def __init__(self, config: LlamaHerdConfig):
+        # not Generic's, which asks AutoModel for the decoder: there, code beside a checkpoint is not registered
+        LlamaHerdPreTrainedModel.__init__(self, config)
+        self.num_labels = config.num_labels
+        self.model = LlamaHerdModel(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.post_init()
+
     def forward(
         self, input_ids: torch.LongTensor | None = None, segments: Segments | None = None, **kwargs
     ) -> SequenceClassifierOutputWithPast:
@@ -315,6 +335,14 @@ class LlamaHerdForSequenceClassification(GenericForSequenceClassification, Llama
 
 class LlamaHerdForTokenClassification(GenericForTokenClassification, LlamaHerdPreTrainedModel):
     """A score per token: the value model."""
+
+    def __init__(self, config: LlamaHerdConfig):
+        LlamaHerdPreTrainedModel.__init__(self, config)  # not Generic's, as above
+        self.num_labels = config.num_labels
+        self.model = LlamaHerdModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=config.token_classification_bias)
+        self.post_init()
 
 
 __all__ = [
