@@ -68,3 +68,13 @@ def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(tmp_path, trainer_of, 
     found = resumed.model.state_dict()
     assert all(torch.equal(tensor, found[name]) for name, tensor in whole.model.state_dict().items())
     assert not torch.equal(found["lm_head.weight"], trainer_of().model.state_dict()["lm_head.weight"])
+
+
+def test_the_z_loss_is_that_of_the_model_in_training_alone(trainer_of):
+    trainer, plain = trainer_of(z_loss=0.01), trainer_of()
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    logits = plain.model.eval()(**{k: v for k, v in batch.items() if k != "labels"}).logits[:, :-1].float()
+    log_z = logits.logsumexp(-1)[batch["labels"][:, 1:] != -100]
+    losses = [t.compute_loss(t.model.train(), dict(batch)).item() for t in (trainer, plain)]
+    assert losses[0] - losses[1] == pytest.approx(0.01 * log_z.pow(2).mean().item(), rel=1e-4)
+    assert trainer.evaluate(trainer.train_dataset)["eval_loss"] == pytest.approx(losses[1], rel=1e-4)

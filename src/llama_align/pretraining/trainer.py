@@ -24,6 +24,7 @@ class PretrainConfig(ThroughputArguments, TrainingArguments):
         default_factory=lambda: {"min_lr_rate": 0.1}, metadata={"help": "arguments of the schedule"}
     )
     warmup_steps: float = field(default=2000, metadata={"help": "steps of linear warm-up, or their share if below 1"})
+    z_loss: float = field(default=0.0, metadata={"help": "weight of log(Z)^2 per token (PaLM: 1e-4; Llama: none)"})
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "rows hold what the model takes"})
 
 
@@ -45,6 +46,11 @@ class PretrainTrainer(CardMixin, ThroughputMixin, Trainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, data_collator=PackedCollator(), **kwargs)
         attach_head(self.model, uniform=True)
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        if self.args.z_loss and model.training:
+            inputs = {**inputs, "z_loss": self.args.z_loss}
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _save_checkpoint(self, model, trial):
         self.create_model_card()
