@@ -38,7 +38,7 @@ def _join(rank: int, function: Callable, args: tuple, world_size: int, port: int
 
 
 def run_distributed(world_size: int) -> Callable:
-    """Decorates `function(rank, *args)` so that a call runs it on `world_size` ranks and raises what any of them did."""
+    """Decorates `function(rank, *args)`: a call runs it on `world_size` ranks and raises what any of them raised."""
 
     def decorate(function: Callable) -> Callable:
         @wraps(function)

@@ -36,6 +36,37 @@ tensor_parallel.TP_DISTRIBUTED_TEST_MODEL_TYPES = None
 fsdp.FSDP_DISTRIBUTED_TEST_MODEL_TYPES = None
 
 
+NOT_AN_EXPERT_MODEL = "a dense model: no experts to route to, shard or dispatch"
+NOT_A_COMPOSITE = "one configuration and one decoder: nothing nested to set apart"
+SAME_NAMES = "weights are stored under the names they have in memory: no renaming to reverse"
+NO_FLOAT32_PARTS = "no module is kept in float32: the norms compute in it and store in the model's type"
+# a test that leaves itself out for a reason that is not here fails
+SKIPPED = {
+    "test_attn_implementation_composite_models": NOT_A_COMPOSITE,
+    "test_can_load_from_already_mapped_keys": SAME_NAMES,
+    "test_can_set_attention_dynamically_composite_model": NOT_A_COMPOSITE,
+    "test_eager_matches_batched_and_grouped_inference": NOT_AN_EXPERT_MODEL,
+    "test_eager_matches_sdpa_inference_24": "transformers' classifiers do not say in their signatures that they take "
+    "output_attentions; LlamaHerdModel and LlamaHerdForCausalLM are compared before it gives up",
+    "test_encoder_decoder_loss_no_double_shift": "a decoder alone",
+    "test_fsdp2_expert_parallel": NOT_AN_EXPERT_MODEL,
+    "test_hsdp_grad_accumulation_vs_single_device_0": "needs four cores",
+    "test_hsdp_grad_accumulation_vs_single_device_2": NOT_AN_EXPERT_MODEL,
+    "test_hsdp_save_load": "needs four cores",
+    "test_internal_model_config_and_subconfig_are_same": NOT_A_COMPOSITE,
+    "test_keep_in_fp32_modules": NO_FLOAT32_PARTS,
+    "test_model_rope_with_partial_rotation": "every dimension of a head is rotated",
+    "test_moe_": NOT_AN_EXPERT_MODEL,
+    "test_output_router_logits_from_config": NOT_AN_EXPERT_MODEL,
+    "test_resize_position_vector_embeddings": "positions are rotations, not a table",
+    "test_reverse_loading_mapping": SAME_NAMES,
+    "test_sdpa_can_dispatch_composite_models": NOT_A_COMPOSITE,
+    "test_sliding_window_mask": "every token sees all before it",
+    "test_tp_generation_quantized": "needs torchao",
+    "test_vision_axial_rope": "no vision",
+}
+
+
 class Tester:
     """What transformers' tests ask of a model: its classes, its sizes, a batch."""
 
@@ -81,7 +112,13 @@ class TestCommon(
         LlamaHerdForSequenceClassification,
         LlamaHerdForTokenClassification,
     )
+    test_can_init_all_missing_weights_before_2023 = True  # they would skip what states no year
     _torch_compile_train_cls = LlamaHerdForCausalLM
 
+    def skipTest(self, reason):
+        if not self._testMethodName.startswith(tuple(SKIPPED)):
+            self.fail(f"left out without a line in SKIPPED: {reason}")
+        super().skipTest(reason)
+
     def test_config(self):
-        configuration.ConfigTester(self, config_class=LlamaHerdConfig, hidden_size=37).run_common_tests()
+        configuration.ConfigTester(self, config_class=LlamaHerdConfig, hidden_size=64).run_common_tests()

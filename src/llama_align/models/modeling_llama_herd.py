@@ -8,6 +8,8 @@ Shape suffixes: B batch, L tokens of the row, S tokens seen (cache and row), D h
 H head size, V vocabulary.
 """
 
+from typing import Unpack
+
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
@@ -30,11 +32,11 @@ from transformers.models.llama.modeling_llama import (
     apply_rotary_pos_emb,
     eager_attention_forward,
 )
-from transformers.utils import can_return_tuple
+from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from ..kernels import Linear
+from ..kernels import Linear, plain
 from .configuration_llama_herd import LlamaHerdConfig
 
 
@@ -152,6 +154,11 @@ class LlamaHerdPreTrainedModel(PreTrainedModel):
         "attentions": LlamaHerdAttention,
     }
 
+    def post_init(self) -> None:
+        if getattr(self.config, "quantization_config", None) is not None:
+            plain(self)
+        super().post_init()
+
 
 def _is_packed(position_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor | None) -> bool:
     """Whether a row holds several documents: positions that do not follow each other between two attended tokens."""
@@ -227,7 +234,7 @@ class LlamaHerdModel(LlamaHerdPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Hidden states of a batch.
 
@@ -289,7 +296,7 @@ class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         """Logits [B, L, V] (the last `logits_to_keep` only, if given) and, with `labels` [B, L], the loss.
 
