@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import StaticCache
 from transformers.integrations.executorch import TorchExportableModuleForDecoderOnlyLM
 from transformers.utils import is_flash_attn_2_available
 
 from llama_align import LlamaHerdForCausalLM, LlamaHerdForSequenceClassification, LlamaHerdForTokenClassification
+from llama_align.models import preset
 
 from .test_against_transformers import ids_of, random_fields, twins
 
@@ -147,6 +149,32 @@ def test_exported_with_any_batch_and_length(model, attention):
             found = exported(input_ids=other, attention_mask=mask, use_cache=False).logits
             wanted = model(input_ids=other, attention_mask=mask, use_cache=False).logits
             torch.testing.assert_close(found[mask.bool()], wanted[mask.bool()], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("place", ["fake", "meta"])
+def test_shapes_alone_can_be_computed(place, use_cache):
+    config = preset("herd-nano", vocab_size=64)
+    with FakeTensorMode() if place == "fake" else torch.device("meta"):
+        model = LlamaHerdForCausalLM(config)
+        ids, positions = torch.zeros(2, 8, dtype=torch.long), torch.arange(8).expand(2, -1)
+        assert model(ids, position_ids=positions, use_cache=use_cache).logits.shape == (2, 8, 64)
+
+
+def test_gradients_per_example_through_torch_func(model):
+    model.set_attn_implementation("eager")
+    ids = ids_of(3, 8)
+    weights = dict(model.named_parameters())
+
+    def loss(weights, row):
+        return torch.func.functional_call(model, weights, (row[None],), {"labels": row[None], "use_cache": False}).loss
+
+    found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, ids)
+    for row in range(3):
+        model.zero_grad()
+        model(ids[row : row + 1], labels=ids[row : row + 1], use_cache=False).loss.backward()
+        for name, weight in weights.items():
+            torch.testing.assert_close(found[name][row], weight.grad, atol=1e-5, rtol=1e-4)
 
 
 def test_exported_with_a_static_cache_it_generates_the_same():

@@ -84,7 +84,7 @@ class _RoutedLinear(torch.autograd.Function):
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, routed where that applies: float32 on the CPU, no bias, not under autocast or compilation."""
+    """`nn.Linear`, routed where that applies: float32 on the CPU, no bias, no autocast, compilation or torch.func."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self._routes(x):
@@ -99,6 +99,7 @@ class Linear(nn.Linear):
             and type(self.weight) is nn.Parameter
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
+            and not torch._C._are_functorch_transforms_active()
             and routed()
         )
 

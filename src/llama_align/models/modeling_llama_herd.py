@@ -32,7 +32,7 @@ from transformers.models.llama.modeling_llama import (
     apply_rotary_pos_emb,
     eager_attention_forward,
 )
-from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils import TransformersKwargs, can_return_tuple, is_tracing
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -202,9 +202,9 @@ class LlamaHerdModel(LlamaHerdPreTrainedModel):
             "position_ids": position_ids,
         }
         two_dimensional = attention_mask is None or attention_mask.ndim == 2
-        if position_ids is None or position_ids.shape[-1] < 2 or not two_dimensional:
-            return create_causal_mask(**arguments)
-        if torch.compiler.is_compiling():
+        if position_ids is None or position_ids.is_meta or position_ids.shape[-1] < 2 or not two_dimensional:
+            return create_causal_mask(**arguments | {"position_ids": None})
+        if is_tracing(position_ids):
             if past_key_values is not None and not _is_empty_dynamic(past_key_values):
                 return create_causal_mask(**arguments)
             # a graph cannot ask whether a row is packed: documents are kept apart beside whatever the mask hides
