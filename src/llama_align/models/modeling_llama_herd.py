@@ -57,6 +57,18 @@ class LlamaHerdRMSNorm(nn.Module):
         return f"{tuple(self.weight.shape)}, eps={self.variance_epsilon}"
 
 
+class LlamaHerdRotaryEmbedding(LlamaRotaryEmbedding):
+    """Llama's, whose frequencies stay float32 when a model is cast: rounded, they turn far tokens by wrong angles."""
+
+    def _apply(self, fn, recurse=True):
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            if self._buffers[name].dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(self._buffers[name].device)
+        return self
+
+
 class LlamaHerdMLP(nn.Module):
     """down(silu(gate(x)) * up(x)), Shazeer's SwiGLU (2020)."""
 
@@ -184,7 +196,7 @@ class LlamaHerdModel(LlamaHerdPreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
         self.layers = nn.ModuleList(LlamaHerdDecoderLayer(config, i) for i in range(config.num_hidden_layers))
         self.norm = LlamaHerdRMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.rotary_emb = LlamaRotaryEmbedding(config=config)
+        self.rotary_emb = LlamaHerdRotaryEmbedding(config=config)
         self.gradient_checkpointing = False
         self.post_init()
 
