@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig, pipeline
+from transformers import AutoModelForCausalLM, CompileConfig, ContinuousBatchingConfig, GenerationConfig, pipeline
 
 from llama_align import LlamaHerdForCausalLM, LlamaHerdForSequenceClassification, LlamaHerdForTokenClassification
 
@@ -60,6 +60,24 @@ def test_how_the_cache_is_kept_changes_no_token(models, mode):
     assert torch.equal(generated(model, batch, **MODES[mode]), generated(model, batch, do_sample=False))
 
 
+def test_a_compiled_decoding_step_generates_the_same(models):
+    _, model = models
+    torch.compiler.reset()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    config = CompileConfig(fullgraph=True, backend=backend, mode=None)
+    config._compile_all_devices = True  # transformers compiles on accelerators alone
+    options = {"cache_implementation": "static", "compile_config": config, "do_sample": False}
+    batch = prompts(8, 5)
+    wanted = generated(model, batch, do_sample=False)
+    assert torch.equal(generated(model, batch, **options), wanted)
+    assert len(graphs) == 1  # for every step
+
+
 def test_padding_changes_no_token(models):
     _, model = models
     batch = prompts(8, 5, 2)
@@ -92,6 +110,12 @@ def test_speculation_changes_no_token(models, assistant):
     }[assistant]()
     wanted = generated(model, batch, do_sample=False)
     assert torch.equal(generated(model, batch, do_sample=False, **options), wanted)
+
+
+def test_speculation_with_sampling_is_llamas(models):
+    theirs, ours = models
+    options = {"do_sample": True, "temperature": 0.7, "assistant_model": theirs}
+    assert torch.equal(generated(ours, prompts(8), **options), generated(theirs, prompts(8), **options))
 
 
 def test_a_turn_goes_on_from_the_cache_of_the_last(models):
