@@ -1,6 +1,6 @@
 """Unpacks the tests that transformers ships in its source archive, for the version installed beside this interpreter.
 
-usage: python tests/models/fetch_transformers_tests.py [FOLDER]
+usage: python tests/models/fetch_transformers_tests.py [FOLDER]   (default: inside the virtual environment)
 
 pip brings the archive from wherever it is set up to look. The archive holds the common tests of models, but neither
 transformers' tests of single models nor those of `generate`.
