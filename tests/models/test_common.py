@@ -15,12 +15,13 @@ from llama_align import (
 
 from .suite import load
 
-common, training, configuration, tensor_parallel, fsdp = load(
+common, training, configuration, tensor_parallel, fsdp, executorch = load(
     "test_modeling_common",
     "test_training_mixin",
     "test_configuration_common",
     "test_tensor_parallel_mixin",
     "test_fsdp_mixin",
+    "test_executorch",
 )
 
 
@@ -50,9 +51,7 @@ SKIPPED = {
     "output_attentions; LlamaHerdModel and LlamaHerdForCausalLM are compared before it gives up",
     "test_encoder_decoder_loss_no_double_shift": "a decoder alone",
     "test_fsdp2_expert_parallel": NOT_AN_EXPERT_MODEL,
-    "test_hsdp_grad_accumulation_vs_single_device_0": "needs four cores",
     "test_hsdp_grad_accumulation_vs_single_device_2": NOT_AN_EXPERT_MODEL,
-    "test_hsdp_save_load": "needs four cores",
     "test_internal_model_config_and_subconfig_are_same": NOT_A_COMPOSITE,
     "test_keep_in_fp32_modules": NO_FLOAT32_PARTS,
     "test_model_rope_with_partial_rotation": "every dimension of a head is rotated",
@@ -62,9 +61,9 @@ SKIPPED = {
     "test_reverse_loading_mapping": SAME_NAMES,
     "test_sdpa_can_dispatch_composite_models": NOT_A_COMPOSITE,
     "test_sliding_window_mask": "every token sees all before it",
-    "test_tp_generation_quantized": "needs torchao",
     "test_vision_axial_rope": "no vision",
 }
+MACHINE_LACKS = ("torchao", "at least")  # packages and cores, in the words of the tests
 
 
 class Tester:
@@ -116,9 +115,28 @@ class TestCommon(
     _torch_compile_train_cls = LlamaHerdForCausalLM
 
     def skipTest(self, reason):
-        if not self._testMethodName.startswith(tuple(SKIPPED)):
+        known = self._testMethodName.startswith(tuple(SKIPPED)) or any(word in reason for word in MACHINE_LACKS)
+        if not known:
             self.fail(f"left out without a line in SKIPPED: {reason}")
         super().skipTest(reason)
 
+    def _skip_if_single_process_device(self):
+        if torch.accelerator.is_available():
+            raise unittest.SkipTest("the ranks of these tests are forked and compute on the CPU")
+        super()._skip_if_single_process_device()
+
     def test_config(self):
         configuration.ConfigTester(self, config_class=LlamaHerdConfig, hidden_size=64).run_common_tests()
+
+
+class TestExport(executorch.ExecutorchTest):
+    """Their tests of export for on-device runtimes, on LlamaHerd in place of a checkpoint from the Hub."""
+
+    def setUp(self):
+        torch.manual_seed(0)
+        self.model = LlamaHerdForCausalLM(Tester().get_config()).eval()
+        cache = {"batch_size": 1, "max_cache_len": 32, "device": "cpu"}
+        self.model.generation_config.update(use_cache=True, cache_implementation="static", cache_config=cache)
+        self.input_ids = torch.tensor([[1, 2, 3]])
+        self.inputs_embeds = torch.randn(1, 3, Tester.hidden_size)
+        self.cache_position = torch.arange(3)
