@@ -1,5 +1,22 @@
 """PyTorch kernels without Triton, each beside its plain reference. Imports torch only."""
 
+from .head import CrossEntropy, cross_entropy, cross_entropy_reference
 from .linear import Linear, linear_reference, plain, routed
+from .scores import TokenScores, token_scores, token_scores_reference
+from .segments import Segments, segment_attention, segment_attention_reference
 
-__all__ = ["Linear", "linear_reference", "plain", "routed"]
+__all__ = [
+    "CrossEntropy",
+    "Linear",
+    "Segments",
+    "TokenScores",
+    "cross_entropy",
+    "cross_entropy_reference",
+    "linear_reference",
+    "plain",
+    "routed",
+    "segment_attention",
+    "segment_attention_reference",
+    "token_scores",
+    "token_scores_reference",
+]

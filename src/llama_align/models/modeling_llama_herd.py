@@ -1,8 +1,9 @@
 """LlamaHerd: the Llama decoder (RMSNorm before each block, SwiGLU, RoPE, grouped-query attention) in plain PyTorch.
 
 Module and weight names are those of `transformers.LlamaForCausalLM`, so either class loads the other's weights.
-What differs: documents packed into one row are kept apart whatever else is passed. transformers only looks for packed
-documents when neither an attention mask nor a cache is given, so that training with the default `use_cache` leaks.
+What differs: documents packed into one row are kept apart whatever else is passed, and attended to one by one instead
+of through a dense mask. (transformers only looks for packed documents when neither an attention mask nor a cache is
+given, so that training with the default `use_cache` leaks.) In training, the loss is made without the full logits.
 
 Shape suffixes: B batch, L tokens of the row, S tokens seen (cache and row), D hidden size, N query heads, K key heads,
 H head size, V vocabulary.
@@ -15,33 +16,35 @@ from torch import nn
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import (
-    create_causal_mask,
-    find_packed_sequence_indices,
-    packed_sequence_mask_function,
-)
 from transformers.modeling_layers import (
     GenericForSequenceClassification,
     GenericForTokenClassification,
     GradientCheckpointingLayer,
 )
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    SequenceClassifierOutputWithPast,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
 from transformers.models.llama.modeling_llama import (
     LlamaRotaryEmbedding,
     apply_rotary_pos_emb,
     eager_attention_forward,
 )
-from transformers.utils import TransformersKwargs, can_return_tuple, is_tracing
+from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from ..kernels import Linear, plain
+from ..kernels.linear import Linear, plain
+from ..kernels.segments import Segments, segment_attention
 from .configuration_llama_herd import LlamaHerdConfig
+from .head import mean_loss
+from .masks import given_segments, visible
 
 
 class LlamaHerdRMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight, the mean in float32 (Zhang and Sennrich, 2019)."""
+    """x / sqrt(mean(x^2) + eps) * weight, the mean in float32 at least (Zhang and Sennrich, 2019)."""
 
     def __init__(self, hidden_size: int, eps: float):
         super().__init__()
@@ -49,9 +52,9 @@ class LlamaHerdRMSNorm(nn.Module):
         self.variance_epsilon = eps
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        x32_BLD = x_BLD.float()
-        scale_BL1 = torch.rsqrt(x32_BLD.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-        return self.weight * (x32_BLD * scale_BL1).to(x_BLD.dtype)
+        exact_BLD = x_BLD.to(torch.promote_types(x_BLD.dtype, torch.float32))
+        scale_BL1 = torch.rsqrt(exact_BLD.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * (exact_BLD * scale_BL1).to(x_BLD.dtype)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, eps={self.variance_epsilon}"
@@ -108,6 +111,7 @@ class LlamaHerdAttention(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        segments: Segments | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         heads = (*hidden_states.shape[:-1], -1, self.head_dim)
@@ -117,17 +121,20 @@ class LlamaHerdAttention(nn.Module):
         q_BNLH, k_BKSH = apply_rotary_pos_emb(q_BNLH, k_BKLH, *position_embeddings)
         if past_key_values is not None:
             k_BKSH, v_BKSH = past_key_values.update(k_BKSH, v_BKSH, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        out_BLNH, weights = attend(
-            self,
-            q_BNLH,
-            k_BKSH,
-            v_BKSH,
-            attention_mask,
-            dropout=self.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
-        )
+        if segments is not None:
+            out_BLNH, weights = segment_attention(q_BNLH, k_BKSH, v_BKSH, segments, self.scaling).transpose(1, 2), None
+        else:
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+            out_BLNH, weights = attend(
+                self,
+                q_BNLH,
+                k_BKSH,
+                v_BKSH,
+                attention_mask,
+                dropout=self.attention_dropout if self.training else 0.0,
+                scaling=self.scaling,
+                **kwargs,
+            )
         return self.o_proj(out_BLNH.reshape(*hidden_states.shape[:-1], -1).contiguous()), weights
 
 
@@ -172,20 +179,6 @@ class LlamaHerdPreTrainedModel(PreTrainedModel):
         super().post_init()
 
 
-def _is_packed(position_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor | None) -> bool:
-    """Whether a row holds several documents: positions that do not follow each other between two attended tokens."""
-    breaks = position_ids_BL.diff(dim=-1) != 1
-    if attention_mask_BL is not None:
-        attended = attention_mask_BL.bool()
-        breaks = breaks & attended[:, 1:] & attended[:, :-1]
-    return bool(breaks.any())
-
-
-def _is_empty_dynamic(cache: Cache) -> bool:
-    """Whether a cache holds nothing yet and grows with its tokens; a static one would need a mask of its full size."""
-    return isinstance(cache, DynamicCache) and cache.get_seq_length() == 0
-
-
 class LlamaHerdModel(LlamaHerdPreTrainedModel):
     """The decoder without a head: ids or embeddings to the normalised last hidden state [B, L, D]."""
 
@@ -200,42 +193,6 @@ class LlamaHerdModel(LlamaHerdPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def _causal_mask(self, inputs_embeds, attention_mask, past_key_values, position_ids):
-        """The causal mask in the form the attention implementation takes; documents of one row kept apart.
-
-        Raises:
-            ValueError: packed documents together with padding. Packed rows end in a document of their own instead.
-        """
-        arguments = {
-            "config": self.config,
-            "inputs_embeds": inputs_embeds,
-            "attention_mask": attention_mask,
-            "past_key_values": past_key_values,
-            "position_ids": position_ids,
-        }
-        two_dimensional = attention_mask is None or attention_mask.ndim == 2
-        if position_ids is None or position_ids.is_meta or position_ids.shape[-1] < 2 or not two_dimensional:
-            return create_causal_mask(**arguments | {"position_ids": None})
-        if is_tracing(position_ids):
-            if past_key_values is not None and not _is_empty_dynamic(past_key_values):
-                return create_causal_mask(**arguments)
-            # a graph cannot ask whether a row is packed: documents are kept apart beside whatever the mask hides
-            positions_BL = position_ids.expand(inputs_embeds.shape[0], -1)
-            documents = packed_sequence_mask_function(find_packed_sequence_indices(positions_BL))
-            alone = {"past_key_values": None, "position_ids": None, "and_mask_function": documents}
-            return create_causal_mask(**arguments | alone)
-        if past_key_values is not None and past_key_values.get_seq_length() > 0:
-            return create_causal_mask(**arguments)
-        if not _is_packed(position_ids, attention_mask):
-            return create_causal_mask(**arguments | {"position_ids": None})
-        if attention_mask is not None and not attention_mask.bool().all():
-            raise ValueError(
-                "position_ids restart inside a row (packed documents) and attention_mask marks padding: "
-                "expected packed rows without an attention_mask; give padding positions of its own instead"
-            )
-        # with neither a mask nor a cache transformers reads the documents off the positions
-        return create_causal_mask(**arguments | {"attention_mask": None, "past_key_values": None})
-
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -246,6 +203,7 @@ class LlamaHerdModel(LlamaHerdPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
+        segments: Segments | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Hidden states of a batch.
@@ -255,6 +213,8 @@ class LlamaHerdModel(LlamaHerdPreTrainedModel):
             attention_mask: [B, S], 0 at padding; or a ready 4D mask.
             position_ids: [B, L]; a row in which they restart holds packed documents, which never see each other.
             past_key_values: cache of the tokens before these.
+            segments: what a token sees, in place of `attention_mask` and `position_ids`: documents, or answers that
+                share a prompt.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("expected exactly one of input_ids and inputs_embeds")
@@ -262,7 +222,11 @@ class LlamaHerdModel(LlamaHerdPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
-        mask = self._causal_mask(inputs_embeds, attention_mask, past_key_values, position_ids)
+        if segments is not None:
+            position_ids = segments.positions().to(inputs_embeds.device).view(inputs_embeds.shape[:2])
+            mask, segments = given_segments(self, segments, inputs_embeds, attention_mask, past_key_values)
+        else:
+            mask, segments = visible(self, inputs_embeds, attention_mask, past_key_values, position_ids)
         if position_ids is None:
             seen = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + seen).unsqueeze(0)
@@ -277,6 +241,7 @@ class LlamaHerdModel(LlamaHerdPreTrainedModel):
                 position_ids=position_ids,
                 past_key_values=past_key_values,
                 use_cache=use_cache,
+                segments=segments,
                 **kwargs,
             )
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
@@ -313,7 +278,10 @@ class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
         """Logits [B, L, V] (the last `logits_to_keep` only, if given) and, with `labels` [B, L], the loss.
 
         Labels of -100 count for nothing. The loss is the mean over labelled tokens, or their sum over
-        `num_items_in_batch` where that is given.
+        `num_items_in_batch` where that is given; `token_weights` [B, L] and `z_loss` as in `head.mean_loss`.
+
+        In training mode with labels there are no logits unless `logits_to_keep` asks for them: the loss and its
+        gradients are made chunk by chunk.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -324,9 +292,15 @@ class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-        loss = None
-        if labels is not None:
+        loss = logits = None
+        fused = labels is not None and self._makes_loss_without_logits(logits_to_keep)
+        if not fused:
+            logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        if labels is not None and "segments" in kwargs:
+            raise ValueError("segments: found labels beside them, expected scores of tokens named by the caller")
+        if fused or "token_weights" in kwargs or "z_loss" in kwargs:
+            loss = mean_loss(self.lm_head, outputs.last_hidden_state, labels, **kwargs)
+        elif labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
@@ -336,9 +310,25 @@ class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
         )
 
+    def _makes_loss_without_logits(self, logits_to_keep: int | torch.Tensor) -> bool:
+        keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
+        replaced = hasattr(self, "_loss_function")  # by the user
+        return self.training and keeps_all and not replaced and not torch.compiler.is_compiling()
+
 
 class LlamaHerdForSequenceClassification(GenericForSequenceClassification, LlamaHerdPreTrainedModel):
     """A score per row, read at the last token that is not padding: the reward model."""
+
+    def forward(
+        self, input_ids: torch.LongTensor | None = None, segments: Segments | None = None, **kwargs
+    ) -> SequenceClassifierOutputWithPast:
+        """Scores [B, labels]; with `segments` a score for each of them, read at its last token [segments, labels]."""
+        if segments is None:
+            return super().forward(input_ids, **kwargs)
+        hidden_BLD = self.model(input_ids=input_ids, segments=segments, **kwargs).last_hidden_state
+        last_S = torch.tensor(segments.starts) + torch.tensor(segments.lengths) - 1
+        hidden_SD = hidden_BLD.flatten(0, 1).index_select(0, last_S.to(hidden_BLD.device))
+        return SequenceClassifierOutputWithPast(logits=self.score(hidden_SD))
 
 
 class LlamaHerdForTokenClassification(GenericForTokenClassification, LlamaHerdPreTrainedModel):

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from transformers import Trainer, TrainingArguments
 
+from ..heads import attach_head
 from ..training import CardMixin, PackedCollator
 
 
@@ -41,6 +41,7 @@ class PretrainTrainer(CardMixin, Trainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, data_collator=PackedCollator(), **kwargs)
+        attach_head(self.model, uniform=True)
 
     def _save_checkpoint(self, model, trial):
         self.create_model_card()
@@ -56,10 +57,9 @@ class PretrainTrainer(CardMixin, Trainer):
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         inputs = self._prepare_inputs(inputs)
-        labels_BL = inputs.pop("labels")[:, 1:]
+        labels_BL = inputs["labels"][:, 1:]
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits_BLV = model(**inputs).logits[:, :-1].float()
-        nll_BL = F.cross_entropy(logits_BLV.transpose(1, 2), labels_BL, reduction="none", ignore_index=-100)
+            nll_BL = -model(**inputs, fused_lm_head=True).log_probs  # 0 where there is no label
         rows_B2 = torch.stack([nll_BL.sum(1), labels_BL.ne(-100).sum(1)], dim=1)
         self._heldout += self.accelerator.gather_for_metrics(rows_B2).cpu().double().sum(0)
         return rows_B2[:, 0].sum() / rows_B2[:, 1].sum().clamp(min=1), None, None

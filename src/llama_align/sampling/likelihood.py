@@ -5,7 +5,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from ..models import LlamaHerdForCausalLM
+from ..models.head import labelled, losses_of
 from .batches import token_batches
+from .engine import unwrap
 from .native import inference
 
 
@@ -35,5 +38,10 @@ def _losses(model, batch: list[Sequence[int]], device: torch.device) -> list[flo
         ids_BL[row, : len(ids)] = torch.tensor(ids)
         labels_BL[row, 1 : len(ids)] = torch.tensor(ids[1:])
     # right padding cannot reach back in a causal model, so no mask is needed
-    logits_BLV = model(input_ids=ids_BL, use_cache=False).logits[:, :-1].float()
-    return F.cross_entropy(logits_BLV.transpose(1, 2), labels_BL[:, 1:], reduction="none").double().sum(1).tolist()
+    if not isinstance(unwrap(model), LlamaHerdForCausalLM):
+        logits_BLV = model(input_ids=ids_BL, use_cache=False).logits[:, :-1].float()
+        return F.cross_entropy(logits_BLV.transpose(1, 2), labels_BL[:, 1:], reduction="none").double().sum(1).tolist()
+    herd = unwrap(model)
+    hidden_ND, targets_N, where_N = labelled(herd.model(input_ids=ids_BL, use_cache=False).last_hidden_state, labels_BL)
+    losses_N = losses_of(herd.lm_head, hidden_ND, targets_N).losses.double()
+    return losses_N.new_zeros(len(batch)).index_add_(0, where_N // ids_BL.shape[1], losses_N).tolist()

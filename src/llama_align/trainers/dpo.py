@@ -6,9 +6,11 @@ import torch
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer
+from trl.trainer import dpo_trainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..chat import FORMAT, ControlTokens, roles_of
+from ..heads import herd_heads
 from ..training import CardMixin
 
 
@@ -21,6 +23,9 @@ class HerdDPOConfig(DPOConfig):
     )
     nll_coefficient: float = field(
         default=0.2, metadata={"help": "weight of the chosen answer's negative log-likelihood per token (0: off)"}
+    )
+    share_prompts: bool = field(
+        default=True, metadata={"help": "compute the prompt of a pair once (LlamaHerd with sdpa attention)"}
     )
 
     def __post_init__(self):
@@ -68,7 +73,8 @@ class HerdDPOTrainer(CardMixin, DPOTrainer):
             tokens=ControlTokens.of(processing_class),
             mask_format_tokens=args.mask_format_tokens,
         )
-        super().__init__(model, args=args, processing_class=processing_class, data_collator=collator, **kwargs)
+        with herd_heads(dpo_trainer, share=args.share_prompts):
+            super().__init__(model, args=args, processing_class=processing_class, data_collator=collator, **kwargs)
 
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
         # rows come tokenised by the token contract; TRL's own pass would render the dialogs a second time

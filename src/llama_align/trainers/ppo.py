@@ -14,9 +14,10 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import RLOOConfig, RLOOTrainer
 from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
-from trl.trainer.utils import add_fused_lm_head, pad, use_adapter
+from trl.trainer.utils import pad, use_adapter
 
 from ..chat import ControlTokens, Message, decode_answer, render_prompt
+from ..heads import attach_head, values_of_rows
 from ..sampling.engine import SamplingParams
 from ..sampling.make import make_engine
 from ..training import CardMixin
@@ -101,7 +102,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
             base = self.accelerator.unwrap_model(network)
             base = base.get_base_model() if hasattr(base, "get_base_model") else base
             base.__dict__.pop("forward", None)
-            add_fused_lm_head(base, outputs=("log_probs", "entropy"))
+            attach_head(base, outputs=("log_probs", "entropy"))
         value_model.config.pad_token_id = self.tokens.pad
         for module in value_model.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -209,15 +210,13 @@ class PPOTrainer(CardMixin, RLOOTrainer):
 
     def _values(self, batch):
         parts = (tensor.split(self.args.per_device_train_batch_size) for tensor in _joined(batch))
+        answer_length = batch["completion_ids"].size(1)
         with self.accelerator.autocast():
-            values_BL1 = torch.cat(
-                [
-                    self.value_model(input_ids=ids_BL, attention_mask=mask_BL, use_cache=False).logits
-                    for ids_BL, mask_BL in zip(*parts, strict=True)
-                ]
+            values_BL = torch.cat(
+                [values_of_rows(self.value_model, *part, answer_length) for part in zip(*parts, strict=True)]
             )
         # V(s_t) stands at the token before a_t
-        return values_BL1.squeeze(-1)[:, -batch["completion_ids"].size(1) - 1 : -1].float()
+        return values_BL[:, -answer_length - 1 : -1].float()
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
         device, tokenizer = self.accelerator.device, self.processing_class

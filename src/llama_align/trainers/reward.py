@@ -8,7 +8,9 @@ from trl import RewardConfig, RewardTrainer
 
 from ..chat.contract import PAD
 from ..data.records import GRADES
+from ..heads import scores_of_rows
 from ..metrics.functional import reward_accuracy
+from ..models.sharing import common_length
 from ..training import CardMixin
 
 # Llama 2, table 27: margins for significantly better, better, slightly better, negligibly better
@@ -65,16 +67,22 @@ class HerdRewardConfig(RewardConfig):
 
 @dataclass
 class PairCollator:
-    """Chosen rows, then rejected rows, right-padded to the longest; with margin [B] and grade [B]."""
+    """Chosen rows, then rejected rows, right-padded to the longest; with margin [B] and grade [B].
+
+    `answer_mask` [2B, L] starts where the two rows of a pair part.
+    """
 
     pad_token_id: int
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         ids = [torch.tensor(row[key]) for key in ("chosen_ids", "rejected_ids") for row in rows]
         pad = torch.nn.utils.rnn.pad_sequence
+        shared = [common_length([row["chosen_ids"], row["rejected_ids"]]) for row in rows] * 2
+        answers = [torch.arange(len(i)) >= n for i, n in zip(ids, shared, strict=True)]
         return {
             "input_ids": pad(ids, batch_first=True, padding_value=self.pad_token_id),
             "attention_mask": pad([torch.ones_like(i) for i in ids], batch_first=True),
+            "answer_mask": pad(answers, batch_first=True),
             "margin": torch.tensor([row["margin"] for row in rows], dtype=torch.float32),
             "grade": torch.tensor([row["grade"] for row in rows]),
         }
@@ -106,15 +114,14 @@ class HerdRewardTrainer(CardMixin, RewardTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         margin_B, grade_B = inputs["margin"], inputs["grade"]
-        outputs = model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-        )  # logits [2B, 1]: squeezed before they meet margins [B]
-        chosen_B, rejected_B = outputs.logits.squeeze(-1).float().chunk(2)
+        # scores [2B, 1]: squeezed before they meet margins [B]
+        scores = scores_of_rows(model, inputs["input_ids"], inputs["attention_mask"], inputs["answer_mask"])
+        chosen_B, rejected_B = scores.squeeze(-1).float().chunk(2)
         loss = ranking_loss(chosen_B, rejected_B, margin_B).mean()
         if self.args.center_rewards_coefficient:
             loss = loss + self.args.center_rewards_coefficient * (chosen_B + rejected_B).pow(2).mean()
         self._count(chosen_B.detach(), rejected_B.detach(), grade_B)
-        return (loss, outputs) if return_outputs else loss
+        return (loss, {"logits": scores}) if return_outputs else loss
 
     def _count(self, chosen_B, rejected_B, grade_B) -> None:
         columns = torch.stack([(chosen_B > rejected_B).float(), torch.ones_like(chosen_B), chosen_B, rejected_B], dim=1)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 
 from trl import SFTConfig, SFTTrainer
+from trl.trainer import sft_trainer
 
+from ..heads import herd_heads
 from ..training import CardMixin, PackedCollator
 
 
@@ -34,7 +36,8 @@ class HerdSFTTrainer(CardMixin, SFTTrainer):
     paper = "Llama 2, section 3.1"
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, data_collator=PackedCollator(), **kwargs)
+        with herd_heads(sft_trainer, uniform=True):
+            super().__init__(*args, data_collator=PackedCollator(), **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         seen = self._total_train_tokens

@@ -1,0 +1,188 @@
+"""The language-modelling head and what is read off its logits, chunk by chunk, the full logits never in memory.
+
+`cross_entropy` makes its gradients while each chunk's probabilities are at hand; `token_scores` (log-probabilities,
+entropy, KL against a reference) makes them again in the backward pass, when the gradient of every token is known.
+
+Shape suffixes: N tokens, D hidden size, V vocabulary, C tokens of a chunk.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+from .linear import fast_products
+
+CHUNK_BYTES = 64 << 20  # of one chunk's logits; larger ones are no faster
+CACHE_BYTES = 4 << 20  # of the float32 rows whose softmax is taken at once: about a processor's own cache
+COLUMNS = 16384  # of the vocabulary whose weight gradient is added at once
+
+
+def _chunks(count: int, weight_VD: torch.Tensor):
+    """Slices of tokens whose logits exist at one time."""
+    size = max(64, CHUNK_BYTES // (weight_VD.shape[0] * weight_VD.itemsize))
+    return (slice(at, min(at + size, count)) for at in range(0, count, size))
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _row_blocks(logits_CV: torch.Tensor):
+    """Slices of rows small enough for the processor's cache; all of them on an accelerator."""
+    rows, vocabulary = logits_CV.shape
+    size = max(8, CACHE_BYTES // (4 * vocabulary)) if logits_CV.device.type == "cpu" else rows
+    return (slice(at, min(at + size, rows)) for at in range(0, rows, size))
+
+
+def _logits(hidden_CD: torch.Tensor, weight_VD: torch.Tensor) -> torch.Tensor:
+    with fast_products(hidden_CD, weight_VD):
+        return hidden_CD @ weight_VD.T
+
+
+class _Gradients:
+    """Gradients of hidden states and head from those of the logits, added up over chunks."""
+
+    def __init__(self, hidden_ND, weight_VD, of_hidden: bool, of_weight: bool):
+        self.hidden_ND, self.weight_VD = hidden_ND, weight_VD
+        self.to_hidden_ND = torch.empty_like(hidden_ND) if of_hidden else None
+        # sums over chunks in float32, whatever the precision of the products
+        self.to_weight_VD = torch.zeros_like(weight_VD, dtype=_exact(weight_VD.dtype)) if of_weight else None
+
+    def add(self, chunk: slice, to_logits_CV: torch.Tensor, factor_C1: torch.Tensor | float = 1.0) -> None:
+        """`factor_C1` multiplies rows of `to_logits_CV`: cheaper here, over D columns, than there, over V."""
+        with fast_products(self.hidden_ND, self.weight_VD):
+            if self.to_hidden_ND is not None:
+                torch.mm(to_logits_CV, self.weight_VD, out=self.to_hidden_ND[chunk])
+                self.to_hidden_ND[chunk].mul_(factor_C1)
+            if self.to_weight_VD is not None:
+                hidden_CD = (self.hidden_ND[chunk] * factor_C1).to(self.hidden_ND.dtype)
+                for at in range(0, self.weight_VD.shape[0], COLUMNS):
+                    columns = slice(at, at + COLUMNS)
+                    if hidden_CD.dtype == self.to_weight_VD.dtype:
+                        self.to_weight_VD[columns].addmm_(to_logits_CV[:, columns].T, hidden_CD)
+                    else:
+                        self.to_weight_VD[columns] += to_logits_CV[:, columns].T @ hidden_CD
+
+    def of_weight(self) -> torch.Tensor | None:
+        return None if self.to_weight_VD is None else self.to_weight_VD.to(self.weight_VD.dtype)
+
+
+class CrossEntropy(NamedTuple):
+    """Of every token: its loss [N], and without gradients its entropy in nats [N] and whether its target is the
+    model's first choice [N], if asked for."""
+
+    losses: torch.Tensor
+    entropy: torch.Tensor | None
+    is_top1: torch.Tensor | None
+
+
+def cross_entropy_reference(logits_NV, targets_N, weights_N=None, z_loss=0.0, metrics=False) -> CrossEntropy:
+    """What `cross_entropy` computes, from the full logits."""
+    logits_NV = logits_NV.to(_exact(logits_NV.dtype))
+    losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none") + z_loss * logits_NV.logsumexp(-1) ** 2
+    losses_N = losses_N if weights_N is None else losses_N * weights_N
+    if not metrics:
+        return CrossEntropy(losses_N, None, None)
+    logps_NV = logits_NV.detach().log_softmax(-1)
+    return CrossEntropy(losses_N, -(logps_NV.exp() * logps_NV).sum(-1), logits_NV.argmax(-1) == targets_N)
+
+
+def cross_entropy(
+    hidden_ND: torch.Tensor,
+    weight_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    weights_N: torch.Tensor | None = None,
+    z_loss: float = 0.0,
+    metrics: bool = False,
+    scale: float = 1.0,
+) -> CrossEntropy:
+    """weights * (-log p(target) + z_loss * log(Z)^2) of every token, Z the sum of exponentials (PaLM, section 5).
+
+    Gradients are those of `scale` times the sum and are made in the forward pass. A backward pass in which every
+    token's gradient is the same, as after `.sum()`, only multiplies them; any other one makes them again, at the cost
+    of a second pass over the head. Only the time depends on `scale`: with the one that the sum will be divided
+    by, nothing is left to multiply.
+
+    Args:
+        hidden_ND: hidden states in the head's precision; weight_VD: the head, without bias.
+        targets_N: every one counts: tokens without a label are left out beforehand.
+        weights_N: of tokens, without gradients.
+    """
+    losses_N, entropy_N, is_top1_N = _CrossEntropy.apply(
+        hidden_ND, weight_VD, targets_N, weights_N, z_loss, metrics, scale
+    )
+    return CrossEntropy(losses_N, entropy_N if metrics else None, is_top1_N if metrics else None)
+
+
+def _probabilities_(logits_CV, targets_C, metrics: bool):
+    """Turns logits into probabilities in place; returns log Z, the target's logit, entropy and first choice [C]."""
+    exact = _exact(logits_CV.dtype)
+    log_z, target, entropy = (logits_CV.new_empty(len(targets_C), dtype=exact) for _ in range(3))
+    top1 = torch.empty_like(targets_C, dtype=torch.bool)
+    for rows in _row_blocks(logits_CV):
+        block = logits_CV[rows].to(exact)
+        target[rows] = block.gather(1, targets_C[rows, None]).squeeze(1)
+        largest = block.amax(1)
+        probabilities = torch.softmax(block, -1)
+        # the largest probability is at least 1/V, so its logarithm is well conditioned
+        log_z[rows] = largest - probabilities.amax(1).log_()
+        if metrics:
+            entropy[rows] = log_z[rows] - torch.linalg.vecdot(probabilities, block)
+            top1[rows] = block.argmax(1) == targets_C[rows]
+        logits_CV[rows] = probabilities
+    return log_z, target, entropy, top1
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden_ND, weight_VD, targets_N, weights_N, z_loss, metrics, scale):
+        exact, count = _exact(hidden_ND.dtype), len(targets_N)
+        losses_N, entropy_N = (hidden_ND.new_zeros(count, dtype=exact) for _ in range(2))
+        is_top1_N = torch.zeros_like(targets_N, dtype=torch.bool)
+        gradients = _Gradients(hidden_ND, weight_VD, *ctx.needs_input_grad[:2])
+        for chunk in _chunks(count, weight_VD):
+            logits_CV, targets_C = _logits(hidden_ND[chunk], weight_VD), targets_N[chunk]
+            log_z_C, target_C, entropy_N[chunk], is_top1_N[chunk] = _probabilities_(logits_CV, targets_C, metrics)
+            losses_N[chunk] = log_z_C - target_C + z_loss * log_z_C**2
+            if any(ctx.needs_input_grad[:2]):
+                to_target_C = (target_C - log_z_C).exp_()  # p(target), exact before it is rounded
+                if z_loss:  # d/dz of z_loss * log(Z)^2 is 2 * z_loss * log(Z) * p
+                    stretch_C = 1 + 2 * z_loss * log_z_C
+                    logits_CV.mul_(stretch_C[:, None].to(logits_CV.dtype))
+                    to_target_C *= stretch_C
+                logits_CV.scatter_(1, targets_C[:, None], (to_target_C - 1).to(logits_CV.dtype)[:, None])
+                factor = scale if weights_N is None else (scale * weights_N[chunk])[:, None].to(hidden_ND.dtype)
+                gradients.add(chunk, logits_CV, factor)
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, weights_N, gradients.to_hidden_ND, gradients.of_weight())
+        ctx.z_loss, ctx.scale = z_loss, scale
+        ctx.mark_non_differentiable(entropy_N, is_top1_N)
+        return losses_N if weights_N is None else losses_N * weights_N, entropy_N, is_top1_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient_N, *_):
+        *_, to_hidden_ND, to_weight_VD = ctx.saved_tensors
+        smallest, largest = gradient_N.aminmax() if len(gradient_N) else (gradient_N.new_tensor(ctx.scale),) * 2
+        if smallest != largest:
+            to_hidden_ND, to_weight_VD = _recomputed(ctx, gradient_N)
+        elif smallest != ctx.scale:
+            to_hidden_ND, to_weight_VD = (
+                None if x is None else x * (smallest / ctx.scale).to(x.dtype) for x in (to_hidden_ND, to_weight_VD)
+            )
+        return to_hidden_ND, to_weight_VD, None, None, None, None, None
+
+
+def _recomputed(ctx, gradient_N):
+    hidden_ND, weight_VD, targets_N, weights_N, *_ = ctx.saved_tensors
+    with torch.enable_grad():
+        hidden_ND, weight_VD = (
+            x.detach().requires_grad_(needed)
+            for x, needed in zip((hidden_ND, weight_VD), ctx.needs_input_grad[:2], strict=True)
+        )
+        weights_N = gradient_N.to(_exact(hidden_ND.dtype)) * (1 if weights_N is None else weights_N)
+        losses_N = _CrossEntropy.apply(hidden_ND, weight_VD, targets_N, weights_N, ctx.z_loss, False, 1.0)[0]
+        wanted = [x for x in (hidden_ND, weight_VD) if x.requires_grad]
+        found = iter(torch.autograd.grad(losses_N.sum(), wanted))
+    return tuple(next(found) if x.requires_grad else None for x in (hidden_ND, weight_VD))
