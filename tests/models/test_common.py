@@ -125,6 +125,11 @@ class TestCommon(
             raise unittest.SkipTest("the ranks of these tests are forked and compute on the CPU")
         super()._skip_if_single_process_device()
 
+    def _run_fsdp2_distributed_test(self, name, implementation, *arguments, **options):
+        if "plan_vs_ddp" in name:  # Adam makes a whole step of what float32 leaves of a gradient near zero
+            options["dtype"] = torch.float64
+        super()._run_fsdp2_distributed_test(name, implementation, *arguments, **options)
+
     def test_config(self):
         configuration.ConfigTester(self, config_class=LlamaHerdConfig, hidden_size=64).run_common_tests()
 

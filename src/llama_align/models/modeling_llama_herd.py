@@ -320,12 +320,31 @@ class LlamaHerdForSequenceClassification(GenericForSequenceClassification, Llama
     """A score per row, read at the last token that is not padding: the reward model."""
 
     def forward(
-        self, input_ids: torch.LongTensor | None = None, segments: Segments | None = None, **kwargs
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        segments: Segments | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SequenceClassifierOutputWithPast:
         """Scores [B, labels]; with `segments` a score for each of them, read at its last token [segments, labels]."""
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "inputs_embeds": inputs_embeds,
+            "use_cache": use_cache,
+        }
         if segments is None:
-            return super().forward(input_ids, **kwargs)
-        hidden_BLD = self.model(input_ids=input_ids, segments=segments, **kwargs).last_hidden_state
+            return super().forward(**batch, labels=labels, **kwargs)
+        if labels is not None:
+            raise ValueError("segments: found labels beside them, expected none")
+        hidden_BLD = self.model(**batch, segments=segments, **kwargs).last_hidden_state
         last_S = torch.tensor(segments.starts) + torch.tensor(segments.lengths) - 1
         hidden_SD = hidden_BLD.flatten(0, 1).index_select(0, last_S.to(hidden_BLD.device))
         return SequenceClassifierOutputWithPast(logits=self.score(hidden_SD))
