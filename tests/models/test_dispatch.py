@@ -159,10 +159,14 @@ def test_shapes_alone_can_be_computed(place, use_cache):
         model = LlamaHerdForCausalLM(config)
         ids, positions = torch.zeros(2, 8, dtype=torch.long), torch.arange(8).expand(2, -1)
         assert model(ids, position_ids=positions, use_cache=use_cache).logits.shape == (2, 8, 64)
+        loss = model.train()(ids, position_ids=positions, labels=ids, use_cache=False).loss
+        loss.backward()
+        assert loss.shape == ()
 
 
-def test_gradients_per_example_through_torch_func(model):
-    model.set_attn_implementation("eager")
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_per_example_through_torch_func(training):
+    model = twins(random_fields(11) | FIELDS, "eager")[1].train(training)
     ids = ids_of(3, 8)
     weights = dict(model.named_parameters())
 

@@ -32,7 +32,7 @@ from transformers.models.llama.modeling_llama import (
     apply_rotary_pos_emb,
     eager_attention_forward,
 )
-from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils import TransformersKwargs, can_return_tuple, is_tracing
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -293,7 +293,7 @@ class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         loss = logits = None
-        fused = labels is not None and self._makes_loss_without_logits(logits_to_keep)
+        fused = labels is not None and self._makes_loss_without_logits(labels, logits_to_keep)
         if not fused:
             logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         if labels is not None and "segments" in kwargs:
@@ -310,10 +310,12 @@ class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
         )
 
-    def _makes_loss_without_logits(self, logits_to_keep: int | torch.Tensor) -> bool:
+    def _makes_loss_without_logits(self, labels: torch.Tensor, logits_to_keep: int | torch.Tensor) -> bool:
         keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
         replaced = hasattr(self, "_loss_function")  # by the user
-        return self.training and keeps_all and not replaced and not torch.compiler.is_compiling()
+        # how many tokens have labels is not known
+        traced = is_tracing(labels) or labels.is_meta or torch._C._are_functorch_transforms_active()
+        return self.training and keeps_all and not replaced and not traced
 
 
 class LlamaHerdForSequenceClassification(GenericForSequenceClassification, LlamaHerdPreTrainedModel):
