@@ -11,15 +11,11 @@ from functools import wraps
 from types import MethodType, ModuleType
 
 import torch
-from transformers import PreTrainedModel
+from transformers import LlamaForCausalLM, PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
 from .models.head import labelled, losses_of, scores_of
-from .models.modeling_llama_herd import (
-    LlamaHerdForCausalLM,
-    LlamaHerdForSequenceClassification,
-    LlamaHerdForTokenClassification,
-)
+from .models.modeling_llama_herd import LlamaHerdForCausalLM
 from .models.sharing import can_share, share_prompts
 from .sampling.engine import unwrap
 
@@ -43,14 +39,18 @@ def attach_head(
     uniform: bool = False,
     share: bool = True,
 ) -> None:
-    """`trl.trainer.utils.add_fused_lm_head` for LlamaHerd; TRL's own for any other model.
+    """`trl.trainer.utils.add_fused_lm_head` for LlamaHerd and Llama; TRL's own for any other model.
 
     Args:
         uniform: log-probabilities are only ever summed, all with one weight (SFT), so that their gradients are made
             in the forward pass.
-        share: compute the prompt of several rows once.
+        share: compute the prompt of several rows once (LlamaHerd alone can).
     """
-    if not isinstance(model, LlamaHerdForCausalLM) or cast_lm_head_to_fp32 or "log_sum_sq_probs" in outputs:
+    if (
+        not isinstance(model, (LlamaHerdForCausalLM, LlamaForCausalLM))
+        or cast_lm_head_to_fp32
+        or "log_sum_sq_probs" in outputs
+    ):
         add_fused_lm_head(model, temperature, cast_lm_head_to_fp32, outputs)
         return
     plain_forward = model.forward
@@ -101,8 +101,7 @@ def _labelled_states(model, share, labels_BL, shift_labels, input_ids=None, atte
 
 def scores_of_rows(model, input_ids_BL, attention_mask_BL, answer_mask_BL) -> torch.Tensor:
     """Scores [B, labels] of a reward model, read at the last token of every row."""
-    herd = unwrap(model)
-    if not (isinstance(herd, LlamaHerdForSequenceClassification) and can_share(herd)):
+    if not can_share(unwrap(model)):
         return model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, use_cache=False).logits
     shared = share_prompts(input_ids_BL, attention_mask_BL, answer_mask_BL)
     scores = model(input_ids=shared.input_ids, segments=shared.segments, use_cache=False).logits
@@ -111,8 +110,7 @@ def scores_of_rows(model, input_ids_BL, attention_mask_BL, answer_mask_BL) -> to
 
 def values_of_rows(model, input_ids_BL, attention_mask_BL, answer_length: int) -> torch.Tensor:
     """Values [B, L] of a critic; answers stand in the last `answer_length` columns. At padding they mean nothing."""
-    herd = unwrap(model)
-    if not (isinstance(herd, LlamaHerdForTokenClassification) and can_share(herd)):
+    if not can_share(unwrap(model)):
         return model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, use_cache=False).logits.squeeze(-1)
     answer_mask_BL = attention_mask_BL.bool().clone()
     answer_mask_BL[:, :-answer_length] = False

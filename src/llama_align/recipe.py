@@ -363,7 +363,7 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-TIMING_KEYS = ("runtime", "per_second", "step_time", "total_flos", "epoch_time")
+TIMING_KEYS = ("runtime", "per_second", "step_time", "total_flos", "epoch_time", "mfu")
 
 
 def finish(trainer, metrics: dict | None = None) -> None:

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from llama_align import LlamaHerdForCausalLM
 from llama_align.averaging import average_checkpoints
+from llama_align.models.portable import MODELING, flat_sources, write_code
 
 
 @pytest.fixture
@@ -47,6 +48,14 @@ def test_the_average_is_torchs_weighted_mean(tmp_path, checkpoints, dtype, weigh
         assert tensor.dtype == dtype
         tolerance = {torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float64: 1e-12}[dtype]
         torch.testing.assert_close(tensor.double(), wanted, atol=1e-7, rtol=tolerance)
+
+
+def test_a_checkpoint_that_came_with_its_code_keeps_it(tmp_path, checkpoints):
+    paths = checkpoints(2)
+    write_code(paths[0])
+    average_checkpoints(paths, tmp_path / "mean")
+    written = {path.name: path.read_text() for path in (tmp_path / "mean").glob("*.py")}
+    assert written == flat_sources(MODELING)
 
 
 def test_bfloat16_is_rounded_once_at_the_end(tmp_path, checkpoints):

@@ -1,18 +1,39 @@
-"""Attention by segments against the dense mask: outputs and gradients, documents and shared prompts."""
+"""Attention by segments against the dense mask: outputs and gradients, documents and shared prompts, every kernel."""
 
 import random
 
 import pytest
 import torch
 
-from llama_align.kernels.segments import ROOT, Segments, _by_segment, segment_attention, segment_attention_reference
+from llama_align.kernels import Segments, attention, segment_attention, segment_attention_reference
+from llama_align.kernels.attention import _by_segment
+from llama_align.kernels.segments import ROOT
+
+KERNELS = {
+    "short in batches, long in blocks": {"routed": lambda: True},
+    "short in batches, long by flash": {"routed": lambda: False},
+    "all in blocks": {"routed": lambda: True, "is_short": lambda *_: False},
+    "all by flash": {"routed": lambda: False, "is_short": lambda *_: False},
+    "segment by segment, as on a GPU": {"_on_cpu": _by_segment},
+}
+
+
+@pytest.fixture(params=sorted(KERNELS))
+def kernel(request, monkeypatch):
+    attention._by_length.cache_clear()
+    for name, value in KERNELS[request.param].items():
+        monkeypatch.setattr(attention, name, value)
+    yield
+    attention._by_length.cache_clear()
+
 
 LAYOUTS = {
     "one": Segments.documents([9]),
     "documents": Segments.documents([1, 7, 2, 30, 5]),
     "pair": Segments.groups([(8, [3, 5])]),
     "groups": Segments.groups([(1, [1]), (20, [6, 1, 9]), (4, [2, 2])]),
-    "mixed": Segments((4, 3, 5, 2, 6, 1), (ROOT, 0, ROOT, 0, 2, 2)),
+    "mixed": Segments((4, 3, 5, 2, 6, 1, 9), (ROOT, 0, ROOT, 2, 2, ROOT, ROOT)),
+    "short and long": Segments.groups([(7, [2, 3]), (200, [90, 4]), (5, []), (150, []), (40, [30])]),
     "longer than a block of the kernel": Segments.groups([(600, [70, 530]), (35, [3])]),
 }
 
@@ -28,26 +49,27 @@ def inputs(rows: int, tokens: int, heads: int, keys: int, size: int, dtype, seed
     return draw(heads), draw(keys), draw(keys)
 
 
-def gradients(attend, tensors, *arguments):
-    out = attend(*tensors, *arguments)
+def gradients(function, tensors, *arguments):
+    out = function(*tensors, *arguments)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return out, torch.autograd.grad((out * weights.to(out.dtype)).sum(), tensors)
 
 
-@pytest.mark.parametrize("attend", [segment_attention, _by_segment])
 @pytest.mark.parametrize(("heads", "keys"), [(4, 4), (6, 2), (3, 1)])
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
-def test_equals_the_dense_mask_in_float64(name, heads, keys, attend):
+@pytest.mark.usefixtures("kernel")
+def test_equals_the_dense_mask_in_float64(name, heads, keys):
     segments = LAYOUTS[name]
     tensors = inputs(1, segments.total, heads, keys, 16, torch.float64)
     expected, expected_gradients = gradients(segment_attention_reference, tensors, segments, 0.3)
-    found, found_gradients = gradients(attend, tensors, segments, 0.3)
+    found, found_gradients = gradients(segment_attention, tensors, segments, 0.3)
     assert (found - expected).abs().max() < 1e-10
     for a, b in zip(found_gradients, expected_gradients, strict=True):
         assert (a - b).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("seed", range(10))
+@pytest.mark.usefixtures("kernel")
 def test_random_groups_in_several_rows(seed):
     draw = random.Random(seed)
     rows, groups = draw.randint(1, 3), []
@@ -64,6 +86,7 @@ def test_random_groups_in_several_rows(seed):
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-5), (torch.bfloat16, 6e-2)])
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
+@pytest.mark.usefixtures("kernel")
 def test_lower_precision_stays_within_its_rounding(name, dtype, bound):
     segments = LAYOUTS[name]
     tensors = inputs(1, segments.total, 4, 2, 16, dtype)

@@ -2,10 +2,13 @@
 
 import builtins
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from transformers import AutoConfig
 
+from llama_align import LlamaHerdForCausalLM
 from llama_align.sampling import Answer, SamplingParams, make_engine
 
 from .conftest import config
@@ -80,3 +83,16 @@ def test_vllm_requests_and_answers(tmp_path, monkeypatch):
     assert first["seed"] != second["seed"]
     with pytest.raises(ValueError, match="context of 256"):
         engine.generate([[4]], SamplingParams(max_new_tokens=256), set())
+
+
+def test_vllm_is_shown_a_herd_in_llamas_form(tmp_path, monkeypatch, tiny_config):
+    seen = []
+
+    def look(path, **options):
+        config = AutoConfig.from_pretrained(path)
+        seen.append((config.model_type, config.architectures, (Path(path) / "model.safetensors").resolve()))
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=look))
+    LlamaHerdForCausalLM(tiny_config()).save_pretrained(tmp_path)
+    make_engine("vllm", tmp_path)
+    assert seen == [("llama", ["LlamaForCausalLM"], tmp_path / "model.safetensors")]

@@ -58,8 +58,11 @@ def average_checkpoints(
 
 
 def _travels(name: str) -> bool:
-    return name == INDEX or name.startswith(
-        ("config", "generation_config", "tokenizer", "special_tokens", "chat_template")
+    # code, too: config.json names it where a checkpoint came with it
+    return (
+        name == INDEX
+        or name.endswith(".py")
+        or name.startswith(("config", "generation_config", "tokenizer", "special_tokens", "chat_template"))
     )
 
 

@@ -1,9 +1,10 @@
 """PyTorch kernels without Triton, each beside its plain reference. Imports torch only."""
 
+from .attention import segment_attention, segment_attention_reference
 from .head import CrossEntropy, cross_entropy, cross_entropy_reference
 from .linear import Linear, linear_reference, plain, routed
 from .scores import TokenScores, token_scores, token_scores_reference
-from .segments import Segments, segment_attention, segment_attention_reference
+from .segments import Segments
 
 __all__ = [
     "CrossEntropy",

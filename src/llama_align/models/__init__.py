@@ -10,6 +10,7 @@ from transformers import (
 )
 
 from .configuration_llama_herd import LlamaHerdConfig
+from .cost import Cost, Flops, Memory, Parameters, cost, parameter_count
 from .modeling_llama_herd import (
     LlamaHerdForCausalLM,
     LlamaHerdForSequenceClassification,
@@ -17,7 +18,7 @@ from .modeling_llama_herd import (
     LlamaHerdModel,
     LlamaHerdPreTrainedModel,
 )
-from .presets import PRESETS, parameter_count, preset
+from .presets import PRESETS, preset
 
 AutoConfig.register(LlamaHerdConfig.model_type, LlamaHerdConfig, exist_ok=True)
 AutoModel.register(LlamaHerdConfig, LlamaHerdModel, exist_ok=True)
@@ -32,12 +33,17 @@ for table in vars(peft_constants).values():
 
 __all__ = [
     "PRESETS",
+    "Cost",
+    "Flops",
     "LlamaHerdConfig",
     "LlamaHerdForCausalLM",
     "LlamaHerdForSequenceClassification",
     "LlamaHerdForTokenClassification",
     "LlamaHerdModel",
     "LlamaHerdPreTrainedModel",
+    "Memory",
+    "Parameters",
+    "cost",
     "parameter_count",
     "preset",
 ]

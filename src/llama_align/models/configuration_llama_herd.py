@@ -13,5 +13,12 @@ class LlamaHerdConfig(LlamaConfig):
     token_classification_bias = False
     classifier_dropout = 0.0
 
+    def save_pretrained(self, save_directory, **kwargs):
+        """As transformers; a configuration registered for an Auto class is saved with its code."""
+        if self._auto_class is not None:
+            # transformers adds to what it finds here: else to the class's, which is not written
+            self.auto_map = dict(self.auto_map)
+        return super().save_pretrained(save_directory, **kwargs)
+
 
 __all__ = ["LlamaHerdConfig"]

@@ -25,6 +25,8 @@ def visible(
 ) -> tuple[torch.Tensor | None, Segments | None]:
     """Mask and segments of a batch, at most one of which is there; documents of one row are kept apart.
 
+    On a processor rows without padding are segments too.
+
     Raises:
         ValueError: packed documents together with padding. Packed rows end in a document of their own instead.
     """
@@ -37,9 +39,11 @@ def visible(
     }
     fresh = past_key_values is None or _is_empty_dynamic(past_key_values)
     two_dimensional = attention_mask is None or attention_mask.ndim == 2
+    by_segments = fresh and two_dimensional and not traced(inputs_embeds) and takes_segments(model)
     if position_ids is None or position_ids.is_meta or position_ids.shape[-1] < 2 or not two_dimensional:
-        return create_causal_mask(**arguments | {"position_ids": None}), None
-    if is_tracing(position_ids):
+        rows = _rows(inputs_embeds, attention_mask) if by_segments else None
+        return (None, rows) if rows else (create_causal_mask(**arguments | {"position_ids": None}), None)
+    if traced(inputs_embeds):
         if not fresh:
             return create_causal_mask(**arguments), None
         # a graph cannot ask whether a row is packed: documents are kept apart beside whatever the mask hides
@@ -50,13 +54,14 @@ def visible(
     if past_key_values is not None and past_key_values.get_seq_length() > 0:
         return create_causal_mask(**arguments), None
     if not _is_packed(position_ids, attention_mask):
-        return create_causal_mask(**arguments | {"position_ids": None}), None
+        rows = _rows(inputs_embeds, attention_mask) if by_segments else None
+        return (None, rows) if rows else (create_causal_mask(**arguments | {"position_ids": None}), None)
     if attention_mask is not None and not attention_mask.bool().all():
         raise ValueError(
             "position_ids restart inside a row (packed documents) and attention_mask marks padding: "
             "expected packed rows without an attention_mask; give padding positions of its own instead"
         )
-    if fresh and takes_segments(model):
+    if by_segments:
         return None, Segments.of_positions(position_ids.expand(inputs_embeds.shape[0], -1))
     # with neither a mask nor a cache transformers reads the documents off the positions
     return create_causal_mask(**arguments | {"attention_mask": None, "past_key_values": None}), None
@@ -95,6 +100,11 @@ def takes_segments(model: PreTrainedModel) -> bool:
     return model.config._attn_implementation == "sdpa" and not dropout
 
 
+def traced(tensor: torch.Tensor) -> bool:
+    """Whether values are not there to be looked at: in a graph, without data, in a captured stream, in torch.func."""
+    return is_tracing(tensor) or tensor.is_meta or torch._C._are_functorch_transforms_active()
+
+
 def _is_packed(position_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor | None) -> bool:
     """Whether a row holds several documents: positions that do not follow each other between two attended tokens."""
     breaks = position_ids_BL.diff(dim=-1) != 1
@@ -102,6 +112,15 @@ def _is_packed(position_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor | 
         attended = attention_mask_BL.bool()
         breaks = breaks & attended[:, 1:] & attended[:, :-1]
     return bool(breaks.any())
+
+
+def _rows(inputs_embeds_BLD: torch.Tensor, attention_mask_BL: torch.Tensor | None) -> Segments | None:
+    """Every row as a segment; None where one batched call is better or tokens are masked."""
+    B, L = inputs_embeds_BLD.shape[:2]
+    masked = attention_mask_BL is not None and (attention_mask_BL.shape != (B, L) or not attention_mask_BL.all())
+    if inputs_embeds_BLD.device.type != "cpu" or L < 2 or masked:
+        return None
+    return Segments.documents([L] * B)
 
 
 def _is_empty_dynamic(cache: Cache) -> bool:

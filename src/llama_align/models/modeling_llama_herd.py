@@ -32,15 +32,17 @@ from transformers.models.llama.modeling_llama import (
     apply_rotary_pos_emb,
     eager_attention_forward,
 )
-from transformers.utils import TransformersKwargs, can_return_tuple, is_tracing
+from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from ..kernels.attention import segment_attention
 from ..kernels.linear import Linear, plain
-from ..kernels.segments import Segments, segment_attention
+from ..kernels.segments import Segments
 from .configuration_llama_herd import LlamaHerdConfig
 from .head import mean_loss
-from .masks import given_segments, visible
+from .masks import given_segments, traced, visible
+from .portable import write_code
 
 
 class LlamaHerdRMSNorm(nn.Module):
@@ -178,6 +180,17 @@ class LlamaHerdPreTrainedModel(PreTrainedModel):
             plain(self)
         super().post_init()
 
+    def save_pretrained(self, save_directory, is_main_process: bool = True, *args, **kwargs):
+        """As transformers, and with the code where the class is registered for an Auto class or came with its code."""
+        wanted = self._auto_class is not None or getattr(self.config, "auto_map", None)
+        if wanted and self.should_save_on_this_rank(is_main_process):
+            self.config.auto_map = write_code(save_directory)
+        return super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+
+    @classmethod
+    def is_remote_code(cls) -> bool:
+        return False  # else transformers copies the code once more, and stops at the kernels' folder
+
 
 class LlamaHerdModel(LlamaHerdPreTrainedModel):
     """The decoder without a head: ids or embeddings to the normalised last hidden state [B, L, D]."""
@@ -314,12 +327,19 @@ class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
         keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
         replaced = hasattr(self, "_loss_function")  # by the user
         # how many tokens have labels is not known
-        traced = is_tracing(labels) or labels.is_meta or torch._C._are_functorch_transforms_active()
-        return self.training and keeps_all and not replaced and not traced
+        return self.training and keeps_all and not replaced and not traced(labels)
 
 
 class LlamaHerdForSequenceClassification(GenericForSequenceClassification, LlamaHerdPreTrainedModel):
     """A score per row, read at the last token that is not padding: the reward model."""
+
+    def __init__(self, config: LlamaHerdConfig):
+        # not Generic's, which asks AutoModel for the decoder: there, code beside a checkpoint is not registered
+        LlamaHerdPreTrainedModel.__init__(self, config)
+        self.num_labels = config.num_labels
+        self.model = LlamaHerdModel(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.post_init()
 
     def forward(
         self,
@@ -354,6 +374,14 @@ class LlamaHerdForSequenceClassification(GenericForSequenceClassification, Llama
 
 class LlamaHerdForTokenClassification(GenericForTokenClassification, LlamaHerdPreTrainedModel):
     """A score per token: the value model."""
+
+    def __init__(self, config: LlamaHerdConfig):
+        LlamaHerdPreTrainedModel.__init__(self, config)  # not Generic's, as above
+        self.num_labels = config.num_labels
+        self.model = LlamaHerdModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=config.token_classification_bias)
+        self.post_init()
 
 
 __all__ = [

@@ -61,13 +61,3 @@ def preset(name: str, **overrides) -> LlamaHerdConfig:
     if name not in PRESETS:
         raise ValueError(f"unknown model size {name!r}, expected one of {', '.join(PRESETS)}")
     return LlamaHerdConfig(**deepcopy(PRESETS[name]) | overrides)
-
-
-def parameter_count(config: LlamaHerdConfig) -> int:
-    """Number of parameters of the causal language model; tied embeddings counted once."""
-    d, inner, head = config.hidden_size, config.intermediate_size, config.head_dim
-    queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
-    biases = config.attention_bias * (queries + 2 * keys + d) + config.mlp_bias * (2 * inner + d)
-    per_layer = d * (2 * queries + 2 * keys) + 3 * d * inner + 2 * d + biases
-    embeddings = config.vocab_size * d * (1 if config.tie_word_embeddings else 2)
-    return embeddings + config.num_hidden_layers * per_layer + d

@@ -26,8 +26,8 @@ class SharedRows:
 
 
 def can_share(model: PreTrainedModel) -> bool:
-    """Whether attention of this model goes segment by segment; a dense mask over all rows would cost more."""
-    return takes_segments(model) and not torch.compiler.is_compiling()
+    """Whether a model is a LlamaHerd whose attention goes by segments; a dense mask over all rows would cost more."""
+    return model.config.model_type == "llama_herd" and takes_segments(model) and not torch.compiler.is_compiling()
 
 
 def share_prompts(

@@ -6,11 +6,12 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from ..heads import attach_head
+from ..throughput import ThroughputArguments, ThroughputMixin
 from ..training import CardMixin, PackedCollator
 
 
 @dataclass
-class PretrainConfig(TrainingArguments):
+class PretrainConfig(ThroughputArguments, TrainingArguments):
     """Training arguments with the defaults of Llama 2, section 2.2 (7B)."""
 
     learning_rate: float = field(default=3e-4, metadata={"help": "peak: 3e-4 (7B, 13B), 1.5e-4 (larger)"})
@@ -26,13 +27,15 @@ class PretrainConfig(TrainingArguments):
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "rows hold what the model takes"})
 
 
-class PretrainTrainer(CardMixin, Trainer):
+class PretrainTrainer(CardMixin, ThroughputMixin, Trainer):
     """Pretraining of a language model on packed documents.
 
     The loss is the mean over all labelled tokens of the global batch, whatever the accumulation or the number of
     processes. So is the loss on held-out rows, over all of them.
 
-    Logged: `loss` and `eval_loss` (nats per token), `grad_norm`, `learning_rate`.
+    Logged: `loss` and `eval_loss` (nats per token), `grad_norm`, `learning_rate`, and of the steps since the last log,
+    over all processes: `tokens_per_second` (without padding) and `mfu`, the model FLOPs utilisation (see
+    `llama_align.throughput`).
     """
 
     _tag_names = ["llama-align", "pretrain"]  # noqa: RUF012

@@ -2,15 +2,21 @@
 
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from transformers import AutoConfig
 
+from ..models import LlamaHerdConfig
+from ..models.convert import convert
 from .engine import Answer, SamplingParams, prepare_keys
 from .streams import answer_streams
 
 
 class VLLMEngine:
     """Answers from a checkpoint through vLLM, see `Engine`. A prompt's stream is named by seed and key.
+
+    vLLM knows Llama, not LlamaHerd: a folder of the latter is shown to it in Llama's form, its weights linked.
 
     Args:
         model: path or hub name of the checkpoint.
@@ -30,6 +36,9 @@ class VLLMEngine:
             raise ImportError("the vllm engine needs vLLM: pip install 'llama_align[vllm]'") from error
         self._vllm = vllm
         self.config = AutoConfig.from_pretrained(model)
+        if isinstance(self.config, LlamaHerdConfig) and Path(model).is_dir():
+            self._view = TemporaryDirectory(prefix="llama_align-")  # for as long as the engine
+            model = convert(model, Path(self._view.name) / Path(model).resolve().name, to="llama", link=True)
         # raw: before penalty and temperature, as in Answer
         self._llm = vllm.LLM(str(model), skip_tokenizer_init=True, logprobs_mode="raw_logprobs", **options)
 

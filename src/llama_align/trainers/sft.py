@@ -6,11 +6,12 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer import sft_trainer
 
 from ..heads import herd_heads
+from ..throughput import ThroughputArguments, ThroughputMixin
 from ..training import CardMixin, PackedCollator
 
 
 @dataclass
-class HerdSFTConfig(SFTConfig):
+class HerdSFTConfig(ThroughputArguments, SFTConfig):
     """TRL's `SFTConfig` with rows packed beforehand by `llama_align.data`."""
 
     dataset_kwargs: dict | None = field(default_factory=lambda: {"skip_prepare_dataset": True})
@@ -21,14 +22,15 @@ class HerdSFTConfig(SFTConfig):
         super().__post_init__()
 
 
-class HerdSFTTrainer(CardMixin, SFTTrainer):
+class HerdSFTTrainer(CardMixin, ThroughputMixin, SFTTrainer):
     """Supervised fine-tuning of a chat model.
 
     Takes rows with `input_ids`, `labels` (-100 where no assistant speaks) and `position_ids`. The loss is the mean
     over all labelled tokens of the global batch, whatever the accumulation or the number of processes.
 
     Logged: `loss`, `mean_token_accuracy` (share of labelled tokens that are the model's first choice), `entropy`
-    (nats per labelled token), `num_tokens`.
+    (nats per labelled token), `num_tokens` (so far), and of the steps since the last log, over all processes:
+    `tokens_per_second` (without padding) and `mfu`, the model FLOPs utilisation (see `llama_align.throughput`).
     """
 
     _tag_names = ["llama-align", "sft"]  # noqa: RUF012

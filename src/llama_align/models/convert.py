@@ -1,0 +1,236 @@
+"""Checkpoints between Llama's form and LlamaHerd's.
+
+The tensors of both have the same names, shapes and numbers, so weights are copied and configurations rewritten.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from .configuration_llama_herd import LlamaHerdConfig
+from .forms import KINDS, PREFIXES, form_and_kind, full_config, read_config, readable_tokenizer, rewritten
+from .modeling_llama_herd import (
+    LlamaHerdForCausalLM,
+    LlamaHerdForSequenceClassification,
+    LlamaHerdForTokenClassification,
+    LlamaHerdModel,
+)
+from .portable import write_code
+from .tensor_files import (
+    DTYPES,
+    INDEX,
+    SINGLE,
+    ConvertError,
+    Tensor,
+    can_copy,
+    equal,
+    parse_size,
+    read_headers,
+    read_index,
+    reshard,
+    write_shard,
+)
+
+HEADS = (LlamaHerdModel, LlamaHerdForCausalLM, LlamaHerdForSequenceClassification, LlamaHerdForTokenClassification)
+CLASSES = dict(zip(KINDS, HEADS, strict=True))
+DTYPE_NAMES = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES.values())
+LM_HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
+CARRIED = (  # how the names of files begin that go with a checkpoint in either form
+    *("tokenizer", "special_tokens_map", "added_tokens", "vocab", "merges"),
+    *("chat_template", "additional_chat_templates", "generation_config", "LICENSE", "NOTICE", "USE_POLICY"),
+)
+
+
+def convert(
+    source: str | os.PathLike,
+    output: str | os.PathLike,
+    to: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    max_shard_size: int | str | None = None,
+    overwrite: bool = False,
+    with_code: bool = False,
+    link: bool = False,
+) -> Path:
+    """Writes the checkpoint of `source` to `output` in the other form, with tokenizer and generation settings.
+
+    Everything is checked before anything is written, and what is written gets its name when it is whole.
+
+    Args:
+        source: folder with `config.json` and safetensors weights, of a Llama of any generation or of a LlamaHerd.
+        to: `"herd"` or `"llama"`; where None, the form that `source` does not have.
+        dtype: of the written weights (`"bfloat16"`, ...); where None, unchanged.
+        max_shard_size: such as `"5GB"`; where None, the shards are those of the source.
+        overwrite: whether a checkpoint at `output` is replaced.
+        with_code: whether LlamaHerd's code is written beside the weights, see `portable`.
+        link: whether unchanged shards are links to the source's instead of copies; for a passing view.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ConvertError: no checkpoint of a Llama, tensors that are missing, unexpected or misshapen, or options that do
+            not fit.
+    """
+    source, output = Path(source), Path(output)
+    config = read_config(source)
+    form, kind = form_and_kind(source / "config.json", config)
+    to = to or ("llama" if form == "herd" else "herd")
+    dtype = _check_options(to, dtype, with_code)
+    largest = None if max_shard_size is None else parse_size(max_shard_size)
+    _check_output(source, output, overwrite)
+    full = full_config(source / "config.json", config, form)
+    names, headers = _checked_tensors(source, full, kind)
+    written = rewritten(config, full, form, to, kind, dtype)
+    sizes = {name: headers[name].bytes(dtype) for name in names}
+    plan = _same_shards(names, headers) if largest is None else reshard(names, sizes, largest)
+
+    part = output.with_name(f"{output.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a conversion that was cut short
+    part.mkdir(parents=True)
+    try:
+        _write_weights(part, source, plan, headers, dtype, link)
+        _write_index(part, source, plan, sizes)
+        _carry(part, source, to)
+        if with_code:
+            written["auto_map"] = write_code(part)
+        _write_json(part / "config.json", written)
+        _move(part, output)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return output
+
+
+def _check_options(to: str, dtype: str | torch.dtype | None, with_code: bool) -> torch.dtype | None:
+    if to not in PREFIXES:
+        raise ConvertError(f"to: found {to!r}, expected herd or llama")
+    if with_code and to != "herd":
+        raise ConvertError("with_code: found with Llama's form, expected LlamaHerd's; transformers has Llama's code")
+    if dtype is None:
+        return None
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPE_NAMES:
+        raise ConvertError(f"dtype: found {name!r}, expected one of {', '.join(DTYPE_NAMES)}")
+    return getattr(torch, name)
+
+
+def _check_output(source: Path, output: Path, overwrite: bool) -> None:
+    ours, theirs = output.resolve(), source.resolve()
+    if ours == theirs or ours in theirs.parents or theirs in ours.parents:
+        raise ConvertError(f"output: found {output}, expected a folder apart from the source {source}")
+    if not (output.exists() or output.is_symlink()):
+        return
+    if not overwrite:
+        raise ConvertError(f"{output}: found that it exists, expected a new folder; --overwrite replaces a checkpoint")
+    holds_model = output.is_dir() and ((output / "config.json").is_file() or not any(output.iterdir()))
+    if output.is_symlink() or not holds_model:
+        raise ConvertError(f"{output}: found no checkpoint there, expected one; nothing else is replaced")
+
+
+def _checked_tensors(source: Path, config: LlamaHerdConfig, kind: str) -> tuple[list[str], dict[str, Tensor]]:
+    """The names of the model's tensors that are there, in its order, and the headers of all that is.
+
+    Raises:
+        ConvertError: tensors that are missing, unexpected, misshapen or not of floating-point numbers.
+    """
+    headers, shapes = read_headers(source), _shapes(source / "config.json", config, kind)
+    tied = kind == "ForCausalLM" and config.tie_word_embeddings
+    # old checkpoints carry the rotary frequencies, which follow from the configuration
+    extra = [name for name in headers if name not in shapes and not name.endswith("rotary_emb.inv_freq")]
+    there = [name for name in shapes if name in headers]
+
+    def unlike(name: str, found, expected) -> str:
+        return f"{name} in {headers[name].file}: found {found}, expected {expected}"
+
+    problems = {
+        "missing": [name for name in shapes if name not in headers and not (tied and name == LM_HEAD)],
+        "unexpected": [f"{name} in {headers[name].file}" for name in extra],
+        "misshapen": [
+            unlike(name, list(headers[name].shape), list(shapes[name]))
+            for name in there
+            if headers[name].shape != shapes[name]
+        ],
+        "of another dtype": [
+            unlike(name, headers[name].dtype, " or ".join(DTYPES))
+            for name in there
+            if headers[name].dtype not in DTYPES
+        ],
+    }
+    if any(problems.values()):
+        lists = "".join(_listed(title, lines) for title, lines in problems.items())
+        raise ConvertError(f"{source}: found other tensors than its config.json calls for:{lists}")
+    if tied and LM_HEAD in headers and not equal(source, headers, LM_HEAD, EMBEDDINGS):
+        raise ConvertError(
+            f"{source / headers[LM_HEAD].file}, tensor {LM_HEAD}: found other numbers than in {EMBEDDINGS}, expected "
+            "the same, since tie_word_embeddings is true in config.json"
+        )
+    return there, headers
+
+
+def _shapes(path: Path, config: LlamaHerdConfig, kind: str) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape in the model that a configuration describes."""
+    try:
+        with torch.device("meta"):
+            model = CLASSES[kind]._from_config(config)
+    except Exception as error:  # whatever a field that fits nothing runs into
+        raise ConvertError(f"{path}: found fields that make no Llama: {type(error).__name__}: {error}") from error
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _listed(title: str, lines: list[str], most: int = 20) -> str:
+    if not lines:
+        return ""
+    rest = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return f"\n{title} ({len(lines)}):" + "".join(f"\n  {line}" for line in lines[:most] + rest)
+
+
+def _same_shards(names: list[str], headers: dict[str, Tensor]) -> dict[str, list[str]]:
+    """File name -> tensors, as in the source; a file of nothing that is wanted is left out."""
+    files = sorted({headers[name].file for name in names})
+    return {file: [name for name in names if headers[name].file == file] for file in files}
+
+
+def _write_weights(part: Path, source: Path, plan: dict[str, list[str]], headers, dtype, link: bool) -> None:
+    for file, names in tqdm(plan.items(), desc=part.stem, unit="shard", disable=None):
+        if not can_copy(source, file, names, headers, dtype):
+            write_shard(part / file, source, names, headers, dtype)
+        elif link:
+            (part / file).symlink_to((source / file).resolve())
+        else:
+            shutil.copyfile(source / file, part / file)
+
+
+def _write_index(part: Path, source: Path, plan: dict[str, list[str]], sizes: dict[str, int]) -> None:
+    if list(plan) == [SINGLE]:
+        return
+    places = {name: file for file, names in plan.items() for name in names}
+    metadata = read_index(source).get("metadata", {}) | {"total_size": sum(sizes.values())}
+    _write_json(part / INDEX, {"metadata": metadata, "weight_map": places})
+
+
+def _carry(part: Path, source: Path, to: str) -> None:
+    for path in sorted(source.iterdir()):
+        if path.name.startswith(CARRIED):
+            copy = shutil.copytree if path.is_dir() else shutil.copyfile
+            copy(path, part / path.name)
+    settings = part / "tokenizer_config.json"
+    if to == "llama" and settings.is_file():
+        _write_json(settings, readable_tokenizer(json.loads(settings.read_text(encoding="utf-8"))))
+
+
+def _write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")  # as transformers writes it
+
+
+def _move(part: Path, output: Path) -> None:
+    """Gives a whole checkpoint its name; one that had it goes only then."""
+    old = output.with_name(f"{output.name}.old.part")
+    shutil.rmtree(old, ignore_errors=True)
+    if output.exists():
+        output.rename(old)
+    part.rename(output)
+    shutil.rmtree(old, ignore_errors=True)
