@@ -68,6 +68,7 @@ def about() -> None:
     import transformers
     import trl
 
-    name = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "?")
+    with open("/proc/cpuinfo") as lines:
+        name = next((line.split(":")[1].strip() for line in lines if "model name" in line), "?")
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}"
     print(f"{name}, {torch.get_num_threads()} threads, {versions}")

@@ -3,8 +3,8 @@
     python benchmarks/model.py [--cases head memory micro packed adamw] [--turns 5] [--output results.json]
 
 Every row is a whole step (loss, gradients, clipping, fused AdamW) through the trainer a user would take: transformers'
-Trainer or TRL's SFTTrainer for Llama, PretrainTrainer or HerdSFTTrainer for LlamaHerd. Set LLAMA_ALIGN_CPU_LINEARS=plain
-to measure without the route of float32 linear layers; "stock, routed" is Llama with that route switched on globally.
+Trainer or TRL's SFTTrainer for Llama, PretrainTrainer or HerdSFTTrainer for LlamaHerd. LLAMA_ALIGN_CPU_LINEARS=plain
+measures without the route of float32 products; "stock, routed" is Llama with that route switched on globally.
 """
 
 import argparse

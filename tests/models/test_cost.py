@@ -158,10 +158,11 @@ def kept_bytes(model: LlamaHerdForCausalLM, inputs: dict, autocast: torch.dtype 
     [(torch.float32, None), (torch.bfloat16, None), (torch.float32, torch.bfloat16)],
     ids=["float32", "bfloat16", "autocast"],
 )
-@pytest.mark.parametrize(("attention", "documents"), [("sdpa", 2), ("eager", 2), ("flash_attention_2", 1)])
+@pytest.mark.parametrize(("attention", "documents"), [("sdpa", 1), ("sdpa", 2), ("eager", 2)])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_activations_are_what_autograd_keeps(attention, documents, dtype, autocast, layers):
-    # keys shared by two query heads each; sdpa on rows of one document keeps what flash attention keeps
+def test_activations_are_what_autograd_keeps(attention, documents, dtype, autocast, layers, monkeypatch):
+    # keys shared by two query heads each; of the kernels for long documents the one that keeps more
+    monkeypatch.setattr("llama_align.kernels.attention.routed", lambda: False)
     config = LlamaHerdConfig(
         vocab_size=64,
         hidden_size=48,
@@ -173,8 +174,8 @@ def test_activations_are_what_autograd_keeps(attention, documents, dtype, autoca
         pad_token_id=0,
     )
     model = model_of(config, "eager" if attention == "eager" else "sdpa").to(dtype)
-    kept = kept_bytes(model, rows_of(config, 2, 32, documents), autocast)
-    found = activation_bytes(config, 2, 32, dtype, autocast, attention=attention)
+    kept = kept_bytes(model, rows_of(config, 2, 320, documents), autocast)
+    found = activation_bytes(config, 2, 320, dtype, autocast, attention=attention)
     assert found == kept
 
 
@@ -183,10 +184,10 @@ def test_checkpointing_keeps_the_input_of_every_layer_and_one_layer():
     config.num_hidden_layers = 8
     model = model_of(config, "sdpa")
     model.gradient_checkpointing_enable({"use_reentrant": False})
-    kept = kept_bytes(model, rows_of(config, 2, 32, 2))
-    all_of, inputs_and_one = (activation_bytes(config, 2, 32, checkpointing=on) for on in (False, True))
+    kept = kept_bytes(model, rows_of(config, 2, 320, 2))
+    all_of, inputs_and_one = (activation_bytes(config, 2, 320, checkpointing=on) for on in (False, True))
     config.num_hidden_layers = 7
-    one_layer = all_of - activation_bytes(config, 2, 32)
+    one_layer = all_of - activation_bytes(config, 2, 320)
     # while the backward pass computes a layer again, that layer's tensors come on top of what is kept
     assert kept < inputs_and_one < all_of
     assert inputs_and_one == pytest.approx(kept + one_layer, rel=0.03)

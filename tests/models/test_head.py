@@ -107,3 +107,21 @@ def test_labels_already_moved():
     assert torch.equal(ours.train()(ids, labels=ids).loss, ours(ids, labels=ids, shift_labels=moved).loss)
     hidden = ours.model(ids).last_hidden_state
     assert mean_loss(ours.lm_head, hidden, ids).item() == pytest.approx(ours(ids, labels=ids).loss.item())
+
+
+@pytest.mark.parametrize("length", [17, 150])
+def test_under_autocast_losses_and_gradients_are_close_to_float32(length):
+    _, ours = twins(random_fields(2) | {"max_position_embeddings": 256})
+    ours.train().config._attn_implementation = "sdpa"
+    ids, results = ids_of(2, length), []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = ours(ids, labels=ids).loss
+        loss.backward()
+        results.append((loss.item(), [w.grad.clone() for w in ours.parameters()]))
+        ours.zero_grad()
+    (expected, expected_gradients), (found, found_gradients) = results
+    assert found == pytest.approx(expected, rel=5e-3)
+    for a, b in zip(found_gradients, expected_gradients, strict=True):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() < 0.1 * b.norm()

@@ -43,8 +43,12 @@ def segment_attention(
     B, N, T, H = q_BNTH.shape
     if segments.total != B * T:
         raise ValueError(f"segments: found {segments.total} tokens, expected {B} rows of {T}")
-    q, k, v = (x.transpose(1, 2).reshape(1, B * T, -1, H).transpose(1, 2) for x in (q_BNTH, k_BKTH, v_BKTH))
-    out = (_on_cpu if q.device.type == "cpu" else _by_segment)(q, k, v, segments, scale)
+    kind = q_BNTH.device.type
+    # as SDPA does under autocast; rotated queries and keys come in float32
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q_BNTH.dtype
+    q, k, v = (x.to(dtype).transpose(1, 2).reshape(1, B * T, -1, H).transpose(1, 2) for x in (q_BNTH, k_BKTH, v_BKTH))
+    with torch.autocast(kind, enabled=False):
+        out = (_on_cpu if kind == "cpu" else _by_segment)(q, k, v, segments, scale)
     return out.transpose(1, 2).reshape(B, T, N, H).transpose(1, 2)
 
 

@@ -110,9 +110,10 @@ def cross_entropy(
         targets_N: every one counts: tokens without a label are left out beforehand.
         weights_N: of tokens, without gradients.
     """
-    losses_N, entropy_N, is_top1_N = _CrossEntropy.apply(
-        hidden_ND, weight_VD, targets_N, weights_N, z_loss, metrics, scale
-    )
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        losses_N, entropy_N, is_top1_N = _CrossEntropy.apply(
+            hidden_ND, weight_VD, targets_N, weights_N, z_loss, metrics, scale
+        )
     return CrossEntropy(losses_N, entropy_N if metrics else None, is_top1_N if metrics else None)
 
 

@@ -59,7 +59,10 @@ def token_scores(
         metrics: mean logit and first choice too.
     """
     hidden_ref, weight_ref = reference if reference is not None else (None, None)
-    scores = _TokenScores.apply(hidden_ND, weight_VD, targets_N, hidden_ref, weight_ref, temperature, entropy, metrics)
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        scores = _TokenScores.apply(
+            hidden_ND, weight_VD, targets_N, hidden_ref, weight_ref, temperature, entropy, metrics
+        )
     asked = (True, entropy, reference is not None, metrics, metrics)
     return TokenScores(*(score if wanted else None for score, wanted in zip(scores, asked, strict=True)))
 

@@ -216,15 +216,15 @@ def activation_bytes(
     """Bytes that autograd keeps of one forward pass of our modelling code, up to and with the input of the head.
 
     In it: each layer's norms, the inputs of its products, queries, keys, values, attended values and the MLP's four
-    inner values; the cast copies of weights under autocast; the mask. Not in it: what a single operation allocates for
+    inner values; the cast copies of weights under autocast. Not in it: what a single operation allocates for
     itself, the masks of dropout, the allocator's rounding and fragmentation. An exact count for the operations PyTorch
     runs today; take it for an estimate.
 
     Args:
         dtype, autocast: of the weights, and of the products where it differs.
         checkpointing: gradient checkpointing of every layer: the input of each, and all of the one computed again.
-        attention: `sdpa` (packed rows: a mask, and keys repeated for every query head), `eager` (which keeps
-            the attention weights), or `flash_attention_2` (neither mask nor repeated keys; sdpa without packing, too).
+        attention: `sdpa` and `flash_attention_2` keep queries, keys, values and what they attend to; `eager` keys and
+            values repeated for every query head, and the attention weights.
 
     Raises:
         ValueError: an unknown attention.
@@ -236,14 +236,12 @@ def activation_bytes(
     casts = autocast is not None and autocast != dtype
     norm = (4 + weight) * d + 4  # the input in float32, the normalised value, and the scale in float32
     layer = 2 * norm + product * d * (5 if casts else 2)  # autocast casts the input of each of five products anew
-    layer += product * (2 * queries + 2 * (keys if attention == "flash_attention_2" else queries) + 4 * inner)
+    layer += product * (2 * queries + 2 * (queries if attention == "eager" else keys) + 4 * inner)
     if attention == "eager":
         # the softmax is in float32, its result in the products' dtype
         layer += config.num_attention_heads * length * (4 + (product if product != 4 else 0))
     else:
         layer += 4 * config.num_attention_heads  # the logarithm of each query's sum of exponentials
-    if attention == "sdpa":
-        layer += product * length  # every layer makes numbers of the mask
     ends = norm + product * d + 2 * weight * config.head_dim + 8  # last norm, head's input, rotary angles, ids
     kept = layers * weight * d + layer if checkpointing else layers * layer
     copies = layers * d * (2 * queries + 2 * keys + 3 * inner) * product if casts else 0
