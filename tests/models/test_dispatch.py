@@ -165,13 +165,15 @@ def test_shapes_alone_can_be_computed(place, use_cache):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_gradients_per_example_through_torch_func(training):
-    model = twins(random_fields(11) | FIELDS, "eager")[1].train(training)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_gradients_per_example_through_torch_func(attention, training):
+    model = twins(random_fields(11) | FIELDS, attention)[1].train(training)
     ids = ids_of(3, 8)
     weights = dict(model.named_parameters())
 
     def loss(weights, row):
-        return torch.func.functional_call(model, weights, (row[None],), {"labels": row[None], "use_cache": False}).loss
+        batch = {"input_ids": row[None], "labels": row[None], "position_ids": torch.arange(8)[None]}
+        return torch.func.functional_call(model, weights, (), batch | {"use_cache": False}).loss
 
     found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, ids)
     for row in range(3):

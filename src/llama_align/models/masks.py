@@ -43,7 +43,7 @@ def visible(
     if position_ids is None or position_ids.is_meta or position_ids.shape[-1] < 2 or not two_dimensional:
         rows = _rows(inputs_embeds, attention_mask) if by_segments else None
         return (None, rows) if rows else (create_causal_mask(**arguments | {"position_ids": None}), None)
-    if traced(inputs_embeds):
+    if is_tracing(inputs_embeds):
         if not fresh:
             return create_causal_mask(**arguments), None
         # a graph cannot ask whether a row is packed: documents are kept apart beside whatever the mask hides
