@@ -16,7 +16,7 @@ demo: $(VENV)/.stamp
 real: $(VENV)/.stamp
 	$(BIN)/python recipes/rounds.py --plan recipes/herd-nano-real/rounds.yaml --output_dir runs/real
 
-test: $(VENV)/.stamp-dev
+test: $(VENV)/.stamp-dev $(VENV)/.stamp-transformers-tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
@@ -32,6 +32,10 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 $(VENV)/.stamp-dev: $(VENV)/.stamp
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
+
+# transformers' own model tests, out of its source archive; without them the tests that need them are skipped
+$(VENV)/.stamp-transformers-tests: $(VENV)/.stamp-dev tests/models/fetch_transformers_tests.py
+	$(BIN)/python tests/models/fetch_transformers_tests.py && touch $@ || true
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

@@ -1,5 +1,7 @@
 """Auto classes, checkpoints on disk, the value model of a reward model, checkpointing of activations, presets."""
 
+import inspect
+
 import pytest
 import torch
 from transformers import (
@@ -112,6 +114,14 @@ def test_auto_classes_make_save_and_load(tmp_path, tiny_config, name):
     assert all(torch.equal(tensor, weights[key]) for key, tensor in model.state_dict().items())
     ids = torch.tensor([[30, 40, 50]])
     assert torch.equal(model(ids)[0], loaded(ids)[0])
+
+
+@pytest.mark.parametrize("name", sorted(AUTO))
+def test_forward_names_its_inputs(name):
+    """transformers' Trainer drops the columns of a batch that the signature does not name."""
+    wanted = {"input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds", "use_cache"}
+    wanted |= {"labels"} if name != "LlamaHerdModel" else set()
+    assert wanted <= set(inspect.signature(getattr(llama_align, name).forward).parameters)
 
 
 def test_tied_heads_stay_tied_through_a_checkpoint(tmp_path, tiny_config):

@@ -2,7 +2,7 @@
 
 from .attention import segment_attention, segment_attention_reference
 from .head import CrossEntropy, cross_entropy, cross_entropy_reference
-from .linear import Linear, linear_reference, routed
+from .linear import Linear, linear_reference, plain, routed
 from .scores import TokenScores, token_scores, token_scores_reference
 from .segments import Segments
 
@@ -14,6 +14,7 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_reference",
     "linear_reference",
+    "plain",
     "routed",
     "segment_attention",
     "segment_attention_reference",

@@ -90,7 +90,7 @@ class _RoutedLinear(torch.autograd.Function):
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, routed where that applies: float32 on the CPU, no bias, not under autocast or compilation."""
+    """`nn.Linear`, routed where that applies: float32 on the CPU, no bias, no autocast, compilation or torch.func."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self._routes(x):
@@ -105,5 +105,14 @@ class Linear(nn.Linear):
             and type(self.weight) is nn.Parameter
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
+            and not torch._C._are_functorch_transforms_active()
             and routed()
         )
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """Makes every `Linear` of a model an `nn.Linear` in place; quantisers replace modules of exactly that class."""
+    for module in model.modules():
+        if type(module) is Linear:
+            module.__class__ = nn.Linear
+    return model

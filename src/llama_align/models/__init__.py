@@ -1,5 +1,6 @@
 """LlamaHerd, registered with transformers' Auto classes on import."""
 
+from peft.utils import constants as peft_constants
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -24,6 +25,11 @@ AutoModel.register(LlamaHerdConfig, LlamaHerdModel, exist_ok=True)
 AutoModelForCausalLM.register(LlamaHerdConfig, LlamaHerdForCausalLM, exist_ok=True)
 AutoModelForSequenceClassification.register(LlamaHerdConfig, LlamaHerdForSequenceClassification, exist_ok=True)
 AutoModelForTokenClassification.register(LlamaHerdConfig, LlamaHerdForTokenClassification, exist_ok=True)
+
+# LoRA and its relatives look the layers to adapt up by model type
+for table in vars(peft_constants).values():
+    if isinstance(table, dict) and "llama" in table:
+        table.setdefault(LlamaHerdConfig.model_type, table["llama"])
 
 __all__ = [
     "PRESETS",

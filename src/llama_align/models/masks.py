@@ -11,6 +11,7 @@ from transformers.masking_utils import (
     find_packed_sequence_indices,
     packed_sequence_mask_function,
 )
+from transformers.utils import is_tracing
 
 from ..kernels.segments import Segments
 
@@ -38,12 +39,11 @@ def visible(
     }
     fresh = past_key_values is None or _is_empty_dynamic(past_key_values)
     two_dimensional = attention_mask is None or attention_mask.ndim == 2
-    compiling = torch.compiler.is_compiling()
-    by_segments = fresh and two_dimensional and not compiling and takes_segments(model)
-    if position_ids is None or position_ids.shape[-1] < 2 or not two_dimensional:
+    by_segments = fresh and two_dimensional and not traced(inputs_embeds) and takes_segments(model)
+    if position_ids is None or position_ids.is_meta or position_ids.shape[-1] < 2 or not two_dimensional:
         rows = _rows(inputs_embeds, attention_mask) if by_segments else None
-        return (None, rows) if rows else (create_causal_mask(**arguments), None)
-    if compiling:
+        return (None, rows) if rows else (create_causal_mask(**arguments | {"position_ids": None}), None)
+    if is_tracing(inputs_embeds):
         if not fresh:
             return create_causal_mask(**arguments), None
         # a graph cannot ask whether a row is packed: documents are kept apart beside whatever the mask hides
@@ -98,6 +98,11 @@ def takes_segments(model: PreTrainedModel) -> bool:
     """Whether attention goes segment by segment: SDPA without dropout."""
     dropout = model.training and model.config.attention_dropout > 0
     return model.config._attn_implementation == "sdpa" and not dropout
+
+
+def traced(tensor: torch.Tensor) -> bool:
+    """Whether values are not there to be looked at: in a graph, without data, in a captured stream, in torch.func."""
+    return is_tracing(tensor) or tensor.is_meta or torch._C._are_functorch_transforms_active()
 
 
 def _is_packed(position_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor | None) -> bool:

@@ -9,6 +9,8 @@ Shape suffixes: B batch, L tokens of the row, S tokens seen (cache and row), D h
 H head size, V vocabulary.
 """
 
+from typing import Unpack
+
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
@@ -30,16 +32,16 @@ from transformers.models.llama.modeling_llama import (
     apply_rotary_pos_emb,
     eager_attention_forward,
 )
-from transformers.utils import can_return_tuple
+from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from ..kernels.attention import segment_attention
-from ..kernels.linear import Linear
+from ..kernels.linear import Linear, plain
 from ..kernels.segments import Segments
 from .configuration_llama_herd import LlamaHerdConfig
 from .head import mean_loss
-from .masks import given_segments, visible
+from .masks import given_segments, traced, visible
 from .portable import write_code
 
 
@@ -58,6 +60,18 @@ class LlamaHerdRMSNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, eps={self.variance_epsilon}"
+
+
+class LlamaHerdRotaryEmbedding(LlamaRotaryEmbedding):
+    """Llama's, whose frequencies stay float32 when a model is cast: rounded, they turn far tokens by wrong angles."""
+
+    def _apply(self, fn, recurse=True):
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            if self._buffers[name].dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(self._buffers[name].device)
+        return self
 
 
 class LlamaHerdMLP(nn.Module):
@@ -161,6 +175,11 @@ class LlamaHerdPreTrainedModel(PreTrainedModel):
         "attentions": LlamaHerdAttention,
     }
 
+    def post_init(self) -> None:
+        if getattr(self.config, "quantization_config", None) is not None:
+            plain(self)
+        super().post_init()
+
     def save_pretrained(self, save_directory, is_main_process: bool = True, *args, **kwargs):
         """As transformers, and with the code where the class is registered for an Auto class or came with its code."""
         wanted = self._auto_class is not None or getattr(self.config, "auto_map", None)
@@ -183,7 +202,7 @@ class LlamaHerdModel(LlamaHerdPreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
         self.layers = nn.ModuleList(LlamaHerdDecoderLayer(config, i) for i in range(config.num_hidden_layers))
         self.norm = LlamaHerdRMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.rotary_emb = LlamaRotaryEmbedding(config=config)
+        self.rotary_emb = LlamaHerdRotaryEmbedding(config=config)
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -198,7 +217,7 @@ class LlamaHerdModel(LlamaHerdPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         segments: Segments | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Hidden states of a batch.
 
@@ -267,7 +286,7 @@ class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         """Logits [B, L, V] (the last `logits_to_keep` only, if given) and, with `labels` [B, L], the loss.
 
@@ -287,7 +306,7 @@ class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         loss = logits = None
-        fused = labels is not None and self._makes_loss_without_logits(logits_to_keep)
+        fused = labels is not None and self._makes_loss_without_logits(labels, logits_to_keep)
         if not fused:
             logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         if labels is not None and "segments" in kwargs:
@@ -304,10 +323,11 @@ class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
         )
 
-    def _makes_loss_without_logits(self, logits_to_keep: int | torch.Tensor) -> bool:
+    def _makes_loss_without_logits(self, labels: torch.Tensor, logits_to_keep: int | torch.Tensor) -> bool:
         keeps_all = isinstance(logits_to_keep, int) and logits_to_keep == 0
         replaced = hasattr(self, "_loss_function")  # by the user
-        return self.training and keeps_all and not replaced and not torch.compiler.is_compiling()
+        # how many tokens have labels is not known
+        return self.training and keeps_all and not replaced and not traced(labels)
 
 
 class LlamaHerdForSequenceClassification(GenericForSequenceClassification, LlamaHerdPreTrainedModel):
@@ -322,12 +342,31 @@ class LlamaHerdForSequenceClassification(GenericForSequenceClassification, Llama
         self.post_init()
 
     def forward(
-        self, input_ids: torch.LongTensor | None = None, segments: Segments | None = None, **kwargs
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        segments: Segments | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SequenceClassifierOutputWithPast:
         """Scores [B, labels]; with `segments` a score for each of them, read at its last token [segments, labels]."""
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "inputs_embeds": inputs_embeds,
+            "use_cache": use_cache,
+        }
         if segments is None:
-            return super().forward(input_ids, **kwargs)
-        hidden_BLD = self.model(input_ids=input_ids, segments=segments, **kwargs).last_hidden_state
+            return super().forward(**batch, labels=labels, **kwargs)
+        if labels is not None:
+            raise ValueError("segments: found labels beside them, expected none")
+        hidden_BLD = self.model(**batch, segments=segments, **kwargs).last_hidden_state
         last_S = torch.tensor(segments.starts) + torch.tensor(segments.lengths) - 1
         hidden_SD = hidden_BLD.flatten(0, 1).index_select(0, last_S.to(hidden_BLD.device))
         return SequenceClassifierOutputWithPast(logits=self.score(hidden_SD))
