@@ -2,14 +2,15 @@
 
     python benchmarks/preference.py [--cases dpo dpo128k group] [--turns 5] [--output results.json]
 
-A DPO step is policy and reference, gradients, clipping and AdamW. "TRL" is DPOTrainer as shipped on Llama; "answers only"
-is the same model and trainer, its head on answer tokens alone; "ours, prompts apart" HerdDPOTrainer without sharing.
-A group is K answers to one prompt: scores of a reward model, or values and log-probabilities as PPO reads them.
+A DPO step is policy and reference, gradients, clipping and AdamW. "TRL" is DPOTrainer as shipped on Llama; "answers
+only" is the same model and trainer, its head on answer tokens alone; "ours, prompts apart" HerdDPOTrainer without
+sharing. A group is eight answers to one prompt: scores of a reward model, or log-probabilities as PPO reads them.
 """
 
 import argparse
 import json
 from copy import deepcopy
+from functools import partial
 
 import torch
 from measure import about, alternate, in_fresh_process, peak, table
@@ -101,55 +102,58 @@ def child(who: str) -> None:
     print(json.dumps({"before": before, "grown": peak() - before}))
 
 
-def group_of(prompt: int, answer: int, answers: int, rows: int, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
-    draw = torch.Generator().manual_seed(0)
-    prompts = torch.randint(3, vocabulary, (rows, prompt), generator=draw).repeat_interleave(answers, 0)
-    return prompts, torch.randint(3, vocabulary, (rows * answers, answer), generator=draw)
+class Group:
+    """Prompts with eight answers each, in full rows; each method is one forward and backward pass."""
+
+    def __init__(self, prompt: int, answer: int, prompts: int, vocabulary: int = 8192):
+        draw = torch.Generator().manual_seed(0)
+        shared = torch.randint(3, vocabulary, (prompts, prompt), generator=draw).repeat_interleave(8, 0)
+        self.answers = torch.randint(3, vocabulary, (prompts * 8, answer), generator=draw)
+        self.ids, self.prompt = torch.cat((shared, self.answers), 1), prompt
+        self.mask = torch.ones_like(self.ids)
+        self.answer_mask = torch.arange(self.ids.shape[1]).expand_as(self.ids) >= prompt
+        self.labels = self.ids.masked_fill(~self.answer_mask, -100)
+
+    def shared_scores(self, model) -> None:
+        scores_of_rows(model, self.ids, self.mask, self.answer_mask).sum().backward()
+
+    def scores(self, model) -> None:
+        model(self.ids, use_cache=False).logits.sum().backward()
+
+    def shared_logps(self, model) -> None:
+        inputs = {"input_ids": self.ids, "attention_mask": self.mask, "labels": self.labels}
+        model(**inputs, fused_lm_head=True).log_probs.sum().backward()
+
+    def full_logps(self, model) -> None:
+        logits = model(self.ids, use_cache=False).logits[:, self.prompt - 1 : -1].float()
+        logits.log_softmax(-1).gather(-1, self.answers[..., None]).sum().backward()
 
 
 def group(turns: int) -> list[dict]:
     """Eight answers to one prompt, forward and backward, herd-micro: scores, then log-probabilities."""
-    results = []
-    for dtype in ("float32", "bf16"):
-        for prompt, answer, count in ((512, 128, 1), (128, 128, 2)):
-            prompts, answers = group_of(prompt, answer, 8, count, 8192)
-            ids = torch.cat((prompts, answers), 1)
-            mask, answer_mask = torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool)
-            answer_mask[:, prompt:] = True
-            size = f"{count} x 8 answers of {prompt}:{answer}, herd-micro, {dtype}"
-            tokens = count * (prompt + 8 * answer)
-
-            stock, herd = twins("herd-micro", dtype, "reward")
-            scores = {
-                "ours": lambda m=herd, a=answer_mask: scores_of_rows(m, ids, mask, a).sum().backward(),  # noqa: B023
-                "ours, prompts apart": lambda m=herd: m(ids).logits.sum().backward(),  # noqa: B023
-                "stock": lambda m=stock: m(ids, use_cache=False).logits.sum().backward(),  # noqa: B023
-            }
-            results += table(f"reward model, {size}", alternate(scores, turns), tokens, "tok")
-
-            stock, herd = twins("herd-micro", dtype)
-            labels = ids.masked_fill(~answer_mask, -100)
-            attach_head(herd)
-            logps = {
-                "ours": lambda m=herd, y=labels: (
-                    m(  # noqa: B023
-                        input_ids=ids,
-                        attention_mask=mask,
-                        labels=y,
-                        fused_lm_head=True,  # noqa: B023
-                    )
-                    .log_probs.sum()
-                    .backward()
-                ),
-                "stock, full logits": lambda m=stock, p=prompt, a=answers: full_logps(m, ids, p, a).sum().backward(),  # noqa: B023
-            }
-            results += table(f"log-probabilities, {size}", alternate(logps, turns), tokens, "tok")
-    return results
+    return [
+        row
+        for dtype in ("float32", "bf16")
+        for sizes in ((512, 128, 1), (128, 128, 2))
+        for row in group_case(dtype, *sizes, turns)
+    ]
 
 
-def full_logps(model, ids: torch.Tensor, prompt: int, answers: torch.Tensor) -> torch.Tensor:
-    logits = model(ids, use_cache=False).logits[:, prompt - 1 : -1].float()
-    return logits.log_softmax(-1).gather(-1, answers[..., None])
+def group_case(dtype: str, prompt: int, answer: int, prompts: int, turns: int) -> list[dict]:
+    rows = Group(prompt, answer, prompts)
+    size = f"{prompts} x 8 answers of {prompt}:{answer}, herd-micro, {dtype}"
+    tokens = prompts * (prompt + 8 * answer)
+    stock, herd = twins("herd-micro", dtype, "reward")
+    scores = {
+        "ours": partial(rows.shared_scores, herd),
+        "ours, prompts apart": partial(rows.scores, herd),
+        "stock": partial(rows.scores, stock),
+    }
+    results = table(f"reward model, {size}", alternate(scores, turns), tokens, "tok")
+    stock, herd = twins("herd-micro", dtype)
+    attach_head(herd)
+    logps = {"ours": partial(rows.shared_logps, herd), "stock, full logits": partial(rows.full_logps, stock)}
+    return results + table(f"log-probabilities, {size}", alternate(logps, turns), tokens, "tok")
 
 
 CASES = {"dpo": dpo, "dpo128k": dpo128k, "group": group}
