@@ -117,6 +117,20 @@ def cross_entropy(
     return CrossEntropy(losses_N, entropy_N if metrics else None, is_top1_N if metrics else None)
 
 
+def softmax(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Probabilities [.., V], the largest logit and log Z of each row."""
+    largest, probabilities = logits.amax(-1), torch.softmax(logits, -1)
+    # the largest probability is at least 1/V, so its logarithm is well conditioned
+    return probabilities, largest, largest - probabilities.amax(-1).log_()
+
+
+def is_first(logits: torch.Tensor, targets: torch.Tensor, target_logits: torch.Tensor, largest: torch.Tensor):
+    """Whether each target is its row's argmax; looked for only where its logit is as large as the largest."""
+    first = target_logits == largest
+    first[first.clone()] = logits[first].argmax(-1) == targets[first]
+    return first
+
+
 def _probabilities_(logits_CV, targets_C, metrics: bool):
     """Turns logits into probabilities in place; returns log Z, the target's logit, entropy and first choice [C]."""
     exact = _exact(logits_CV.dtype)
@@ -125,13 +139,10 @@ def _probabilities_(logits_CV, targets_C, metrics: bool):
     for rows in _row_blocks(logits_CV):
         block = logits_CV[rows].to(exact)
         target[rows] = block.gather(1, targets_C[rows, None]).squeeze(1)
-        largest = block.amax(1)
-        probabilities = torch.softmax(block, -1)
-        # the largest probability is at least 1/V, so its logarithm is well conditioned
-        log_z[rows] = largest - probabilities.amax(1).log_()
+        probabilities, largest, log_z[rows] = softmax(block)
         if metrics:
             entropy[rows] = log_z[rows] - torch.linalg.vecdot(probabilities, block)
-            top1[rows] = block.argmax(1) == targets_C[rows]
+            top1[rows] = is_first(block, targets_C[rows], target[rows], largest)
         logits_CV[rows] = probabilities
     return log_z, target, entropy, top1
 
