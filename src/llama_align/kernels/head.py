@@ -47,8 +47,9 @@ class _Gradients:
     def __init__(self, hidden_ND, weight_VD, of_hidden: bool, of_weight: bool):
         self.hidden_ND, self.weight_VD = hidden_ND, weight_VD
         self.to_hidden_ND = torch.empty_like(hidden_ND) if of_hidden else None
-        # sums over chunks in float32, whatever the precision of the products
-        self.to_weight_VD = torch.zeros_like(weight_VD, dtype=_exact(weight_VD.dtype)) if of_weight else None
+        # sums over chunks in float32, whatever the precision of the products; in parts, so that they can go in parts
+        exact = _exact(weight_VD.dtype)
+        self.to_weight = [torch.zeros_like(part, dtype=exact) for part in weight_VD.split(COLUMNS)] if of_weight else []
 
     def add(self, chunk: slice, to_logits_CV: torch.Tensor, factor_C1: torch.Tensor | float = 1.0) -> None:
         """`factor_C1` multiplies rows of `to_logits_CV`: cheaper here, over D columns, than there, over V."""
@@ -56,17 +57,22 @@ class _Gradients:
             if self.to_hidden_ND is not None:
                 torch.mm(to_logits_CV, self.weight_VD, out=self.to_hidden_ND[chunk])
                 self.to_hidden_ND[chunk].mul_(factor_C1)
-            if self.to_weight_VD is not None:
+            if self.to_weight:
                 hidden_CD = (self.hidden_ND[chunk] * factor_C1).to(self.hidden_ND.dtype)
-                for at in range(0, self.weight_VD.shape[0], COLUMNS):
-                    columns = slice(at, at + COLUMNS)
-                    if hidden_CD.dtype == self.to_weight_VD.dtype:
-                        self.to_weight_VD[columns].addmm_(to_logits_CV[:, columns].T, hidden_CD)
+                for total, part_CV in zip(self.to_weight, to_logits_CV.split(COLUMNS, 1), strict=True):
+                    if hidden_CD.dtype == total.dtype:
+                        total.addmm_(part_CV.T, hidden_CD)
                     else:
-                        self.to_weight_VD[columns] += to_logits_CV[:, columns].T @ hidden_CD
+                        total += part_CV.T @ hidden_CD
 
     def of_weight(self) -> torch.Tensor | None:
-        return None if self.to_weight_VD is None else self.to_weight_VD.to(self.weight_VD.dtype)
+        """The sums in the head's precision; each part is freed when it is copied."""
+        if not self.to_weight:
+            return None
+        whole = torch.empty_like(self.weight_VD)
+        for part in whole.split(COLUMNS):
+            part.copy_(self.to_weight.pop(0))
+        return whole
 
 
 class CrossEntropy(NamedTuple):

@@ -37,6 +37,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from ..kernels.attention import segment_attention
+from ..kernels.elementwise import rms_norm, rms_norm_reference, swiglu
 from ..kernels.linear import Linear, plain
 from ..kernels.segments import Segments
 from .configuration_llama_herd import LlamaHerdConfig
@@ -54,9 +55,8 @@ class LlamaHerdRMSNorm(nn.Module):
         self.variance_epsilon = eps
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        exact_BLD = x_BLD.to(torch.promote_types(x_BLD.dtype, torch.float32))
-        scale_BL1 = torch.rsqrt(exact_BLD.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-        return self.weight * (exact_BLD * scale_BL1).to(x_BLD.dtype)
+        norm = rms_norm_reference if traced(x_BLD) else rms_norm
+        return norm(x_BLD, self.weight, self.variance_epsilon)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, eps={self.variance_epsilon}"
@@ -79,6 +79,7 @@ class LlamaHerdMLP(nn.Module):
 
     def __init__(self, config: LlamaHerdConfig):
         super().__init__()
+        self.config = config
         hidden, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
         self.gate_proj = Linear(hidden, inner, bias=bias)
         self.up_proj = Linear(hidden, inner, bias=bias)
@@ -86,7 +87,9 @@ class LlamaHerdMLP(nn.Module):
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.act_fn(self.gate_proj(x_BLD)) * self.up_proj(x_BLD))
+        gate, up = self.gate_proj(x_BLD), self.up_proj(x_BLD)
+        silu = self.config.hidden_act == "silu" and not traced(x_BLD)
+        return self.down_proj(swiglu(gate, up) if silu else self.act_fn(gate) * up)
 
 
 class LlamaHerdAttention(nn.Module):
