@@ -21,7 +21,9 @@ COLUMNS = 16384  # of the vocabulary whose weight gradient is added at once
 
 def _chunks(count: int, weight_VD: torch.Tensor):
     """Slices of tokens whose logits exist at one time."""
-    size = max(64, CHUNK_BYTES // (weight_VD.shape[0] * weight_VD.itemsize))
+    on_cpu = weight_VD.device.type == "cpu"
+    # an accelerator reads and writes the whole sum of the head's gradient once a chunk: fewer, larger ones there
+    size = max(64 if on_cpu else 2048, CHUNK_BYTES // (weight_VD.shape[0] * weight_VD.itemsize))
     return (slice(at, min(at + size, count)) for at in range(0, count, size))
 
 
@@ -66,10 +68,11 @@ class _Gradients:
                         total += part_CV.T @ hidden_CD
 
     def of_weight(self) -> torch.Tensor | None:
-        """The sums in the head's precision; each part is freed when it is copied."""
+        """The sums in the head's precision, or in float32 where a sum may not fit; parts are freed when copied."""
         if not self.to_weight:
             return None
-        whole = torch.empty_like(self.weight_VD)
+        narrow = self.weight_VD.dtype == torch.float16
+        whole = torch.empty_like(self.weight_VD, dtype=torch.float32 if narrow else self.weight_VD.dtype)
         for part in whole.split(COLUMNS):
             part.copy_(self.to_weight.pop(0))
         return whole
@@ -109,13 +112,16 @@ def cross_entropy(
     Gradients are those of `scale` times the sum and are made in the forward pass. A backward pass in which every
     token's gradient is the same, as after `.sum()`, only multiplies them; any other one makes them again, at the cost
     of a second pass over the head. Only the time depends on `scale`: with the one that the sum will be divided
-    by, nothing is left to multiply.
+    by, nothing is left to multiply. In float16 it is not used: gradients wait for the factor of the loss's scaler.
 
     Args:
         hidden_ND: hidden states in the head's precision; weight_VD: the head, without bias.
         targets_N: every one counts: tokens without a label are left out beforehand.
         weights_N: of tokens, without gradients.
     """
+    if not torch.is_grad_enabled():  # a function's forward cannot tell
+        hidden_ND, weight_VD = hidden_ND.detach(), weight_VD.detach()
+    scale = 1.0 if hidden_ND.dtype == torch.float16 else scale
     with torch.autocast(hidden_ND.device.type, enabled=False):
         losses_N, entropy_N, is_top1_N = _CrossEntropy.apply(
             hidden_ND, weight_VD, targets_N, weights_N, z_loss, metrics, scale
@@ -132,6 +138,8 @@ def softmax(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 def is_first(logits: torch.Tensor, targets: torch.Tensor, target_logits: torch.Tensor, largest: torch.Tensor):
     """Whether each target is its row's argmax; looked for only where its logit is as large as the largest."""
+    if logits.device.type != "cpu":  # a mask as an index would wait for the device
+        return logits.argmax(-1) == targets
     first = target_logits == largest
     first[first.clone()] = logits[first].argmax(-1) == targets[first]
     return first
@@ -181,14 +189,15 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient_N, *_):
-        *_, to_hidden_ND, to_weight_VD = ctx.saved_tensors
+        _, weight_VD, *_, to_hidden_ND, to_weight_VD = ctx.saved_tensors
         smallest, largest = gradient_N.aminmax() if len(gradient_N) else (gradient_N.new_tensor(ctx.scale),) * 2
         if smallest != largest:
             to_hidden_ND, to_weight_VD = _recomputed(ctx, gradient_N)
         elif smallest != ctx.scale:
             to_hidden_ND, to_weight_VD = (
-                None if x is None else x * (smallest / ctx.scale).to(x.dtype) for x in (to_hidden_ND, to_weight_VD)
+                None if x is None else x * (smallest / ctx.scale) for x in (to_hidden_ND, to_weight_VD)
             )
+        to_weight_VD = None if to_weight_VD is None else to_weight_VD.to(weight_VD.dtype)
         return to_hidden_ND, to_weight_VD, None, None, None, None, None
 
 

@@ -58,6 +58,8 @@ def token_scores(
         reference: hidden states [N, D'] and head [V, D'] of another model, for the KL divergence; no gradients.
         metrics: mean logit and first choice too.
     """
+    if not torch.is_grad_enabled():  # a function's forward cannot tell
+        hidden_ND, weight_VD = hidden_ND.detach(), weight_VD.detach()
     hidden_ref, weight_ref = reference if reference is not None else (None, None)
     with torch.autocast(hidden_ND.device.type, enabled=False):
         scores = _TokenScores.apply(
@@ -129,7 +131,9 @@ class _TokenScores(torch.autograd.Function):
             else:
                 logits_CV.scatter_add_(1, index, -to_log_probs[chunk, None].to(logits_CV.dtype))
             gradients.add(chunk, logits_CV, factor)
-        return gradients.to_hidden_ND, gradients.of_weight(), None, None, None, None, None, None
+        to_weight_VD = gradients.of_weight()
+        to_weight_VD = None if to_weight_VD is None else to_weight_VD.to(weight_VD.dtype)
+        return gradients.to_hidden_ND, to_weight_VD, None, None, None, None, None, None
 
 
 def _scaled(logits: torch.Tensor, dtype: torch.dtype, temperature: float) -> torch.Tensor:
