@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--max-shard-size", metavar="SIZE", help="largest file of weights, e.g. 5GB or 500MB (default: SOURCE's files)"
     )
-    one.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is at OUTPUT")
+    one.add_argument("--overwrite", action="store_true", help="replace a checkpoint at OUTPUT; no other folder")
     one.add_argument(
         "--with-code",
         action="store_true",

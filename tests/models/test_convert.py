@@ -87,7 +87,11 @@ def write(folder: Path, fields: dict, cls=LlamaForCausalLM, **saving) -> Path:
     (folder / "tokenizer.json").write_text('{"made": "up"}')
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     (folder / "LICENSE.txt").write_text("terms")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tools.jinja").write_text("{{ tools }}")
     (folder / "training_args.bin").write_bytes(b"not carried")
+    (folder / "merges_backup.tar").write_bytes(b"not carried")
+    (folder / "vocabulary_experiments").mkdir()
     return folder
 
 
@@ -121,8 +125,10 @@ def test_every_generation_goes_there_and_back(tmp_path, name):
     for folder in (herd, back):
         assert (folder / "tokenizer.json").read_text() == '{"made": "up"}'
         assert {"chat_template.jinja", "LICENSE.txt", "generation_config.json"} <= {p.name for p in folder.iterdir()}
-        assert not (folder / "training_args.bin").exists()
-    assert not list(tmp_path.glob("*.part"))
+        assert (folder / "additional_chat_templates" / "tools.jinja").read_text() == "{{ tools }}"
+        others = ("training_args.bin", "merges_backup.tar", "vocabulary_experiments")
+        assert not any((folder / name).exists() for name in others)
+    assert {path.name for path in tmp_path.iterdir()} == {"llama", "herd", "back"}
 
 
 @pytest.mark.parametrize("name", ["llama-2", "llama-3.2", "transformers 5"])
@@ -147,7 +153,8 @@ def test_tokenizers_give_the_same_ids_in_every_form(tmp_path, style, request):
     tokenizer = deepcopy(request.getfixturevalue(style))
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|tool|>"]})
     source = write(tmp_path / "llama", {"vocab_size": 600})
-    (source / "tokenizer.json").unlink()
+    for name in ("tokenizer.json", "additional_chat_templates/tools.jinja"):
+        (source / name).unlink()
     tokenizer.save_pretrained(source)
     herd, back = convert(source, tmp_path / "herd"), convert(tmp_path / "herd", tmp_path / "back")
     text = "bado kilu, naïve\n\n東京 <|tool|> x  y"

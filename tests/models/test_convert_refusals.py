@@ -39,10 +39,10 @@ def set_fields(folder: Path, **fields) -> None:
 def refused(source: Path, message: str, output: Path | None = None, **options) -> str:
     """The message of a conversion that is refused and leaves everything as it was."""
     parent = source.parent
-    before = {path: path.stat().st_mtime_ns for path in parent.rglob("*")}
+    before = {path: path.lstat().st_mtime_ns for path in parent.rglob("*")}
     with pytest.raises(ConvertError, match=message) as caught:
         convert(source, output or parent / "output", **options)
-    assert {path: path.stat().st_mtime_ns for path in parent.rglob("*")} == before
+    assert {path: path.lstat().st_mtime_ns for path in parent.rglob("*")} == before
     return str(caught.value)
 
 
@@ -153,6 +153,8 @@ def test_broken_shards_are_refused(sharded):
         ),
         (lambda places: places.update(more=places["model.norm.weight"]), "found no tensor more, which model.safetens"),
         (lambda places: places.update(more="../model.safetensors"), "found '../model.safetensors', expected the name"),
+        (lambda places: places.update(more=["a"]), r"index\.json, tensor more: found \['a'\], expected the name"),
+        (lambda places: places.update(more=3), r"index\.json, tensor more: found 3, expected the name"),
     ],
 )
 def test_an_index_that_says_otherwise_is_refused(sharded, change, message):
@@ -166,7 +168,26 @@ def test_an_index_that_says_otherwise_is_refused(sharded, change, message):
 @pytest.mark.parametrize("text", ["{", "{}", '{"weight_map": []}', "[]"])
 def test_an_index_that_says_nothing_is_refused(sharded, text):
     (sharded / "model.safetensors.index.json").write_text(text)
-    refused(sharded, r"index\.json: (not valid JSON|found no field 'weight_map')")
+    refused(sharded, r"index\.json: (not valid JSON|found no field 'weight_map'|found list, expected an object)")
+
+
+def test_metadata_of_an_index_that_is_none_is_refused(sharded):
+    path = sharded / "model.safetensors.index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"metadata": None}))
+    refused(sharded, r"index\.json, field 'metadata': found None, expected an object")
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_broken_tokenizer_configuration_is_found_before_weights_are_written(herd, text):
+    (herd / "tokenizer_config.json").write_text(text)
+    refused(herd, r"tokenizer_config\.json: (not valid JSON|found list, expected an object)")
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "tokenizer.model", "additional_chat_templates/tools.jinja"])
+def test_a_link_to_nothing_is_found_before_weights_are_written(herd, name):
+    (herd / name).parent.mkdir(exist_ok=True)
+    (herd / name).symlink_to("absent")
+    refused(herd, f"{name}: found a link to nothing, expected a file")
 
 
 @pytest.mark.parametrize(
@@ -185,9 +206,9 @@ def test_options_that_do_not_fit_are_refused(herd, options, message):
 def test_only_another_checkpoint_is_replaced_and_only_when_asked(herd, tmp_path):
     output = convert(herd, tmp_path / "output")
     refused(herd, "output: found that it exists, expected a new folder; --overwrite replaces a checkpoint")
-    (output / "stale.txt").touch()
+    (output / "NOTICE.txt").touch()
     convert(herd, output, dtype="bfloat16", overwrite=True)
-    assert not (output / "stale.txt").exists()
+    assert not (output / "NOTICE.txt").exists()
     assert json.loads((output / "config.json").read_text())["dtype"] == "bfloat16"
     assert {path.name for path in tmp_path.iterdir()} == {"herd", "output"}
     (tmp_path / "letters").mkdir()
@@ -232,6 +253,8 @@ module.convert(sys.argv[1], sys.argv[2])
     command = [sys.executable, "-c", code, str(herd), str(output)]
     assert subprocess.run(command, env=os.environ, capture_output=True).returncode == 9
     assert not output.exists()
-    assert not (tmp_path / "output.part" / "config.json").exists()
+    (left,) = (path for path in tmp_path.iterdir() if path.name != "herd")
+    assert left.name.startswith(".output.")
+    assert not list(left.rglob("config.json"))
     convert(herd, output)
-    assert {path.name for path in tmp_path.iterdir()} == {"herd", "output"}
+    assert {path.name for path in tmp_path.iterdir()} == {"herd", "output", left.name}

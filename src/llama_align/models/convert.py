@@ -6,20 +6,24 @@ The tensors of both have the same names, shapes and numbers, so weights are copi
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from .configuration_llama_herd import LlamaHerdConfig
-from .forms import KINDS, PREFIXES, form_and_kind, full_config, read_config, readable_tokenizer, rewritten
+from .forms import KINDS, MODEL_TYPES, PREFIXES, form_and_kind, full_config, read_config, readable_tokenizer, rewritten
 from .modeling_llama_herd import (
     LlamaHerdForCausalLM,
     LlamaHerdForSequenceClassification,
     LlamaHerdForTokenClassification,
     LlamaHerdModel,
 )
-from .portable import write_code
+from .portable import MODELING, flat_sources, write_code
 from .tensor_files import (
     DTYPES,
     INDEX,
@@ -28,9 +32,11 @@ from .tensor_files import (
     Tensor,
     can_copy,
     equal,
+    index_metadata,
     parse_size,
     read_headers,
     read_index,
+    read_object,
     reshard,
     write_shard,
 )
@@ -39,9 +45,11 @@ HEADS = (LlamaHerdModel, LlamaHerdForCausalLM, LlamaHerdForSequenceClassificatio
 CLASSES = dict(zip(KINDS, HEADS, strict=True))
 DTYPE_NAMES = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES.values())
 LM_HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
-CARRIED = (  # how the names of files begin that go with a checkpoint in either form
-    *("tokenizer", "special_tokens_map", "added_tokens", "vocab", "merges"),
-    *("chat_template", "additional_chat_templates", "generation_config", "LICENSE", "NOTICE", "USE_POLICY"),
+TEMPLATES = "additional_chat_templates"
+CARRIED = (  # patterns of the files that go with a checkpoint in either form
+    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json", f"{TEMPLATES}/*.jinja"),
+    *("generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*"),
 )
 
 
@@ -57,14 +65,15 @@ def convert(
 ) -> Path:
     """Writes the checkpoint of `source` to `output` in the other form, with tokenizer and generation settings.
 
-    Everything is checked before anything is written, and what is written gets its name when it is whole.
+    Everything is checked before anything is written, and what is written gets its name when it is whole. Until then
+    it is in a new hidden folder beside `output`, `.NAME.` and eight letters; one that a killed process left may go.
 
     Args:
         source: folder with `config.json` and safetensors weights, of a Llama of any generation or of a LlamaHerd.
         to: `"herd"` or `"llama"`; where None, the form that `source` does not have.
         dtype: of the written weights (`"bfloat16"`, ...); where None, unchanged.
         max_shard_size: such as `"5GB"`; where None, the shards are those of the source.
-        overwrite: whether a checkpoint at `output` is replaced.
+        overwrite: whether a checkpoint at `output` is replaced; not where anything else lies in its folder.
         with_code: whether LlamaHerd's code is written beside the weights, see `portable`.
         link: whether unchanged shards are links to the source's instead of copies; for a passing view.
 
@@ -87,21 +96,24 @@ def convert(
     written = rewritten(config, full, form, to, kind, dtype)
     sizes = {name: headers[name].bytes(dtype) for name in names}
     plan = _same_shards(names, headers) if largest is None else reshard(names, sizes, largest)
+    metadata, carried = index_metadata(source), _carried(source)
+    tokenizer = _tokenizer(source) if to == "llama" else None
 
-    part = output.with_name(f"{output.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a conversion that was cut short
-    part.mkdir(parents=True)
+    place = output.resolve()
+    work = _work_folder(place)
+    part = work / place.name
     try:
+        part.mkdir()  # which has the usual permissions, unlike the folder around it
         _write_weights(part, source, plan, headers, dtype, link)
-        _write_index(part, source, plan, sizes)
-        _carry(part, source, to)
+        _write_index(part, plan, sizes, metadata)
+        _carry(part, source, carried, tokenizer)
         if with_code:
             written["auto_map"] = write_code(part)
         _write_json(part / "config.json", written)
-        _move(part, output)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+        _check_output(source, output, overwrite)  # again: it may have come, or changed, in the meantime
+        _move(part, place)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return output
 
 
@@ -126,9 +138,35 @@ def _check_output(source: Path, output: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise ConvertError(f"{output}: found that it exists, expected a new folder; --overwrite replaces a checkpoint")
-    holds_model = output.is_dir() and ((output / "config.json").is_file() or not any(output.iterdir()))
-    if output.is_symlink() or not holds_model:
-        raise ConvertError(f"{output}: found no checkpoint there, expected one; nothing else is replaced")
+    for path in source.iterdir():
+        if ours in path.resolve().parents:
+            raise ConvertError(f"{path}: found a link into {output}, expected a source that outlasts its replacement")
+    _check_replaced(output)
+
+
+def _check_replaced(output: Path) -> None:
+    """Refuses to replace anything but an empty folder, or one of a checkpoint and nothing besides."""
+    refusal = f"{output}: found no checkpoint there, expected one; nothing else is replaced"
+    if output.is_symlink() or not output.is_dir():
+        raise ConvertError(refusal)
+    there = sorted(_names(output))
+    if not any(output.iterdir()):
+        return
+    if "config.json" not in there or not {SINGLE, INDEX} & set(there):
+        raise ConvertError(f"{refusal} (it takes config.json and {SINGLE} or {INDEX})")
+    try:
+        found, index = read_object(output / "config.json").get("model_type"), read_index(output)
+    except (ConvertError, OSError) as error:
+        raise ConvertError(f"{refusal} ({error})") from error
+    if found not in MODEL_TYPES.values():
+        raise ConvertError(f"{refusal} (model_type in its config.json: {found!r})")
+    shards = {file for file in index.get("weight_map", {}).values() if file.endswith(".safetensors")}
+    own = {"config.json", SINGLE, INDEX, *shards, *flat_sources(MODELING)}
+    if foreign := [name for name in there if name not in own and not _is_carried(name)]:
+        raise ConvertError(
+            f"{output}: found more than a checkpoint, expected nothing that convert does not write; move it elsewhere, "
+            f"or name another output{_listed('not of a checkpoint', foreign)}"
+        )
 
 
 def _checked_tensors(source: Path, config: LlamaHerdConfig, kind: str) -> tuple[list[str], dict[str, Tensor]]:
@@ -194,8 +232,39 @@ def _same_shards(names: list[str], headers: dict[str, Tensor]) -> dict[str, list
     return {file: [name for name in names if headers[name].file == file] for file in files}
 
 
+def _names(folder: Path) -> Iterator[str]:
+    """What lies in a folder, other folders with a slash; those of additional chat templates one by one."""
+    for path in folder.iterdir():
+        if path.name == TEMPLATES and path.is_dir():
+            yield from (f"{TEMPLATES}/{inner.name}{'/' * inner.is_dir()}" for inner in path.iterdir())
+        else:
+            yield f"{path.name}{'/' * path.is_dir()}"
+
+
+def _is_carried(name: str) -> bool:
+    return not name.endswith("/") and any(fnmatchcase(name, pattern) for pattern in CARRIED)
+
+
+def _carried(source: Path) -> list[str]:
+    """The files that go along with the weights.
+
+    Raises:
+        ConvertError: a link to nothing.
+    """
+    names = sorted(filter(_is_carried, _names(source)))
+    for name in names:
+        if not (source / name).is_file():
+            raise ConvertError(f"{source / name}: found a link to nothing, expected a file")
+    return names
+
+
+def _tokenizer(source: Path) -> dict | None:
+    path = source / "tokenizer_config.json"
+    return readable_tokenizer(read_object(path)) if path.is_file() else None
+
+
 def _write_weights(part: Path, source: Path, plan: dict[str, list[str]], headers, dtype, link: bool) -> None:
-    for file, names in tqdm(plan.items(), desc=part.stem, unit="shard", disable=None):
+    for file, names in tqdm(plan.items(), desc=part.name, unit="shard", disable=None):
         if not can_copy(source, file, names, headers, dtype):
             write_shard(part / file, source, names, headers, dtype)
         elif link:
@@ -204,33 +273,48 @@ def _write_weights(part: Path, source: Path, plan: dict[str, list[str]], headers
             shutil.copyfile(source / file, part / file)
 
 
-def _write_index(part: Path, source: Path, plan: dict[str, list[str]], sizes: dict[str, int]) -> None:
+def _write_index(part: Path, plan: dict[str, list[str]], sizes: dict[str, int], metadata: dict) -> None:
     if list(plan) == [SINGLE]:
         return
     places = {name: file for file, names in plan.items() for name in names}
-    metadata = read_index(source).get("metadata", {}) | {"total_size": sum(sizes.values())}
-    _write_json(part / INDEX, {"metadata": metadata, "weight_map": places})
+    total = {"total_size": sum(sizes.values())}
+    _write_json(part / INDEX, {"metadata": metadata | total, "weight_map": places})
 
 
-def _carry(part: Path, source: Path, to: str) -> None:
-    for path in sorted(source.iterdir()):
-        if path.name.startswith(CARRIED):
-            copy = shutil.copytree if path.is_dir() else shutil.copyfile
-            copy(path, part / path.name)
-    settings = part / "tokenizer_config.json"
-    if to == "llama" and settings.is_file():
-        _write_json(settings, readable_tokenizer(json.loads(settings.read_text(encoding="utf-8"))))
+def _carry(part: Path, source: Path, names: list[str], tokenizer: dict | None) -> None:
+    for name in names:
+        (part / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source / name, part / name)
+    if tokenizer is not None:
+        _write_json(part / "tokenizer_config.json", tokenizer)
 
 
 def _write_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")  # as transformers writes it
 
 
+def _work_folder(output: Path) -> Path:
+    """A folder beside `output` that nobody else has, so that it may be removed."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+
+
 def _move(part: Path, output: Path) -> None:
-    """Gives a whole checkpoint its name; one that had it goes only then."""
-    old = output.with_name(f"{output.name}.old.part")
-    shutil.rmtree(old, ignore_errors=True)
-    if output.exists():
+    """Gives a whole checkpoint its name; one that had it goes only then, and has it back where that fails."""
+    if not output.exists():
+        part.rename(output)
+        return
+    work = _work_folder(output)
+    old = work / output.name
+    try:
         output.rename(old)
-    part.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
+        part.rename(output)
+    except BaseException as error:
+        if not output.exists():
+            with suppress(OSError):
+                old.rename(output)
+        if old.exists():
+            raise ConvertError(f"{output}: not replaced ({error}); the checkpoint that was there is {old}") from error
+        work.rmdir()
+        raise
+    shutil.rmtree(work, ignore_errors=True)

@@ -1,13 +1,12 @@
 """Llama's configuration and LlamaHerd's: reading either from `config.json`, writing one as the other."""
 
-import json
 from copy import deepcopy
 from pathlib import Path
 
 import torch
 
 from .configuration_llama_herd import LlamaHerdConfig
-from .tensor_files import ConvertError
+from .tensor_files import ConvertError, read_object
 
 PREFIXES = {"llama": "Llama", "herd": "LlamaHerd"}  # form -> how the names of its classes begin
 MODEL_TYPES = {"llama": "llama", "herd": LlamaHerdConfig.model_type}
@@ -27,12 +26,7 @@ def read_config(source: Path) -> dict:
     if not path.is_file():
         meta = " (params.json is that of Meta's own form)" if (source / "params.json").is_file() else ""
         raise ConvertError(f"{source}: found no config.json{meta}, expected a checkpoint in transformers' form")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConvertError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ConvertError(f"{path}: found {type(config).__name__}, expected an object")
+    config = read_object(path)
     if config.get("quantization_config"):
         raise ConvertError(f"{path}, field 'quantization_config': found one, expected weights that are not quantized")
     return config

@@ -20,6 +20,21 @@ class ConvertError(ValueError):
     """A checkpoint or an option that a user can put right."""
 
 
+def read_object(path: Path) -> dict:
+    """The fields of a JSON file.
+
+    Raises:
+        ConvertError: one that is broken or holds no object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConvertError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ConvertError(f"{path}: found {type(found).__name__}, expected an object")
+    return found
+
+
 @dataclass(frozen=True)
 class Tensor:
     """What a header says of a tensor, and which file holds it."""
@@ -66,28 +81,32 @@ def _weight_map(folder: Path) -> dict[str, str] | None:
         return None
     if not (folder / INDEX).is_file():
         raise ConvertError(_no_weights(folder))
-    placed = read_index(folder)["weight_map"]
-    for file in placed.values():
-        if Path(file).name != file:  # it names the output's files, too
-            raise ConvertError(f"{folder / INDEX}: found {file!r}, expected the name of a file beside it")
-    return placed
+    return read_index(folder)["weight_map"]
 
 
 def read_index(folder: Path) -> dict:
     """The index of a folder's shards, empty where there is none.
 
     Raises:
-        ConvertError: one that says nothing.
+        ConvertError: one that says nothing, or names anything but files beside it.
     """
-    if not (folder / INDEX).is_file():
+    path = folder / INDEX
+    if not path.is_file():
         return {}
-    try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConvertError(f"{folder / INDEX}: not valid JSON: {error}") from error
-    if not (isinstance(index, dict) and isinstance(index.get("weight_map"), dict)):
-        raise ConvertError(f"{folder / INDEX}: found no field 'weight_map', expected the file of every tensor")
+    index = read_object(path)
+    if not isinstance(index.get("weight_map"), dict):
+        raise ConvertError(f"{path}: found no field 'weight_map', expected the file of every tensor")
+    for name, file in index["weight_map"].items():
+        if not isinstance(file, str) or Path(file).name != file:  # it names the output's files, too
+            raise ConvertError(f"{path}, tensor {name}: found {file!r}, expected the name of a file beside it")
+    if not isinstance(index.get("metadata", {}), dict):
+        raise ConvertError(f"{path}, field 'metadata': found {index['metadata']!r}, expected an object")
     return index
+
+
+def index_metadata(folder: Path) -> dict:
+    """What the index says beside the places of tensors; an index beside one whole file is not read, as it is stale."""
+    return {} if (folder / SINGLE).is_file() else read_index(folder).get("metadata", {})
 
 
 def _no_weights(folder: Path) -> str:
