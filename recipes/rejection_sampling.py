@@ -13,7 +13,6 @@ from llama_align import processes, recipe, rejection
 from llama_align.data import load_records, write_jsonl
 from llama_align.report import save_best_of_k
 from llama_align.sampling import SamplingParams
-from llama_align.sampling.choice import Choice
 from llama_align.sampling.draws import Draws, sources
 from llama_align.sampling.heldout import Judges
 from llama_align.sampling.pool import answer_pool, rewarded
@@ -77,25 +76,11 @@ class RejectionSamplingArguments:
         for name in ("model", "temperature", "temperature_search", "earlier", "select"):  # a YAML may name one alone
             value = getattr(self, name)
             setattr(self, name, value if isinstance(value, list) else [value])
-        if not self.model:
-            raise ValueError("model: found none, expected at least one checkpoint")
-        if not self.reward_models:
-            raise ValueError("reward_models: found none, expected checkpoints by name")
-        if not self.temperature or len({*self.temperature}) < len(self.temperature):
-            raise ValueError(f"temperature: found {self.temperature}, expected one or several that differ")
-        if bool(self.temperature_search) != bool(self.search_datasets):
-            raise ValueError("temperature_search, search_datasets: found one of them, expected both or neither")
-        if both := set(self.reward_models.values()) & set(self.heldout_models.values()):
-            raise ValueError(f"heldout_models: found {both.pop()}, expected none that is in reward_models")
-        self.choice = Choice(self.select, self.share, self.threshold, self.keep, self.gaps)
-        if self.earlier and self.choice.rule == "best_of_k":
-            raise ValueError("earlier: found files, expected none with best_of_k; best_of_rounds lets them compete")
 
 
 def main(args: RejectionSamplingArguments) -> None:
     group = processes.join()
-    for path in args.model:
-        recipe.check_weights(path)
+    choice = rejection.check(args)
     load = rejection.samplers(args.engine, group)
     earlier = load_records(args.earlier, "sample")[0]
     prompts, search_prompts = (
@@ -123,13 +108,13 @@ def main(args: RejectionSamplingArguments) -> None:
     samples = rewarded(samples, rewards(samples), judges(samples))
     if not group.is_main:
         return
-    new, score = samples[: len(drawn)], rewards.main
-    write_jsonl(f"{args.output_dir}/samples.jsonl", new)
+    write_jsonl(f"{args.output_dir}/samples.jsonl", samples[: len(drawn)])
+    score = rewards.main
     pool, counts = answer_pool(samples)
-    best, pairs = args.choice.answers(pool, score), args.choice.pairs(pool, score, args.round)
-    rejection.write_choice(args.output_dir, args.choice, best, pairs, counts)
-    shape = len(prompts), args.answers
-    metrics = counts | rejection.metrics_of(new, pool, best, pairs, score, judges.names, shape)
+    best, pairs = choice.answers(pool, score), choice.pairs(pool, score, args.round)
+    rejection.write_choice(args.output_dir, choice, best, pairs, counts)
+    shape = len(heats), len(prompts), args.answers
+    metrics = counts | rejection.metrics_of(samples, pool, best, pairs, score, judges.names, shape)
     metrics |= {"temperature_search": search} if search else {}
     recipe.write_json(f"{args.output_dir}/metrics.json", metrics)
     save_best_of_k(f"{args.output_dir}/best_of_k.svg", (search or {}).get("curves") or metrics["best_of_k"])

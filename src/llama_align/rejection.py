@@ -4,10 +4,11 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 from . import recipe
 from .data import Preference, Prompt, Sample, fitting_prompts, write_jsonl
-from .data.records import show
+from .data.records import is_number, show
 from .metrics.functional import describe
 from .processes import Group
 from .sampling.choice import Choice
@@ -17,6 +18,42 @@ from .sampling.draws import Draws, sources
 from .sampling.guards import guards
 from .sampling.pool import Pool, best_answers, rewarded
 from .sampling.score_cache import CachedRewards
+
+
+def check(args: Any) -> Choice:
+    """The selection the recipe's arguments ask for, after all that can be seen to be wrong before work begins.
+
+    Raises:
+        RecipeError: names the option, what was found and what was expected.
+    """
+    if not args.model:
+        raise recipe.RecipeError("model: found none, expected at least one checkpoint")
+    if not args.datasets:
+        raise recipe.RecipeError("datasets: found none, expected sources of prompts")
+    if not args.reward_models:
+        raise recipe.RecipeError("reward_models: found none, expected checkpoints by name")
+    for name in ("temperature", "temperature_search"):
+        values = getattr(args, name)
+        if not all(is_number(value) and value >= 0 for value in values) or len({*values}) < len(values):
+            raise recipe.RecipeError(f"{name}: found {values}, expected numbers of at least 0 that differ")
+    if not args.temperature and not args.temperature_search:
+        raise recipe.RecipeError("temperature: found none, expected at least one")
+    if bool(args.temperature_search) != bool(args.search_datasets):
+        raise recipe.RecipeError("temperature_search, search_datasets: found one of them, expected both or neither")
+    for name in ("answers", "prompts_per_shard"):
+        if getattr(args, name) < 1:
+            raise recipe.RecipeError(f"{name}: found {getattr(args, name)}, expected at least 1")
+    if both := {*args.reward_models.values()} & {*args.heldout_models.values()}:
+        raise recipe.RecipeError(f"heldout_models: found {both.pop()}, expected none that is in reward_models, too")
+    try:
+        choice = Choice(args.select, args.share, args.threshold, args.keep, args.gaps)
+    except ValueError as error:
+        raise recipe.RecipeError(str(error)) from error
+    if args.earlier and choice.rule == "best_of_k":
+        raise recipe.RecipeError("earlier: found files, expected none with best_of_k; best_of_rounds lets them compete")
+    for path in args.model:
+        recipe.check_weights(path)
+    return choice
 
 
 def prompts_for(
@@ -112,18 +149,24 @@ def write_choice(
 
 
 def metrics_of(
-    new: Sequence[Sample],
+    samples: Sequence[Sample],
     pool: Pool,
     best: Sequence[Sample],
     pairs: Sequence[Preference],
     score: str,
     heldout: Sequence[str],
-    shape: tuple[int, int],
+    shape: tuple[int, int, int],
 ) -> dict:
-    """The numbers of a run; `shape` are the prompts of each source and the answers to each of them."""
-    prompts, answers = shape
+    """The numbers of a run.
+
+    Args:
+        samples: of this round, then of earlier ones. shape: sources, prompts of each and answers to each prompt.
+    """
+    origins, prompts, answers = shape
+    new = samples[: origins * prompts * answers]
     chosen = best or best_answers(pool, score)
     return {
+        "earlier": len(samples) - len(new),
         "kept": len(best),
         "pairs": len(pairs),
         "grades": dict(sorted(Counter(pair.grade for pair in pairs).items())),

@@ -11,7 +11,7 @@ from .rewards import RewardModel
 from .score_cache import CachedRewards
 
 PREFIX = "heldout/"
-EXACT = PREFIX + "judge"
+EXACT = PREFIX + "exact_judge"
 
 
 class Judges:

@@ -34,6 +34,9 @@ class Shards:
         for first, last in group.share(missing):
             write_jsonl(self._path(first, last), sample(first, last))
         group.wait()
+        if group.is_main:
+            for cut in self.folder.glob(".*.part"):  # of processes that were killed while they wrote
+                cut.unlink()
         return [record for part in self.ranges for record in read_records(self._path(*part), Sample)]
 
     def _path(self, first: int, last: int) -> Path:
