@@ -176,9 +176,7 @@ def test_best_of_k_by_temperature_and_under_another_judge(run_dir):
         "Sampling, rejection, heldout/exact_judge",
     ]
     edit(run_dir / "rejection-0a1b" / "metrics.json", lambda metrics: metrics["best_of_k"][0].pop("median"))
-    with pytest.raises(
-        ValueError, match=r"rejection-0a1b/metrics.json, field 'median': found nothing, expected a list"
-    ):
+    with pytest.raises(ValueError, match=r"rejection-0a1b/metrics.json, field 'median': found nothing"):
         report(run_dir)
 
 

@@ -201,7 +201,7 @@ def best_of_k(label: str, curves: Mapping[str, Mapping], heldout: str | None = N
         axes.set_xticks(ticks, [str(k) for k in ticks])
         axes.minorticks_off()
         axes.set(xlabel="answers per prompt", ylabel="held-out score" if heldout else "reward: best, median dashed")
-        axes.legend()
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1)
 
     return _svg(label, draw, height=2.6)
 
