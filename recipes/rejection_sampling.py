@@ -2,26 +2,28 @@
 
     python recipes/rejection_sampling.py --config recipes/herd-nano/rejection_sampling.yaml
 
-Shards are written as they finish; a restart with the same output_dir goes on behind the last whole one.
+Shards are written as they finish; a restart with the same output_dir goes on behind the last whole one. Under
+`accelerate launch` each process samples and scores its own shards; the results are the same bytes.
 """
 
 from dataclasses import dataclass, field
+from itertools import product
 
-from llama_align import recipe
-from llama_align.data import Sample, load_records, write_jsonl
-from llama_align.metrics.functional import describe
-from llama_align.sampling import DialogSampler, SamplingParams
-from llama_align.sampling.identity import checkpoint_digest, records_digest
-from llama_align.sampling.rewards import RewardModels
-from llama_align.sampling.shards import Shards, best_samples
-
-NOT_SAMPLED = ("output_dir", "datasets", "earlier", "keep")  # what no sample depends on
+from llama_align import processes, recipe, rejection
+from llama_align.data import load_records, write_jsonl
+from llama_align.report import save_best_of_k
+from llama_align.sampling import SamplingParams
+from llama_align.sampling.draws import Draws, sources
+from llama_align.sampling.heldout import Judges
+from llama_align.sampling.pool import answer_pool, rewarded
+from llama_align.sampling.score_cache import CachedRewards
+from llama_align.sampling.selection import GRADE_THRESHOLDS
 
 
 @dataclass
 class RejectionSamplingArguments:
-    output_dir: str = field(metadata={"help": "where samples.jsonl and best.jsonl go"})
-    model: str = field(default="", metadata={"help": "checkpoint to sample from"})
+    output_dir: str = field(metadata={"help": "where samples.jsonl, best.jsonl and preferences.jsonl go"})
+    model: list[str] = field(default_factory=list, metadata={"help": "checkpoints to sample from, one or several"})
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of prompts"})
     too_long: str = field(default="error", metadata={"help": "prompts too long for the context: error or drop"})
     reward_models: dict = field(
@@ -29,90 +31,94 @@ class RejectionSamplingArguments:
         metadata={"help": "checkpoints by name; helpfulness and safety are combined as in Llama 2"},
     )
     safety_threshold: float = field(default=0.15, metadata={"help": "below this safety probability safety decides"})
-    answers: int = field(default=10, metadata={"help": "K: answers per prompt; Llama 3 takes 10 to 30"})
-    temperature: float = field(default=1.0, metadata={"help": "Llama 2 found 1.2 to 1.3 best at 70B"})
+    score_cache: str | None = field(
+        default=None, metadata={"help": "folder of scores, may be shared by runs; None: scores/ in output_dir"}
+    )
+    answers: int = field(default=10, metadata={"help": "K: answers per prompt and source; Llama 3 takes 10 to 30"})
+    temperature: list[float] = field(
+        default_factory=lambda: [1.0], metadata={"help": "one or several; Llama 2 found 1.2 to 1.3 best at 70B"}
+    )
+    temperature_search: list[float] = field(
+        default_factory=list,
+        metadata={"help": "try these on search_datasets and sample each checkpoint at its best, not at temperature"},
+    )
+    search_datasets: list[dict] = field(
+        default_factory=list, metadata={"help": "sources of held-out prompts for the search, a hundred or so"}
+    )
     top_p: float = field(default=1.0, metadata={"help": "nucleus"})
     max_new_tokens: int = field(default=128, metadata={"help": "longest answer"})
     earlier: list[str] = field(
-        default_factory=list, metadata={"help": "samples.jsonl of earlier rounds that compete too (Llama 2 kept them)"}
+        default_factory=list, metadata={"help": "samples.jsonl of earlier rounds that compete too, scored anew"}
     )
-    keep: float = field(default=1.0, metadata={"help": "share of the best answers kept, highest score first"})
+    select: list[str] = field(
+        default_factory=lambda: ["best_of_rounds"],
+        metadata={
+            "help": "best_of_k, best_of_rounds or top_share fill best.jsonl, best_against_worst preferences.jsonl"
+        },
+    )
+    share: float = field(default=0.25, metadata={"help": "top_share: of the answers to each prompt, at least one"})
+    threshold: float | None = field(default=None, metadata={"help": "least score of what goes into best.jsonl"})
+    keep: float = field(default=1.0, metadata={"help": "share of best.jsonl kept, highest score first"})
+    gaps: dict = field(
+        default_factory=lambda: dict(GRADE_THRESHOLDS),
+        metadata={"help": "best_against_worst: grade -> least gap between the scores"},
+    )
+    heldout_models: dict = field(
+        default_factory=dict, metadata={"help": "reward models by name that choose nothing and score what was chosen"}
+    )
+    judge: str = field(default="none", metadata={"help": "sandbox: the exact judge scores what was chosen, too"})
     prompts_per_shard: int = field(default=512, metadata={"help": "prompts sampled between two writes"})
     round: int = field(default=1, metadata={"help": "number of the round, written into the samples"})
     engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
     seed: int = field(default=0, metadata={"help": "of sampling"})
 
+    def __post_init__(self):
+        for name in ("model", "temperature", "temperature_search", "earlier", "select"):  # a YAML may name one alone
+            value = getattr(self, name)
+            setattr(self, name, value if isinstance(value, list) else [value])
+
 
 def main(args: RejectionSamplingArguments) -> None:
-    recipe.one_process()
-    if not args.reward_models:
-        raise recipe.RecipeError("reward_models: found none, expected checkpoints by name")
-    if not 0 < args.keep <= 1:
-        raise recipe.RecipeError(f"keep: found {args.keep}, expected a share above 0 and at most 1")
-    recipe.check_weights(args.model)
+    group = processes.join()
+    choice = rejection.check(args)
+    load = rejection.samplers(args.engine, group)
     earlier = load_records(args.earlier, "sample")[0]
-    tokenizer = recipe.load_tokenizer(args.model)
-    prompts = recipe.load_prompts(
-        args.datasets, args.model, tokenizer, args.max_new_tokens, args.too_long, seed=args.seed
+    prompts, search_prompts = (
+        rejection.prompts_for(args.model, datasets, args.max_new_tokens, args.too_long, args.seed, group)
+        for datasets in (args.datasets, args.search_datasets)
     )
-    sampler = DialogSampler(recipe.sampling_model(args.model, tokenizer, args.engine), tokenizer, args.engine)
-    rewards = RewardModels.load(args.reward_models, recipe.load_reward_model, args.safety_threshold)
-    params = SamplingParams(
-        args.answers, args.max_new_tokens, temperature=args.temperature, top_p=args.top_p, seed=args.seed
-    )
+    rejection.check_heldout(prompts, search_prompts)
+    size = args.prompts_per_shard * args.answers
+    cache = args.safety_threshold, args.score_cache or f"{args.output_dir}/scores", size, group
+    rewards = CachedRewards(args.reward_models, recipe.load_reward_model, *cache)
+    judges = Judges(args.judge, args.heldout_models, recipe.load_reward_model, *cache)
+    judges.check([*prompts, *earlier])
+    params = SamplingParams(args.answers, args.max_new_tokens, top_p=args.top_p)
+    draws = Draws(args.output_dir, params, args.prompts_per_shard, args.round, args.engine, load, group)
 
-    def sample_shard(first: int, last: int) -> list[Sample]:
-        part = prompts[first:last]
-        drafts = sampler([p.messages for p in part], params, keys=range(first, last), progress=True)
-        pairs = [(prompt, draft) for prompt, group in zip(part, drafts, strict=True) for draft in group]
-        scores = rewards(
-            [p.messages for p, _ in pairs],
-            [d.text for _, d in pairs],
-            [d.finished for _, d in pairs],
-            [{"objective": p.objective} for p, _ in pairs],
+    # Llama 2 found the best temperature anew in every round
+    heats, search = list(product(args.model, args.temperature)), None
+    if args.temperature_search:
+        heats, search = rejection.search_temperatures(
+            draws, rewards, args.model, args.temperature_search, search_prompts, args.seed
         )
-        return [
-            Sample(
-                prompt=prompt.messages,
-                completion=draft.text,
-                finished=draft.finished,
-                checkpoint=args.model,
-                temperature=args.temperature,
-                seed=args.seed,
-                rewards={name: values[i] for name, values in scores.items()},
-                objective=prompt.objective,
-                round=args.round,
-                task=prompt.task,
-            )
-            for i, (prompt, draft) in enumerate(pairs)
-        ]
 
-    identity = {name: value for name, value in vars(args).items() if name not in NOT_SAMPLED}
-    identity |= {
-        "prompts": records_digest(prompts),
-        "checkpoints": {p: checkpoint_digest(p) for p in (args.model, *args.reward_models.values())},
-    }
-    samples = Shards(args.output_dir, len(prompts), args.prompts_per_shard, identity).run(sample_shard)
-    write_jsonl(f"{args.output_dir}/samples.jsonl", (s.to_dict() for s in samples))
-    best, counts = best_samples(samples + earlier, rewards.main, args.keep)
-    if not best:
-        raise recipe.RecipeError(
-            f"{args.output_dir}/samples.jsonl: found only cut ({counts['cut']}) and empty ({counts['empty']}) answers, "
-            "expected some that ended by themselves; raise max_new_tokens or train longer"
-        )
-    write_jsonl(
-        f"{args.output_dir}/best.jsonl",
-        ({"messages": [*s.prompt, {"role": "assistant", "content": s.completion}], "source": "sampled"} for s in best),
-    )
+    drawn = [sample for source in sources(heats, args.seed) for sample in draws(source, prompts)]
+    samples = [*drawn, *earlier]
+    samples = rewarded(samples, rewards(samples), judges(samples))
+    if not group.is_main:
+        return
+    write_jsonl(f"{args.output_dir}/samples.jsonl", samples[: len(drawn)])
     score = rewards.main
-    metrics = {
-        **counts,
-        "score": score,
-        "all": describe([s.rewards[score] for s in samples]),
-        "best": describe([s.rewards[score] for s in best]),
-    }
+    pool, counts = answer_pool(samples)
+    best, pairs = choice.answers(pool, score), choice.pairs(pool, score, args.round)
+    rejection.write_choice(args.output_dir, choice, best, pairs, counts)
+    shape = len(heats), len(prompts), args.answers
+    metrics = counts | rejection.metrics_of(samples, pool, best, pairs, score, judges.names, shape)
+    metrics |= {"temperature_search": search} if search else {}
     recipe.write_json(f"{args.output_dir}/metrics.json", metrics)
-    print(", ".join(f"{name} {value}" for name, value in counts.items()))
+    save_best_of_k(f"{args.output_dir}/best_of_k.svg", (search or {}).get("curves") or metrics["best_of_k"])
+    print(", ".join(f"{name} {value}" for name, value in metrics.items() if isinstance(value, int)))
 
 
 if __name__ == "__main__":

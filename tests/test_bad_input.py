@@ -335,25 +335,23 @@ def test_rows_measured_before_a_bad_one_stay(options, data, tmp_path, checkpoint
     assert json.loads((tmp_path / "out" / "good.json").read_text())["n"] == 3
 
 
-def test_samples_drawn_before_a_bad_file_of_an_earlier_round_stay(options, data, tmp_path):
-    """Samples of an earlier round, scored by other reward models, are refused; what was drawn is not drawn again."""
+def test_samples_drawn_before_a_choice_that_finds_nothing_stay(options, data, tmp_path):
+    """A threshold that no answer reaches is refused; what was drawn and scored is not drawn or scored again."""
     old = {"prompt": [USER], "completion": "me", "finished": True, "checkpoint": "old", "temperature": 1.0, "seed": 0}
-    earlier = data(old | {"rewards": {"r": 1.0}, "objective": "safety"}, "", name="earlier.jsonl")
-    wrong = data(old | {"rewards": {"x": 1.0}, "objective": "safety"}, "", name="wrong.jsonl")
-    config = options("rejection_sampling", data(PROMPT, PROMPT), prompts_per_shard=2)
-    (tmp_path / "stage.yaml").write_text(yaml.safe_dump(config | {"earlier": [wrong]}))
+    earlier = data(old | {"rewards": {"x": 1.0}, "objective": "safety"}, "", name="earlier.jsonl")
+    config = options("rejection_sampling", data(PROMPT, PROMPT), prompts_per_shard=2, earlier=[earlier])
+    (tmp_path / "stage.yaml").write_text(yaml.safe_dump(config | {"threshold": 1e9}))
     done = _process("rejection_sampling", tmp_path)
     assert done.returncode == 2
-    assert _one_line(done.stderr) == "sample 7 of checkpoint old, field 'rewards': found x, expected 'r' too"
+    assert "expected some that ended by themselves and reach the threshold of 1000000000.0" in _one_line(done.stderr)
     out = tmp_path / "out"
     assert not (out / "best.jsonl").exists()
-    drawn = {path: path.stat().st_mtime_ns for path in out.rglob("*.jsonl")}
-    assert len(drawn) == 3, "two shards and all samples"
-    (tmp_path / "stage.yaml").write_text(yaml.safe_dump(config | {"earlier": [earlier]}))
+    drawn = {path: path.stat().st_mtime_ns for path in out.rglob("*.jsonl") if path.parent != out}
+    assert len(list((out / "shards").rglob("*.jsonl"))) == 2
+    (tmp_path / "stage.yaml").write_text(yaml.safe_dump(config))
     done = _process("rejection_sampling", tmp_path)
     assert done.returncode == 0, done.stderr
-    shards = list((out / "shards").rglob("*.jsonl"))
-    assert {path: path.stat().st_mtime_ns for path in shards} == {path: drawn[path] for path in shards}
+    assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
     assert {"best.jsonl", "metrics.json", "samples.jsonl"} <= {path.name for path in out.iterdir()}
 
 

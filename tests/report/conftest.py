@@ -21,6 +21,7 @@ def make_run(root: Path, prompts: int = 240) -> Path:
     steps = {
         "sft": ("sft", 74.25),
         "reward-helpfulness": ("reward", 31.0),
+        "rejection": ("rejection_sampling", 12.0),
         "ppo": ("ppo", 4210.5),
         "evaluate": ("evaluate", 12.125),
     }
@@ -37,7 +38,25 @@ def make_run(root: Path, prompts: int = 240) -> Path:
     _logs(root, rng)
     _reward_model(root / "reward-helpfulness-0a1b", rng)
     _evaluation(root / "evaluate-0a1b", rng, prompts)
+    _rejection_sampling(root / "rejection-0a1b")
     return root
+
+
+def _rejection_sampling(directory: Path) -> None:
+    curves = [
+        {
+            "checkpoint": f"sft {HOSTILE}",
+            "temperature": heat,
+            "prompts": 100,
+            "k": [1, 2, 3, 4],
+            "best": [heat * k for k in range(4)],
+            "median": [heat] * 4,
+            "heldout": {"heldout/exact_judge": [0.5, 0.6, 0.7, 0.6]},
+        }
+        for heat in (0.5, 0.9)
+    ]
+    search = {"curves": [{k: v for k, v in curve.items() if k != "heldout"} for curve in curves]}
+    _json(directory / "metrics.json", {"kept": 3, "best_of_k": curves[:1], "temperature_search": search})
 
 
 def _logs(root: Path, rng: random.Random) -> None:

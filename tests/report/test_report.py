@@ -60,6 +60,7 @@ def test_all_sections_in_order(run_dir):
         "Learning curves",
         "Rewards before and after",
         "Reward models",
+        "Rejection sampling",
         "KL against reward",
         "Sample dialogs",
         "Steps",
@@ -135,6 +136,7 @@ def test_two_writes_are_identical_wherever_the_run_lies(tmp_path):
         ("evaluate-0a1b/sft.json", set()),
         ("evaluate-0a1b/samples_sft.jsonl", set()),
         ("reward-helpfulness-0a1b/metrics.json", {"Reward models"}),
+        ("rejection-0a1b/metrics.json", {"Rejection sampling"}),
         ("ppo-0a1b/log.jsonl", {"KL against reward"}),
         ("sft-0a1b", set()),
     ],
@@ -166,6 +168,18 @@ def test_learning_curves_group_what_was_logged(run_dir):
     ]
 
 
+def test_best_of_k_by_temperature_and_under_another_judge(run_dir):
+    labels = [attrs["aria-label"] for tag, attrs in report(run_dir).tags if tag == "svg"]
+    assert [label for label in labels if "rejection" in label] == [
+        "Temperature search, rejection",
+        "Sampling, rejection",
+        "Sampling, rejection, heldout/exact_judge",
+    ]
+    edit(run_dir / "rejection-0a1b" / "metrics.json", lambda metrics: metrics["best_of_k"][0].pop("median"))
+    with pytest.raises(ValueError, match=r"rejection-0a1b/metrics.json, field 'median': found nothing"):
+        report(run_dir)
+
+
 def test_a_count_called_rows_is_no_evaluation(run_dir):
     (run_dir / "sft-0a1b" / "metrics.json").write_text('{"rows": 1200}')
     assert report(run_dir).headings[0] == "What happened"
@@ -173,7 +187,7 @@ def test_a_count_called_rows_is_no_evaluation(run_dir):
 
 def test_configurations_are_shown_without_the_place_of_the_run(run_dir):
     page = report(run_dir)
-    assert page.text.count("learning_rate: 2.0e-05") == 4
+    assert page.text.count("learning_rate: 2.0e-05") == 5
     assert "output_dir: ./sft-0a1b" in page.text
     assert str(run_dir) not in page.text
 

@@ -1,20 +1,15 @@
-"""Samples survive a kill, and only finished answers with something in them win."""
+"""Samples survive a kill, and nothing is taken for what it is not."""
 
 import json
-import runpy
-from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from llama_align.data import Prompt, RecordError, Sample, load_records
-from llama_align.sampling import DialogSampler
+from llama_align.data import Prompt, Sample
+from llama_align.processes import Group
 from llama_align.sampling.identity import checkpoint_digest, records_digest
-from llama_align.sampling.shards import Shards, best_samples
+from llama_align.sampling.shards import Shards
 
 SETTINGS = {"answers": 2, "seed": 0}
-RECIPE = Path(__file__).parents[2] / "recipes" / "rejection_sampling.py"
 
 
 def sample(prompt: str, completion: str, score: float = 0.0, finished: bool = True, **rewards) -> Sample:
@@ -122,83 +117,7 @@ def test_records_are_known_by_content_and_order():
     assert len({records_digest(r) for r in ([a, b], [b, a], [a], [])}) == 4
 
 
-# -- the best of them
-
-
-def test_the_highest_score_of_each_prompt_wins_in_order_of_prompts():
-    pool = [sample("q", "low", 1), sample("p", "x", -3), sample("q", "high", 2), sample("p", "y", -2)]
-    best, counts = best_samples(pool, "helpfulness")
-    assert [(s.prompt[0]["content"], s.completion) for s in best] == [("q", "high"), ("p", "y")]
-    assert counts == {"prompts": 2, "samples": 4, "cut": 0, "empty": 0, "kept": 2}
-
-
-def test_cut_and_empty_answers_never_win():
-    pool = [
-        sample("p", "cut", 9, finished=False),
-        sample("p", " \n", 8),
-        sample("p", "", 8, finished=False),
-        sample("p", "whole", -5),
-        sample("q", "cut, too", 9, finished=False),
-    ]
-    best, counts = best_samples(pool, "helpfulness")
-    assert [s.completion for s in best] == ["whole"]
-    assert counts == {"prompts": 2, "samples": 5, "cut": 2, "empty": 2, "kept": 1}
-    assert best_samples(pool[:3], "helpfulness")[0] == []
-    assert best_samples([], "helpfulness")[1]["prompts"] == 0
-
-
-def test_of_equal_scores_the_first_wins_and_copies_change_nothing():
-    first, other = sample("p", "first", 1), sample("p", "other", 1)
-    assert best_samples([first, other], "helpfulness")[0] == [first]
-    assert best_samples([other, first], "helpfulness")[0] == [other]
-    lower = sample("p", "lower", 0)
-    assert best_samples([lower, lower, first, first, other], "helpfulness")[0] == [first]
-
-
-def test_the_reward_that_decides_is_the_one_named():
-    a, b = sample("p", "a", 1, combined=0.0), sample("p", "b", 0, combined=1.0)
-    assert best_samples([a, b], "helpfulness")[0] == [a]
-    assert best_samples([a, b], "combined")[0] == [b]
-
-
-@pytest.mark.parametrize(
-    ("scores", "keep", "kept"),
-    [
-        ([3, 1, 2, 0], 1.0, [0, 1, 2, 3]),
-        ([3, 1, 2, 0], 0.5, [0, 2]),
-        ([0, 1, 2, 3], 0.25, [3]),
-        ([0, 1, 2, 3], 0.01, [3]),
-        ([1, 1, 1, 1], 0.5, [0, 1]),  # a share stays a share where many score the same
-        ([0, 1, 1, 1], 0.5, [1, 2]),
-    ],
-)
-def test_keep_is_the_share_of_winners_that_stays(scores, keep, kept):
-    pool = [sample(f"p{i}", f"a{i}", score) for i, score in enumerate(scores)]
-    best, counts = best_samples(pool, "helpfulness", keep)
-    assert best == [pool[i] for i in kept]
-    assert counts["kept"] == len(kept)
-    with_losers = [s for winner in pool for s in (winner, sample(winner.prompt[0]["content"], "worse", -9))]
-    assert best_samples(with_losers, "helpfulness", keep)[0] == best
-
-
-@pytest.mark.parametrize("keep", [0, -0.5, 1.5])
-def test_a_share_out_of_range_is_refused(keep):
-    with pytest.raises(ValueError, match="share must be above 0 and at most 1"):
-        best_samples([sample("p", "a")], "helpfulness", keep)
-
-
-def test_samples_of_an_earlier_round_compete():
-    now = [sample("p", "new", 1), sample("q", "new", 3)]
-    earlier = [sample("p", "old", 2), sample("q", "old", 2), sample("r", "old", 0), sample("p", "tie", 1)]
-    best, counts = best_samples(now + earlier, "helpfulness")
-    assert [s.completion for s in best] == ["old", "new", "old"]
-    assert counts["prompts"] == 3
-    assert best_samples([*now, sample("p", "tie", 1)], "helpfulness")[0] == now, "of equals the new one"
-
-
-def test_a_sample_that_nobody_scored_is_named():
-    with pytest.raises(RecordError, match=r"sample 2 of checkpoint sft, field 'rewards': found helpfulness, expected"):
-        best_samples([sample("p", "a", combined=1.0), sample("p", "b")], "combined")
+# -- what a user finds
 
 
 def test_shards_are_records_a_user_can_read(tmp_path):
@@ -208,75 +127,30 @@ def test_shards_are_records_a_user_can_read(tmp_path):
     assert [Sample.from_dict(row).completion for row in rows] == ["a0.0", "a0.1", "a1.0", "a1.1"]
 
 
-# -- the recipe
+class Other(Group):
+    """The first of two processes; the second one does its part while the first waits for it."""
+
+    def wait(self):
+        self.turns.append(self.turns[-1] + 1)
+        if self.turns[-1] == 2:
+            self.second(Group(1, 2))
 
 
-@pytest.fixture
-def run(tmp_path, tiny_config, tokenizer):
-    """Runs rejection sampling on seven prompts and returns how many it sampled at a time."""
-    models = {}
-    for name, auto in (("model", AutoModelForCausalLM), ("reward", AutoModelForSequenceClassification)):
-        torch.manual_seed(0)
-        models[name] = str(tmp_path / name)
-        auto.from_config(tiny_config(num_labels=1)).save_pretrained(models[name])
-        tokenizer.save_pretrained(models[name])
-    prompts = [{"messages": [{"role": "user", "content": f"bado {i}?"}], "objective": "helpfulness"} for i in range(7)]
-    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+def test_processes_share_the_missing_shards(tmp_path):
+    alone = Shards(tmp_path / "alone", 7, 2, SETTINGS).run(Sampler())
+    shards, first, second = Shards(tmp_path / "two", 7, 2, SETTINGS), Sampler(), Sampler()
+    Shards(tmp_path / "two", 2, 2, SETTINGS).run(Sampler())
+    group = Other(0, 2)
+    object.__setattr__(group, "turns", [0])
+    missing = [(2, 4), (4, 6), (6, 7)]
 
-    def call(output: str, dies_at: int | None = None, **changes) -> list[int]:
-        asked = []
+    def work(other: Group):
+        for part in other.share(missing):
+            (shards.folder / f"{part[0]:08d}-{part[1]:08d}.jsonl").write_text(
+                "".join(json.dumps(s.to_dict()) + "\n" for s in second(*part))
+            )
 
-        class Mortal(DialogSampler):
-            def __call__(self, prompts, *args, **kwargs):
-                if len(asked) == dies_at:
-                    raise KeyboardInterrupt
-                asked.append(len(prompts))
-                return super().__call__(prompts, *args, **kwargs)
-
-        script = runpy.run_path(str(RECIPE))
-        script["main"].__globals__["DialogSampler"] = Mortal
-        options = {
-            "output_dir": str(tmp_path / output),
-            "model": models["model"],
-            "reward_models": {"helpfulness": models["reward"]},
-            "datasets": [str(tmp_path / "prompts.jsonl")],
-            "answers": 20,
-            "max_new_tokens": 20,
-            "prompts_per_shard": 3,
-        }
-        script["main"](script["RejectionSamplingArguments"](**options | changes))
-        return asked
-
-    call.models = models
-    return call
-
-
-def test_a_killed_run_ends_in_the_files_of_an_undisturbed_one(run, tmp_path):
-    assert run("undisturbed") == [3, 3, 1]
-    with pytest.raises(KeyboardInterrupt):
-        run("killed", dies_at=1)
-    assert not (tmp_path / "killed" / "samples.jsonl").exists()
-    assert run("killed") == [3, 1], "the first shard is there"
-    for name in ("samples.jsonl", "best.jsonl", "metrics.json"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
-    samples = load_records([str(tmp_path / "killed" / "samples.jsonl")], "sample")[0]
-    assert len(samples) == 140
-    assert len({s.completion for s in samples}) > 100, "every prompt has random numbers of its own"
-    assert run("whole", prompts_per_shard=7) == [7]
-    whole = load_records([str(tmp_path / "whole" / "samples.jsonl")], "sample")[0]
-    assert [s.completion for s in whole] == [s.completion for s in samples], "whatever the size of a shard"
-    best = load_records([str(tmp_path / "killed" / "best.jsonl")], "demonstration")[0]
-    finished = {s.prompt[0]["content"] for s in samples if s.finished and s.completion.strip()}
-    assert [d.messages[0]["content"] for d in best] == sorted(finished)
-
-
-def test_shards_serve_another_choice_but_no_other_checkpoint(run, tmp_path, tiny_config):
-    run("out")
-    assert run("out", keep=0.5) == [], "another choice among the same samples"
-    assert run("out", earlier=[str(tmp_path / "out" / "samples.jsonl")]) == []
-    assert run("out", temperature=0.7) == [3, 3, 1]
-    torch.manual_seed(1)
-    AutoModelForCausalLM.from_config(tiny_config()).save_pretrained(run.models["model"])
-    assert run("out") == [3, 3, 1], "the checkpoint was trained again in its directory"
-    (tmp_path / "prompts.jsonl").write_text((tmp_path / "prompts.jsonl").read_text().replace("bado", "kilu"))
-    assert run("out") == [3, 3, 1], "other prompts in the same file"
+    object.__setattr__(group, "second", work)
+    assert shards.run(first, group) == alone
+    assert first.asked == [(2, 4), (6, 7)]
+    assert second.asked == [(4, 6)]

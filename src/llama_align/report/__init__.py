@@ -1,6 +1,6 @@
 """What a run did, for reading: one self-contained HTML page, and the same table of stages for a terminal."""
 
-from .page import write_report
+from .page import save_best_of_k, write_report
 from .terminal import print_stages, stage_table
 
-__all__ = ["print_stages", "stage_table", "write_report"]
+__all__ = ["print_stages", "save_best_of_k", "stage_table", "write_report"]

@@ -18,6 +18,10 @@ from matplotlib.figure import Figure
 INK, MUTED, LINE = "#000090", "#000091", "#000092"
 SERIES = tuple(f"#0000a{i}" for i in range(6))
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line"} | {c: f"--c{i}" for i, c in enumerate(SERIES)}
+_LIGHT = {"--ink": "#1a1d21", "--muted": "#5d6570", "--line": "#d9dde3"} | {
+    f"--c{i}": colour for i, colour in enumerate(("#2563c9", "#c2570c", "#14804a", "#8b3fc0", "#b4236a", "#73660a"))
+}
+_FONT = "font-family: sans-serif"
 _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name may hold dollar signs
@@ -173,3 +177,38 @@ def intervals(label: str, rows: Mapping[str, tuple[float, float, float]]) -> Mar
         axes.grid(axis="y", visible=False)
 
     return _svg(label, draw, height=0.7 + 0.24 * len(rows))
+
+
+def best_of_k(label: str, curves: Mapping[str, Mapping], heldout: str | None = None) -> Markup:
+    """Llama 2's figures 7 and 8: the expected best reward of k answers (full) and the median (dashed), by source.
+
+    Args:
+        curves: by name, each with `k`, `best`, `median` and `heldout`. heldout: draw this held-out score of the answer
+            chosen instead.
+    """
+    shown = list(curves.items())
+    # few colours: where there are more curves, the evenly spread ones
+    shown = [shown[i * len(shown) // len(SERIES)] for i in range(len(SERIES))] if len(shown) > len(SERIES) else shown
+
+    def draw(axes: Axes) -> None:
+        for colour, (name, curve) in zip(SERIES, shown, strict=False):
+            best = curve["heldout"][heldout] if heldout else curve["best"]
+            axes.plot(curve["k"], best, color=colour, label=_short(name), marker="o", markersize=3)
+            if not heldout:
+                axes.plot(curve["k"], curve["median"], color=colour, linestyle="--", linewidth=1)
+        ticks = [k for k in shown[0][1]["k"] if k & (k - 1) == 0]
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [str(k) for k in ticks])
+        axes.minorticks_off()
+        axes.set(xlabel="answers per prompt", ylabel="held-out score" if heldout else "reward: best, median dashed")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1)
+
+    return _svg(label, draw, height=2.6)
+
+
+def standalone(svg: Markup) -> str:
+    """A picture as a file of its own, in the light page's colours on white."""
+    body = re.sub(r"var\((--\w+)\)", lambda m: _LIGHT[m[1]], str(svg)).replace("font-family: inherit", _FONT)
+    head, _, rest = body.partition(">")
+    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" style="background: #fff"', 1)
+    return f"{head}>{rest}\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from . import sections
+from . import figures, sections
 from .inputs import Evaluation, Run, Step, read_run
 from .stages import Cell, family_rows, stage_rows
 
@@ -25,12 +25,21 @@ def write_report(run_dir: str | Path, out_path: str | Path, title: str | None = 
     without run.json, and RecordError (a ValueError) naming the file for one that is broken.
     """
     page = render(read_run(run_dir), Path(run_dir), title)
-    out_path = Path(out_path)
-    out_path.parent.mkdir(parents=True, exist_ok=True)
-    partial = out_path.with_name(f".{out_path.name}.{os.getpid()}.part")
-    partial.write_text(page, "utf-8")
-    partial.replace(out_path)
-    return out_path
+    _write(Path(out_path), page)
+    return Path(out_path)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial.write_text(text, "utf-8")
+    partial.replace(path)
+
+
+def save_best_of_k(path: str | Path, curves: list[dict]) -> None:
+    """Draws the expected best reward against the number of answers into an SVG file of its own, whole or not at all."""
+    named = {sections.curve_name(str(path), curve, curves): curve for curve in curves}
+    _write(Path(path), figures.standalone(figures.best_of_k("Best of k", named)))
 
 
 def render(run: Run, run_dir: Path, title: str | None = None) -> str:
@@ -39,6 +48,7 @@ def render(run: Run, run_dir: Path, title: str | None = None) -> str:
         "Learning curves": [(step.name, sections.learning_curves(step)) for step in run.steps],
         "Rewards before and after": [(e.step, sections.reward_distributions(e)) for e in run.evaluations],
         "Reward models": [(step.name, sections.reward_model_pictures(step)) for step in run.steps],
+        "Rejection sampling": [(step.name, sections.best_of_k_pictures(step)) for step in run.steps],
         "KL against reward": [(step.name, sections.kl_against_reward(step)) for step in run.steps],
     }
     pictures = {heading: [group for group in groups if group[1]] for heading, groups in pictures.items()}

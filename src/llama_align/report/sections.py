@@ -126,6 +126,31 @@ def reward_model_pictures(step: Step) -> list[Picture]:
     return pictures
 
 
+def best_of_k_pictures(step: Step) -> list[Picture]:
+    """Expected best reward against the number of answers: of the temperature search, and of the sampling itself."""
+    pictures = []
+    for field, title in (("temperature_search.curves", "Temperature search"), ("best_of_k", "Sampling")):
+        rows = pick(step.where, step.metrics or {}, field, "a list of objects") or []
+        curves = {curve_name(step.where, row, rows): row for row in rows}
+        if not curves:
+            continue
+        label = f"{title}, {step.name}"
+        pictures.append(Picture(f"{title}: best of k", figures.best_of_k(label, curves)))
+        for judge in pick(step.where, rows[0], "heldout", "an object") or {}:
+            svg = figures.best_of_k(f"{label}, {judge}", curves, judge)
+            pictures.append(Picture(f"{title}: {judge.replace('/', ' ')} of the answer chosen", svg))
+    return pictures
+
+
+def curve_name(where: str, row: dict, rows: Sequence[dict]) -> str:
+    """A curve by its temperature, and its checkpoint where there are several; RecordError for what is no curve."""
+    for field in ("k", "best", "median"):
+        pick(where, row, field, "a list of finite numbers", required=True)
+    heat = f"T = {pick(where, row, 'temperature', required=True):g}"
+    several = len({pick(where, other, "checkpoint", "text", required=True) for other in rows}) > 1
+    return f"{row['checkpoint']}, {heat}" if several else heat
+
+
 def dialogs(evaluation: Evaluation) -> list[dict]:
     """Up to twelve prompts every sampled row answered, evenly spread over the first row's file.
 

@@ -14,7 +14,14 @@ from .. import __version__
 from ..data.opening import expand
 
 REFERENCE = re.compile(r"(?<!\$)\{([A-Za-z0-9_-]+)\}")  # ${NAME} is the environment's
-LAUNCHED = ("pretrain", "sft", "reward", "ppo", "dpo")  # the recipes that share their work among processes
+LAUNCHED = (
+    "pretrain",
+    "sft",
+    "reward",
+    "ppo",
+    "dpo",
+    "rejection_sampling",
+)  # the recipes that share their work among processes
 COLUMNS = "columns"  # templates over a data source's columns are written in braces, too
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 

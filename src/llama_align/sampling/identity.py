@@ -20,20 +20,21 @@ def checkpoint_digest(path: str) -> str:
     for file in sorted({file for pattern in DECISIVE for file in folder.glob(pattern)}):
         with file.open("rb") as content:
             parts.append((file.name, hashlib.file_digest(content, "sha256").hexdigest()))
-    return _digest([json.dumps(parts)])
+    return lines_digest([json.dumps(parts)])
 
 
 def records_digest(records: Iterable[Record]) -> str:
     """Digest of records in their order."""
-    return _digest(json.dumps(record.to_dict(), sort_keys=True) for record in records)
+    return lines_digest(json.dumps(record.to_dict(), sort_keys=True) for record in records)
 
 
 def settings_digest(settings: dict) -> str:
     """Digest of settings by name."""
-    return _digest([json.dumps(settings, sort_keys=True, default=str)])
+    return lines_digest([json.dumps(settings, sort_keys=True, default=str)])
 
 
-def _digest(lines: Iterable[str]) -> str:
+def lines_digest(lines: Iterable[str]) -> str:
+    """Digest of lines of text in their order."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line.encode() + b"\n")

@@ -41,9 +41,10 @@ class RewardModel:
         longer fits the context is scored as far as it does.
         """
         finished = [True] * len(answers) if finished is None else finished
-        return self.scorer.score([self._ids(*dialog) for dialog in zip(prompts, answers, finished, strict=True)])
+        return self.scorer.score([self.ids(*dialog) for dialog in zip(prompts, answers, finished, strict=True)])
 
-    def _ids(self, prompt: list[Message], answer: str, finished: bool) -> list[int]:
+    def ids(self, prompt: list[Message], answer: str, finished: bool) -> list[int]:
+        """The ids of prompt and answer that `score` scores."""
         ids = render_prompt(self.tokenizer, prompt, self.tokens)
         room = unwrap(self.scorer.model).config.max_position_embeddings - len(ids)
         # of a prompt that leaves no room a token stays, at which the scorer complains
@@ -77,11 +78,15 @@ class RewardModels:
     ) -> dict[str, list[float]]:
         """Scores by name; `rows` carry each prompt's `objective`."""
         scores = {name: model.score(prompts, answers, finished) for name, model in self.models.items()}
-        if {"helpfulness", "safety"} <= set(scores):
-            is_safety = torch.tensor([row.get("objective") == "safety" for row in rows], dtype=torch.bool)
-            helpfulness, safety = torch.tensor(scores["helpfulness"]), torch.tensor(scores["safety"])
-            scores["combined"] = llama2_reward(helpfulness, safety, is_safety, self.threshold).tolist()
-        return scores
+        return self.combine(scores, [row.get("objective") for row in rows])
+
+    def combine(self, scores: dict[str, list[float]], objectives: Sequence[str | None]) -> dict[str, list[float]]:
+        """The scores of each model, and `combined` where `helpfulness` and `safety` are among them."""
+        if not {"helpfulness", "safety"} <= set(scores):
+            return scores
+        is_safety = torch.tensor([objective == "safety" for objective in objectives], dtype=torch.bool)
+        helpfulness, safety = torch.tensor(scores["helpfulness"]), torch.tensor(scores["safety"])
+        return scores | {"combined": llama2_reward(helpfulness, safety, is_safety, self.threshold).tolist()}
 
     @property
     def main(self) -> str:

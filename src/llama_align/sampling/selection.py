@@ -3,6 +3,7 @@
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 GRADE_THRESHOLDS = {"significantly_better": 3.0, "better": 1.5, "slightly_better": 0.5, "negligibly_better": 0.0}
 
@@ -69,16 +70,21 @@ def drop_duplicates(texts: Sequence[Hashable]) -> list[tuple[int, int]]:
     return [(first, count) for first, count in counts.values()]
 
 
-def expected_best(rewards_PK: Sequence[Sequence[float]], k: int) -> float:
+def expected_best(
+    rewards_PK: Sequence[Sequence[float]], k: int, values_PK: Sequence[Sequence[float]] | None = None
+) -> float:
     """Estimate the mean over P prompts of the expected highest reward among k answers, from K >= k of each.
 
     It averages over all subsets of k answers and so is unbiased for every k, unlike the maximum of the first k
     (Chen et al., 2021, do this for pass@k). Llama 2, figure 7, plots it over k.
 
+    Args:
+        values_PK: what to expect of the answer with the highest reward instead, such as another judge's score.
+
     Raises:
         ValueError: k is not between 1 and the number of answers of every prompt, or there are no prompts.
     """
-    return _mean_order_statistic(rewards_PK, k, [k])
+    return _mean_order_statistic(rewards_PK, k, [k], values_PK)
 
 
 def expected_median(rewards_PK: Sequence[Sequence[float]], k: int) -> float:
@@ -86,22 +92,32 @@ def expected_median(rewards_PK: Sequence[Sequence[float]], k: int) -> float:
     return _mean_order_statistic(rewards_PK, k, [(k + 1) // 2, k // 2 + 1])
 
 
-def _mean_order_statistic(rewards_PK: Sequence[Sequence[float]], k: int, ranks: Sequence[int]) -> float:
-    """Mean over prompts and `ranks` of the expected rank-th smallest of k draws without replacement."""
+def _mean_order_statistic(
+    rewards_PK: Sequence[Sequence[float]],
+    k: int,
+    ranks: Sequence[int],
+    values_PK: Sequence[Sequence[float]] | None = None,
+) -> float:
+    """Mean over prompts and `ranks` of the value of the rank-th smallest of k draws without replacement."""
     if not rewards_PK:
         raise ValueError("found no prompts")
     total = 0.0
-    for i, rewards_K in enumerate(rewards_PK):
+    for i, (rewards_K, values_K) in enumerate(zip(rewards_PK, values_PK or rewards_PK, strict=True)):
         drawn = len(rewards_K)
         if not 1 <= k <= drawn:
             raise ValueError(f"k must be between 1 and the number of answers: found {k}, prompt {i} has {drawn}")
-        ascending = [rewards_K[j] for j in reversed(_ranked(rewards_K))]
+        ascending = [values_K[j] for j in reversed(_ranked(rewards_K))]
         for rank in ranks:
-            # the j-th of K is the rank-th of a subset that takes rank - 1 below it and k - rank above
-            ways = [math.comb(j, rank - 1) * math.comb(drawn - 1 - j, k - rank) for j in range(drawn)]
-            subsets = math.comb(drawn, k)
-            total += sum(reward * (way / subsets) for reward, way in zip(ascending, ways, strict=True))
+            total += sum(x * share for x, share in zip(ascending, _shares(drawn, k, rank), strict=True))
     return total / (len(rewards_PK) * len(ranks))
+
+
+@cache
+def _shares(drawn: int, k: int, rank: int) -> list[float]:
+    """For each of `drawn` answers in ascending order, the share of subsets of k in which it is the rank-th smallest."""
+    # the j-th is the rank-th of a subset that takes rank - 1 below it and k - rank above
+    subsets = math.comb(drawn, k)
+    return [math.comb(j, rank - 1) * math.comb(drawn - 1 - j, k - rank) / subsets for j in range(drawn)]
 
 
 def _ranked(rewards: Sequence[float]) -> list[int]:

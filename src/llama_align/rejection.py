@@ -1,0 +1,182 @@
+"""The parts of rejection sampling that know files and checkpoints; the rules themselves are in sampling/."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from . import recipe
+from .data import Preference, Prompt, Sample, fitting_prompts, write_jsonl
+from .data.records import is_number, show
+from .metrics.functional import describe
+from .processes import Group
+from .sampling.choice import Choice
+from .sampling.curves import best_of_k_curves, best_temperature
+from .sampling.dialogs import DialogSampler
+from .sampling.draws import Draws, sources
+from .sampling.guards import guards
+from .sampling.pool import Pool, best_answers, rewarded
+from .sampling.score_cache import CachedRewards
+
+
+def check(args: Any) -> Choice:
+    """The selection the recipe's arguments ask for, after all that can be seen to be wrong before work begins.
+
+    Raises:
+        RecipeError: names the option, what was found and what was expected.
+    """
+    if not args.model:
+        raise recipe.RecipeError("model: found none, expected at least one checkpoint")
+    if not args.datasets:
+        raise recipe.RecipeError("datasets: found none, expected sources of prompts")
+    if not args.reward_models:
+        raise recipe.RecipeError("reward_models: found none, expected checkpoints by name")
+    for name in ("temperature", "temperature_search"):
+        values = getattr(args, name)
+        if not all(is_number(value) and value >= 0 for value in values) or len({*values}) < len(values):
+            raise recipe.RecipeError(f"{name}: found {values}, expected numbers of at least 0 that differ")
+    if not args.temperature and not args.temperature_search:
+        raise recipe.RecipeError("temperature: found none, expected at least one")
+    if bool(args.temperature_search) != bool(args.search_datasets):
+        raise recipe.RecipeError("temperature_search, search_datasets: found one of them, expected both or neither")
+    for name in ("answers", "prompts_per_shard"):
+        if getattr(args, name) < 1:
+            raise recipe.RecipeError(f"{name}: found {getattr(args, name)}, expected at least 1")
+    if both := {*args.reward_models.values()} & {*args.heldout_models.values()}:
+        raise recipe.RecipeError(f"heldout_models: found {both.pop()}, expected none that is in reward_models, too")
+    try:
+        choice = Choice(args.select, args.share, args.threshold, args.keep, args.gaps)
+    except ValueError as error:
+        raise recipe.RecipeError(str(error)) from error
+    if args.earlier and choice.rule == "best_of_k":
+        raise recipe.RecipeError("earlier: found files, expected none with best_of_k; best_of_rounds lets them compete")
+    for path in args.model:
+        recipe.check_weights(path)
+    return choice
+
+
+def prompts_for(
+    checkpoints: Sequence[str], datasets: list[dict], max_new_tokens: int, too_long: str, seed: int, group: Group
+) -> list[Prompt]:
+    """The prompts that leave every checkpoint's context room for an answer; none where no data sets are named."""
+    if not datasets:
+        return []
+    first, *others = checkpoints
+    with group.quiet():
+        tokenizer = recipe.load_tokenizer(first)
+        prompts = recipe.load_prompts(datasets, first, tokenizer, max_new_tokens, too_long, seed=seed)
+    for path in others:
+        limit = recipe.context_of(path) - max_new_tokens
+        prompts, _ = fitting_prompts(prompts, recipe.load_tokenizer(path), limit, too_long)
+    return prompts
+
+
+def check_heldout(prompts: Sequence[Prompt], searched: Sequence[Prompt]) -> None:
+    """Raises RecipeError where a prompt of the temperature search is among those to be sampled."""
+    taken = {json.dumps(p.messages, sort_keys=True) for p in prompts}
+    for prompt in searched:
+        if json.dumps(prompt.messages, sort_keys=True) in taken:
+            raise recipe.RecipeError(
+                f"search_datasets: found {show(prompt.messages[-1]['content'])}, which is in datasets, too; expected "
+                "held-out prompts (the same file can serve both with parts that do not overlap, see `part`)"
+            )
+
+
+def samplers(engine: str, group: Group):
+    """A function from checkpoint to sampler that holds the last one loaded.
+
+    Raises:
+        RecipeError: several processes were launched for vLLM, which starts its own.
+    """
+    if engine == "vllm" and group.count > 1:
+        raise recipe.RecipeError(f"engine: found vllm in {group.count} processes, expected one; start it with python")
+
+    @lru_cache(maxsize=1)
+    def load(checkpoint: str) -> DialogSampler:
+        tokenizer = recipe.load_tokenizer(checkpoint)
+        return DialogSampler(recipe.sampling_model(checkpoint, tokenizer, engine), tokenizer, engine)
+
+    return load
+
+
+def search_temperatures(
+    draws: Draws,
+    rewards: CachedRewards,
+    checkpoints: Sequence[str],
+    temperatures: Sequence[float],
+    prompts: Sequence[Prompt],
+    seed: int,
+) -> tuple[list[tuple[str, float]], dict]:
+    """For each checkpoint the temperature with the highest expected best reward of K answers, and the curves of all.
+
+    All temperatures draw from the same random streams, so that they differ in nothing else.
+    """
+    found, chosen, curves = [], [], []
+    for path in checkpoints:
+        drawn = [draws(sources([(path, heat)], seed)[0], prompts) for heat in temperatures]
+        samples = [sample for part in drawn for sample in part]
+        parts = _parts(rewarded(samples, rewards(samples)), len(drawn[0]))
+        of_path = best_of_k_curves(parts, draws.params.n, rewards.main)
+        found.append((path, best_temperature(of_path)))
+        chosen.append({"checkpoint": of_path[0]["checkpoint"], "temperature": found[-1][1]})
+        curves += of_path
+    return found, {"prompts": len(prompts), "answers": draws.params.n, "chosen": chosen, "curves": curves}
+
+
+def write_choice(
+    output_dir: str, choice: Choice, best: list[Sample], pairs: list[Preference], counts: dict[str, int]
+) -> None:
+    """Writes best.jsonl and preferences.jsonl, each where a rule fills it.
+
+    Raises:
+        RecipeError: a rule found nothing to choose.
+    """
+    left_out = f"{counts['cut']} cut, {counts['empty']} empty and {counts['duplicates']} repeated answers"
+    where = f"{output_dir}/samples.jsonl: found {counts['answers']} to choose from beside {left_out}"
+    if choice.rule and not best:
+        raise recipe.RecipeError(
+            f"{where}, expected some that ended by themselves and reach the threshold of {choice.threshold}; raise "
+            "max_new_tokens, lower the threshold or train longer"
+        )
+    if choice.makes_pairs and not pairs:
+        raise recipe.RecipeError(f"{where}, expected two to a prompt whose scores differ by one of the gaps")
+    if choice.rule:
+        rows = ([*s.prompt, {"role": "assistant", "content": s.completion}] for s in best)
+        write_jsonl(f"{output_dir}/best.jsonl", ({"messages": messages, "source": "sampled"} for messages in rows))
+    if choice.makes_pairs:
+        write_jsonl(f"{output_dir}/preferences.jsonl", pairs)
+
+
+def metrics_of(
+    samples: Sequence[Sample],
+    pool: Pool,
+    best: Sequence[Sample],
+    pairs: Sequence[Preference],
+    score: str,
+    heldout: Sequence[str],
+    shape: tuple[int, int, int],
+) -> dict:
+    """The numbers of a run.
+
+    Args:
+        samples: of this round, then of earlier ones. shape: sources, prompts of each and answers to each prompt.
+    """
+    origins, prompts, answers = shape
+    new = samples[: origins * prompts * answers]
+    chosen = best or best_answers(pool, score)
+    return {
+        "earlier": len(samples) - len(new),
+        "kept": len(best),
+        "pairs": len(pairs),
+        "grades": dict(sorted(Counter(pair.grade for pair in pairs).items())),
+        "score": score,
+        "all": describe([s.rewards[score] for s in new]),
+        "best": describe([s.rewards[score] for s in chosen]),
+        "guards": guards(pool, chosen, score, heldout),
+        "best_of_k": best_of_k_curves(_parts(new, prompts * answers), answers, score, heldout),
+    }
+
+
+def _parts(samples: Sequence[Sample], size: int) -> list[Sequence[Sample]]:
+    return [samples[i : i + size] for i in range(0, len(samples), size)]

@@ -1,0 +1,61 @@
+"""Judges that choose nothing and score what was chosen: reward models kept out of the choice, and the exact judge."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..data import Prompt, RecordError, Sample
+from ..data.records import show
+from ..processes import Group
+from ..sandbox import quality
+from .rewards import RewardModel
+from .score_cache import CachedRewards
+
+PREFIX = "heldout/"
+EXACT = PREFIX + "exact_judge"
+
+
+class Judges:
+    """Scores by name, each under `heldout/`, so that none is taken for one that chooses.
+
+    Args:
+        judge: `sandbox` for the quality (0 to 1) the sandbox's exact judge sees, or `none`. checkpoints: reward models
+            by name; only the one score they end in is used. The other arguments are those of `CachedRewards`.
+
+    Raises:
+        ValueError: an unknown judge.
+    """
+
+    def __init__(
+        self,
+        judge: str,
+        checkpoints: dict[str, str],
+        load: Callable[[str], RewardModel],
+        threshold: float,
+        folder: str | Path,
+        size: int,
+        group: Group,
+    ):
+        if judge not in ("sandbox", "none"):
+            raise ValueError(f"judge: found {judge!r}, expected sandbox or none")
+        self.exact = judge == "sandbox"
+        self.rewards = CachedRewards(checkpoints, load, threshold, folder, size, group) if checkpoints else None
+
+    @property
+    def names(self) -> list[str]:
+        """The scores this gives."""
+        return [EXACT] * self.exact + ([PREFIX + self.rewards.main] if self.rewards else [])
+
+    def check(self, prompts: Sequence[Prompt | Sample]) -> None:
+        """Raises RecordError for the first prompt that the exact judge cannot judge."""
+        for number, prompt in enumerate(prompts if self.exact else [], start=1):
+            if prompt.task is None:
+                messages = prompt.messages if isinstance(prompt, Prompt) else prompt.prompt
+                where = f"prompt {number}, {show(messages[-1]['content'])}"
+                raise RecordError(where, "task", "nothing", "the task that judge: sandbox reads")
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, list[float]]:
+        """One score per sample under each of `names`."""
+        scores = {EXACT: [float(quality(s.task, s.completion, s.finished)) for s in samples]} if self.exact else {}
+        if self.rewards:
+            scores[PREFIX + self.rewards.main] = self.rewards(samples)[self.rewards.main]
+        return scores

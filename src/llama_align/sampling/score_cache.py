@@ -1,0 +1,149 @@
+"""Scores kept by (answer, reward model), so that no model ever scores an answer twice, in whatever run or round.
+
+A model's folder is named by the digest of its checkpoint. It holds JSON lines files of the answers that were scored
+together, each written whole and named by what it answers: {"answer": digest of prompt and answer ids, "score": float}.
+"""
+
+import hashlib
+import json
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..chat import Message
+from ..data import RecordError, Sample, read_jsonl, write_jsonl
+from ..data.records import is_number, show
+from ..processes import ALONE, Group
+from .identity import checkpoint_digest, lines_digest
+from .rewards import RewardModel, RewardModels
+
+Asked = tuple[list[Message], str, bool]  # prompt, answer, whether it ended by itself
+
+
+class ScoreCache:
+    """The scores of one reward model.
+
+    Args:
+        folder: shared by all models; this one's scores go to a folder in it. checkpoint: where the model lies.
+    """
+
+    def __init__(self, folder: str | Path, checkpoint: str):
+        self.folder = Path(folder) / checkpoint_digest(checkpoint).replace("/", "--")
+
+    def path(self, block: str) -> Path:
+        """Where the scores of a block of answers are, or will be."""
+        return self.folder / f"{block}.jsonl"
+
+    def scores(self, block: str) -> list[float]:
+        """The scores of a block that was written, in the order of its answers."""
+        return [score for _, score in _rows(self.path(block))]
+
+    def known(self, without: set[str]) -> dict[str, float]:
+        """All scores by answer, but those in the blocks named."""
+        files = sorted(path for path in self.folder.glob("*.jsonl") if path.stem not in without)
+        return {answer: score for path in files for answer, score in _rows(path)}
+
+    def fill(self, block: str, asked: Sequence[Asked], model: RewardModel, known: dict[str, float]) -> None:
+        """Scores what is not known of a block and writes all of it.
+
+        Raises:
+            ValueError: the model gave a score that is not a finite number.
+        """
+        ids = [model.ids(*dialog) for dialog in asked]
+        answers = [answer_digest(row) for row in ids]
+        new = {answer: row for answer, row in zip(answers, ids, strict=True) if answer not in known}
+        scored = dict(zip(new, model.scorer.score(list(new.values())), strict=True))
+        for score in scored.values():
+            if not math.isfinite(score):
+                raise ValueError(f"reward model {self.folder.name}: found a score of {score}, expected finite numbers")
+        scores = known | scored
+        write_jsonl(self.path(block), ({"answer": answer, "score": scores[answer]} for answer in answers))
+
+
+def answer_digest(ids: Sequence[int]) -> str:
+    """Digest of the ids of a prompt with its answer, 128 bits."""
+    return hashlib.sha256(array("I", ids).tobytes()).hexdigest()[:32]
+
+
+def _rows(path: Path) -> list[tuple[str, float]]:
+    rows = []
+    for number, row in read_jsonl(path):
+        for field, fits, wanted in (
+            ("answer", isinstance(row.get("answer"), str), "a digest"),
+            ("score", is_number(row.get("score")), "a finite number"),
+        ):
+            if not fits:
+                expected = f"{wanted}; the file can be removed, its answers are then scored again"
+                raise RecordError(f"{path}, line {number}", field, show(row.get(field)), expected)
+        rows.append((row["answer"], row["score"]))
+    return rows
+
+
+class CachedRewards:
+    """Reward models that score samples in one pass, each answer once.
+
+    What is scored together follows from the samples alone, so that a kill or the number of processes changes no bit.
+
+    Args:
+        checkpoints: the models' paths by name. folder: of the cache. size: answers scored between two writes.
+    """
+
+    def __init__(
+        self,
+        checkpoints: dict[str, str],
+        load: Callable[[str], RewardModel],
+        threshold: float,
+        folder: str | Path,
+        size: int,
+        group: Group = ALONE,
+    ):
+        self.rewards = RewardModels.load(checkpoints, load, threshold)
+        self.caches = {name: ScoreCache(folder, path) for name, path in checkpoints.items()}
+        self.size, self.group = size, group
+
+    @property
+    def main(self) -> str:
+        """The name of the score that decides."""
+        return self.rewards.main
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, list[float]]:
+        """Scores by name, one per sample; whatever rewards the samples carry plays no part.
+
+        Each process of the group scores its share of the missing blocks; all of them return all scores.
+        """
+        places: dict[str, int] = {}
+        asked: list[Asked] = []
+        order = []
+        for sample in samples:
+            text = sample.completion.strip()  # what becomes of an answer when it is encoded
+            key = json.dumps([sample.prompt, text, sample.finished], sort_keys=True)
+            if key not in places:
+                places[key] = len(asked)
+                asked.append((sample.prompt, text, sample.finished))
+            order.append(places[key])
+        keys = list(places)
+        blocks = {
+            lines_digest(keys[first : first + self.size]): asked[first : first + self.size]
+            for first in range(0, len(keys), self.size)
+        }
+        self._fill(blocks)
+        found = {name: [s for block in blocks for s in cache.scores(block)] for name, cache in self.caches.items()}
+        scores = {name: [column[place] for place in order] for name, column in found.items()}
+        return self.rewards.combine(scores, [sample.objective for sample in samples])
+
+    def _fill(self, blocks: dict[str, list[Asked]]) -> None:
+        missing = {
+            block: [name for name, cache in self.caches.items() if not cache.path(block).exists()] for block in blocks
+        }
+        # blocks of these samples do not count as known: how many there are depends on when a run was killed
+        names = {name for lacking in missing.values() for name in lacking}
+        known = {name: self.caches[name].known(without=set(blocks)) for name in names}
+        self.group.wait()  # everybody has looked before anybody writes
+        mine = self.group.share([block for block, lacking in missing.items() if lacking])
+        for block in tqdm(mine, unit="block", desc="scoring", disable=not (self.group.is_main and mine)):
+            for name in missing[block]:
+                self.caches[name].fill(block, blocks[block], self.rewards.models[name], known[name])
+        self.group.wait()

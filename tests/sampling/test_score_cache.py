@@ -1,0 +1,156 @@
+"""No model scores an answer twice, and what is scored together depends on the samples alone."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from llama_align import recipe
+from llama_align.data import RecordError, Sample
+from llama_align.sampling.score_cache import CachedRewards
+
+
+def sample(prompt: str, completion: str, finished: bool = True, objective: str = "helpfulness") -> Sample:
+    return Sample([{"role": "user", "content": prompt}], completion, finished, "sft", 1.0, 0, {}, objective)
+
+
+SAMPLES = [sample(f"bado {i % 3}", f"me {i}", finished=i % 2 == 0) for i in range(10)]
+
+
+@pytest.fixture
+def checkpoints(tmp_path, tiny_config, tokenizer):
+    paths = {}
+    for seed, name in enumerate(("helpfulness", "safety")):
+        torch.manual_seed(seed)
+        paths[name] = str(tmp_path / name)
+        AutoModelForSequenceClassification.from_config(tiny_config(num_labels=1)).save_pretrained(paths[name])
+        tokenizer.save_pretrained(paths[name])
+    return paths
+
+
+@pytest.fixture
+def make(tmp_path, checkpoints):
+    """Rewards over a cache, and the numbers of answers each call of a model scored."""
+
+    def make(names=("helpfulness",), size: int = 4, folder: str = "scores"):
+        rewards = CachedRewards(
+            {name: checkpoints[name] for name in names}, recipe.load_reward_model, 0.15, tmp_path / folder, size
+        )
+        asked = []
+        for model in rewards.rewards.models.values():
+            score = model.scorer.score
+            model.scorer.score = lambda ids, score=score: (asked.append(len(ids)), score(ids))[1]
+        return rewards, asked
+
+    return make
+
+
+def test_scores_are_those_of_the_model_in_the_order_of_the_samples(make):
+    rewards, asked = make()
+    scores = rewards(SAMPLES)["helpfulness"]
+    model = rewards.rewards.models["helpfulness"]
+    expected = model.score([s.prompt for s in SAMPLES], [s.completion for s in SAMPLES], [s.finished for s in SAMPLES])
+    assert scores == pytest.approx(expected, abs=1e-5)
+    assert asked[:3] == [4, 4, 2], "in blocks"
+
+
+def test_nothing_is_scored_twice(make):
+    first, asked = make()
+    scores = first(SAMPLES)["helpfulness"]
+    assert first(SAMPLES)["helpfulness"] == scores
+    assert sum(asked) == 10
+    again, asked = make(size=3)
+    assert again([*SAMPLES[::-1], sample("bado 0", "new"), *SAMPLES])["helpfulness"][:10] == scores[::-1]
+    assert sum(asked) == 1, "in another order, in other blocks, beside a new answer, by another process"
+    padded = [replace(s, completion=f" {s.completion}\n") for s in SAMPLES]
+    assert again(padded)["helpfulness"] == scores, "text is stripped before it is encoded"
+    assert sum(asked) == 1
+
+
+def test_a_cut_answer_is_not_a_finished_one(make):
+    rewards, asked = make()
+    a, b = rewards([sample("p", "me"), sample("p", "me", finished=False)])["helpfulness"]
+    assert a != b
+    assert sum(asked) == 2
+
+
+def test_several_models_in_one_pass_and_their_combination(make):
+    rewards, asked = make(("helpfulness", "safety"))
+    samples = [*SAMPLES, sample("x", "me", objective="safety")]
+    scores = rewards(samples)
+    assert list(scores) == ["helpfulness", "safety", "combined"]
+    assert scores["combined"][-1] == scores["safety"][-1]
+    assert sum(asked) == 22
+    alone, asked = make(("safety",))
+    assert alone(samples)["safety"] == scores["safety"]
+    assert asked == [], "each model has its own scores"
+
+
+def test_a_model_that_was_trained_again_scores_again(make, checkpoints, tiny_config):
+    rewards, _ = make()
+    before = rewards(SAMPLES)["helpfulness"]
+    torch.manual_seed(7)
+    config = tiny_config(num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(checkpoints["helpfulness"])
+    rewards, asked = make()
+    assert rewards(SAMPLES)["helpfulness"] != before
+    assert sum(asked) == 10
+
+
+def test_a_kill_between_blocks_changes_no_bit(make, tmp_path):
+    make(folder="undisturbed")[0](SAMPLES + SAMPLES[:2])
+    rewards, _ = make(folder="killed")
+    score, calls = rewards.rewards.models["helpfulness"].scorer.score, []
+
+    def dies(ids):
+        calls.append(len(ids))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return score(ids)
+
+    rewards.rewards.models["helpfulness"].scorer.score = dies
+    with pytest.raises(KeyboardInterrupt):
+        rewards(SAMPLES)
+    resumed, asked = make(folder="killed")
+    resumed(SAMPLES)
+    assert asked == [4, 2], "the first block is there"
+    files = {
+        name: {p.name: p.read_bytes() for p in (tmp_path / name).rglob("*.jsonl")} for name in ("undisturbed", "killed")
+    }
+    assert files["killed"] == files["undisturbed"]
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ('{"answer": "x"}', "score"),
+        ('{"answer": 3, "score": 1.0}', "answer"),
+        ('{"answer": "x", "score": "1"}', "score"),
+    ],
+)
+def test_a_damaged_file_is_named(make, tmp_path, line, field):
+    rewards, _ = make()
+    rewards(SAMPLES[:2])
+    (path,) = (tmp_path / "scores").rglob("*.jsonl")
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(RecordError, match=rf"{path}, line 3, field '{field}': found .*, expected a .*can be removed"):
+        rewards(SAMPLES)
+
+
+def test_a_score_that_is_no_number_is_refused(make, tmp_path):
+    rewards, _ = make()
+    rewards.rewards.models["helpfulness"].scorer.score = lambda ids: [float("nan")] * len(ids)
+    with pytest.raises(ValueError, match="found a score of nan, expected finite numbers"):
+        rewards(SAMPLES)
+    assert list((tmp_path / "scores").rglob("*.jsonl")) == []
+
+
+def test_a_cache_is_json_lines(make, tmp_path):
+    rewards, _ = make()
+    scores = rewards(SAMPLES[:2])["helpfulness"]
+    (path,) = (tmp_path / "scores").rglob("*.jsonl")
+    rows = [json.loads(line) for line in path.open()]
+    assert [row["score"] for row in rows] == scores
+    assert {len(row["answer"]) for row in rows} == {32}
