@@ -53,8 +53,7 @@ def logged(trainer: PPOTrainer, name: str) -> list[float]:
 
 
 def weights(trainer: PPOTrainer) -> dict[str, torch.Tensor]:
-    parts = {"policy": trainer.model, "critic": trainer.value_model}
-    return {f"{part}.{name}": t.clone() for part, m in parts.items() for name, t in m.state_dict().items()}
+    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -72,9 +71,10 @@ def test_on_the_first_batch_the_ratio_is_one_and_the_kl_zero(trainer_of, tempera
 @pytest.mark.parametrize("whitened", [True, False])
 def test_a_rollout_holds_what_the_formulas_say(trainer_of, causal_path, critic_path, tokenizer, whitened):
     settings = {"beta": 0.1, "gamma": 0.97, "lam": 0.9, "whiten_scores": whitened, "whiten_advantages": whitened}
+    settings["check_first_batch"] = False
     trainer = trainer_of(truncation_penalty=0.7, per_device_train_batch_size=4, steps_per_generation=2, **settings)
     with torch.no_grad():  # the policy has moved away from its reference
-        for weight in trainer.model.parameters():
+        for weight in trainer.policy.parameters():
             weight.add_(0.05 * torch.randn_like(weight))
     batch = rollout(trainer)
     tokens, reference, critic = (
@@ -92,7 +92,7 @@ def test_a_rollout_holds_what_the_formulas_say(trainer_of, causal_path, critic_p
         with torch.no_grad():
             logps = [
                 m(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1).gather(1, torch.tensor(answer)[:, None])[:, 0]
-                for m in (trainer.model.eval(), reference)
+                for m in (trainer.policy.eval(), reference)
             ]
             per_answer.append((*logps, critic(ids).logits[0, len(prompt) - 1 : -1, 0]))
     mask = batch["completion_mask"].float()
@@ -121,12 +121,10 @@ def test_one_step_moves_policy_and_critic_by_their_gradients_alone(trainer_of):
         def on_pre_optimizer_step(self, args, state, control, **kwargs):
             inputs = trainer._buffered_inputs[0]
             mask = inputs["completion_mask"].float()
-            critic_loss = masked_mean(
-                value_loss(trainer._values(inputs), inputs["old_values"], inputs["returns"], 0.2), mask
-            )
-            logps = trainer._logps(trainer.model, inputs)[0]
-            policy = masked_mean(policy_loss(logps, inputs["old_logps"], inputs["advantages"], 0.2), mask)
-            parts = ((trainer.value_model, 0.1 * critic_loss, 0.2), (trainer.model, policy, 0.1))
+            found = trainer._evaluate(trainer.model, inputs)
+            critic_loss = masked_mean(value_loss(found.values, inputs["old_values"], inputs["returns"], 0.2), mask)
+            policy = masked_mean(policy_loss(found.logps, inputs["old_logps"], inputs["advantages"], 0.2), mask)
+            parts = ((trainer.value_model, 0.1 * critic_loss, 0.2), (trainer.policy, policy, 0.1))
             for module, loss, rate in parts:
                 parameters = list(module.parameters())
                 for weight, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
@@ -207,11 +205,11 @@ def test_an_answer_stops_at_its_end_and_the_score_sees_no_padding(trainer_of, to
     """A policy that ends at once: one token, finished, its score on that token."""
     trainer = trainer_of(lambda p, answers, f, r: {"s": [3.0] * len(answers)}, whiten_scores=False, beta=0.0, lam=1.0)
     with torch.no_grad():
-        trainer.model.lm_head.weight[tokenizer.eos_token_id] = 0
-        trainer.model.model.norm.weight.zero_()  # all logits equal ...
-    trainer.model.lm_head.bias = torch.nn.Parameter(torch.zeros(len(tokenizer)))
+        trainer.policy.lm_head.weight[tokenizer.eos_token_id] = 0
+        trainer.policy.model.norm.weight.zero_()  # all logits equal ...
+    trainer.policy.lm_head.bias = torch.nn.Parameter(torch.zeros(len(tokenizer)))
     with torch.no_grad():
-        trainer.model.lm_head.bias[tokenizer.eos_token_id] = 100.0  # ... but one
+        trainer.policy.lm_head.bias[tokenizer.eos_token_id] = 100.0  # ... but one
     batch = rollout(trainer)
     assert batch["completion_ids"].tolist() == [[tokenizer.eos_token_id]] * 8
     torch.testing.assert_close(batch["returns"], torch.full((8, 1), 3.0))
@@ -231,7 +229,7 @@ def test_the_reward_reads_dialogs_not_ids(trainer_of, tokenizer):
         ids = batch["completion_ids"][row][batch["completion_mask"][row].bool()].tolist()
         assert answer == tokenizer.decode(ids, skip_special_tokens=True).strip()
         assert done == (ids[-1] in ControlTokens.of(tokenizer).terminators)
-    means = {name: values[-1] for name, values in trainer._metrics["train"].items()}
+    means = trainer.tallies["train"].read(lambda tensor: tensor)
     assert (means["reward"], means["rewards/helpfulness"], means["rewards/safety"]) == (2.0, 0.0, 1.0)
     with pytest.raises(ValueError, match=r"found scores a, b, expected one, or 'combined' among them"):
         rollout(trainer_of(lambda p, answers, f, r: {"a": [0.0] * 8, "b": [0.0] * 8}))
@@ -274,9 +272,10 @@ def test_a_checkpoint_holds_the_critic_as_a_model_of_its_own(tmp_path, trainer_o
 def test_the_critics_activations_are_checkpointed_too(trainer_of):
     calls = []
     trainer = trainer_of(gradient_checkpointing=True)
+    trainer.model.gradient_checkpointing_enable()
     inputs = rollout(trainer)
     trainer.value_model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
-    trainer._values(inputs).sum().backward()
+    trainer._evaluate(trainer.model, inputs).values.sum().backward()
     assert len(calls) == 2
 
 
