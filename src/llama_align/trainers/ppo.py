@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 
 import torch
-from accelerate.utils import gather
+from accelerate.utils import gather, send_to_device
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import RLOOTrainer
@@ -190,11 +190,12 @@ class PPOTrainer(CardMixin, RLOOTrainer):
             return
         # the step names the random streams of the answers to come; answers not yet learned from come back too
         file, processes = self._rollout_file(checkpoint), self.accelerator.num_processes
-        rollout = torch.load(file, map_location=self.accelerator.device) if os.path.isfile(file) else {}
+        rollout = torch.load(file, map_location="cpu") if os.path.isfile(file) else {}
         if rollout.get("processes") != processes:
             found = rollout.get("processes", "none")
             raise ValueError(f"{file}: found the answers of {found} processes, expected those of {processes}")
-        self._step, self._buffered_inputs = rollout["step"], rollout["answers"]
+        self._step = rollout["step"]
+        self._buffered_inputs = send_to_device(rollout["answers"], self.accelerator.device)
         self.kl.coefficient = rollout["kl_coefficient"]
 
     def create_model_card(self, model_name=None, **kwargs):

@@ -45,7 +45,7 @@ def count_rollout(tally: Tally, scores, combined_B, kl_BT, mask_BT, lengths_B, f
         if name != "combined":
             tally.add(f"rewards/{name}", score_B, kept_B)
     tally.add("kl", kl_B, kept_B)
-    tally.add("kl_coefficient", torch.tensor(coefficient, device=kl_B.device))
+    tally.add("kl_coefficient", torch.tensor(coefficient, dtype=torch.float64, device=kl_B.device))
     tally.add("objective/rlhf", combined_B - coefficient * kl_B, kept_B)
     tally.add("answers/length", lengths_B.float())
     tally.add("answers/finished", finished_B.float())
