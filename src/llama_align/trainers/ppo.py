@@ -124,6 +124,10 @@ class PPOTrainer(CardMixin, RLOOTrainer):
     def value_model(self) -> PreTrainedModel:
         return self.accelerator.unwrap_model(self.model).critic
 
+    @property
+    def _steps_per_rollout(self) -> int:
+        return self.args.steps_per_generation * self.num_iterations
+
     def _get_train_sampler(self, dataset=None):
         return _EpochSampler(super()._get_train_sampler(dataset), lambda: int(self.state.epoch or 0))
 
@@ -164,7 +168,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         if not self.args.save_only_model:
             folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
             os.makedirs(folder, exist_ok=True)
-            used_up = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+            used_up = self._step % self._steps_per_rollout == 0
             rollout = {
                 "step": self._step,
                 "answers": None if used_up else self._buffered_inputs,
@@ -218,7 +222,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
     def _answer_text(self, prompt: Prompt, ids: list[int]) -> str:
         if not isinstance(prompt, str):
             return decode_answer(self.processing_class, ids, self.tokens)
-        return self.processing_class.decode([i for i in ids if i not in self.tokens.terminators])
+        return self.processing_class.decode(ids, skip_special_tokens=True)
 
     def _sample(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[float]] | None]:
         """Answers, and the sampler's log-probabilities where it tells them."""
@@ -234,8 +238,9 @@ class PPOTrainer(CardMixin, RLOOTrainer):
             repetition_penalty=self.repetition_penalty,
             seed=self.args.seed,
         )
-        # a stream of random numbers of its own for every answer ever sampled, on every process
-        first = (self._step * self.accelerator.num_processes + self.accelerator.process_index) * len(prompt_ids)
+        # a stream of random numbers of its own for every answer ever sampled, however a rollout is split
+        number = self._step // self._steps_per_rollout
+        first = (number * self.accelerator.num_processes + self.accelerator.process_index) * len(prompt_ids)
         keys = list(range(first, first + len(prompt_ids)))
         with whole_policy(self.model_wrapped, self.accelerator) as policy:
             answers = make_engine("auto", policy).generate(prompt_ids, params, set(self.tokens.terminators), keys=keys)
@@ -338,7 +343,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
     def _compute_loss(self, model, inputs):
         mask_BT = inputs["completion_mask"].float()
         found = self._evaluate(model, inputs)
-        if "ratio" in self._unchecked and self._step % (self.args.steps_per_generation * self.num_iterations) == 0:
+        if "ratio" in self._unchecked and self._step % self._steps_per_rollout == 0:
             self._unchecked.remove("ratio")
             self.checks.ratio(found.logps.detach(), inputs["old_logps"], mask_BT)
         policy_BT = policy_loss(found.logps, inputs["old_logps"], inputs["advantages"], self.epsilon_low)

@@ -8,56 +8,11 @@ from transformers import TrainerCallback
 
 from llama_align import recipe
 from llama_align.chat import ControlTokens, encode_text, render_prompt
-from llama_align.trainers import PPOConfig, PPOTrainer
 from llama_align.trainers.ppo_math import gae, masked_mean, policy_loss, token_rewards, value_loss, whiten
 
 
-def count_a(prompts, answers, finished, rows) -> dict[str, list[float]]:
-    """Share of "a" among the characters."""
-    return {"letters": [answer.count("a") / max(1, len(answer)) for answer in answers]}
-
-
-@pytest.fixture(scope="module")
-def critic_path(checkpoint):
-    return checkpoint("reward", seed=1)
-
-
-@pytest.fixture
-def trainer_of(causal_path, critic_path, tokenizer, settings, prompt_rows):
-    def make(reward=count_a, **changes) -> PPOTrainer:
-        defaults = {
-            "max_completion_length": 8,
-            "per_device_train_batch_size": 8,
-            "learning_rate": 1e-3,
-            "seed": 3,
-        }
-        return PPOTrainer(
-            recipe.load_model(causal_path),
-            reward=reward,
-            value_model=recipe.load_model(critic_path, "value"),
-            args=PPOConfig(**settings | defaults | changes),
-            train_dataset=prompt_rows(16),
-            processing_class=tokenizer,
-        )
-
-    return make
-
-
-def rollout(trainer: PPOTrainer, count: int = 8) -> dict[str, torch.Tensor]:
-    trainer.model.train()
-    return trainer._generate_and_score_completions([trainer.train_dataset[i] for i in range(count)])
-
-
-def logged(trainer: PPOTrainer, name: str) -> list[float]:
-    return [row[name] for row in trainer.state.log_history if name in row]
-
-
-def weights(trainer: PPOTrainer) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-
-
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_on_the_first_batch_the_ratio_is_one_and_the_kl_zero(trainer_of, temperature):
+def test_on_the_first_batch_the_ratio_is_one_and_the_kl_zero(trainer_of, temperature, logged):
     """Whatever the sampling temperature: log-probabilities are the model's own, before any warping."""
     trainer = trainer_of(beta=0.1, temperature=temperature)
     trainer.train()
@@ -69,7 +24,7 @@ def test_on_the_first_batch_the_ratio_is_one_and_the_kl_zero(trainer_of, tempera
 
 
 @pytest.mark.parametrize("whitened", [True, False])
-def test_a_rollout_holds_what_the_formulas_say(trainer_of, causal_path, critic_path, tokenizer, whitened):
+def test_a_rollout_holds_what_the_formulas_say(trainer_of, causal_path, critic_path, tokenizer, whitened, rollout):
     settings = {"beta": 0.1, "gamma": 0.97, "lam": 0.9, "whiten_scores": whitened, "whiten_advantages": whitened}
     settings["check_first_batch"] = False
     trainer = trainer_of(truncation_penalty=0.7, per_device_train_batch_size=4, steps_per_generation=2, **settings)
@@ -112,7 +67,7 @@ def test_a_rollout_holds_what_the_formulas_say(trainer_of, causal_path, critic_p
     assert any(cut)
 
 
-def test_one_step_moves_policy_and_critic_by_their_gradients_alone(trainer_of):
+def test_one_step_moves_policy_and_critic_by_their_gradients_alone(trainer_of, weights):
     """With plain SGD each step's change is the rate times that step's gradient: nothing of an earlier one is left."""
     trainer = trainer_of(optim="sgd", learning_rate=0.1, value_learning_rate=0.2, max_steps=3, max_grad_norm=1e9)
     seen = []
@@ -145,7 +100,7 @@ def test_one_step_moves_policy_and_critic_by_their_gradients_alone(trainer_of):
 
 
 @pytest.mark.parametrize("answers", [1, 4])
-def test_the_reward_rises(trainer_of, answers):
+def test_the_reward_rises(trainer_of, answers, logged):
     trainer = trainer_of(
         num_generations=answers, per_device_train_batch_size=16, max_steps=40, learning_rate=5e-3, beta=0.0
     )
@@ -168,7 +123,7 @@ def test_with_several_answers_each_prompt_is_answered_that_often(trainer_of):
     assert sorted(seen[0].count(content) for content in set(seen[0]))[0] >= 4
 
 
-def test_answers_differ_between_steps_and_between_equal_prompts(trainer_of):
+def test_answers_differ_between_steps_and_between_equal_prompts(trainer_of, rollout):
     trainer = trainer_of(num_generations=4)
     first = rollout(trainer)["completion_ids"]
     trainer._step += 1
@@ -177,7 +132,7 @@ def test_answers_differ_between_steps_and_between_equal_prompts(trainer_of):
     assert first.shape != second.shape or not torch.equal(first, second)
 
 
-def test_a_truncated_answer_is_penalised_at_its_last_token(trainer_of):
+def test_a_truncated_answer_is_penalised_at_its_last_token(trainer_of, rollout):
     settings = {"whiten_scores": False, "whiten_advantages": False, "gamma": 1.0, "lam": 1.0, "beta": 0.0}
     batches = [rollout(trainer_of(truncation_penalty=penalty, **settings)) for penalty in (0.0, 5.0)]
     assert torch.equal(batches[0]["completion_ids"], batches[1]["completion_ids"])
@@ -190,7 +145,7 @@ def test_a_truncated_answer_is_penalised_at_its_last_token(trainer_of):
     torch.testing.assert_close(drop, 5.0 * (~finished).float())
 
 
-def test_masked_truncated_answers_teach_nothing(trainer_of):
+def test_masked_truncated_answers_teach_nothing(trainer_of, rollout):
     batch = rollout(trainer_of(mask_truncated_completions=True))
     tokens = ControlTokens.of(trainer_of().processing_class)
     for row in range(8):
@@ -201,7 +156,7 @@ def test_masked_truncated_answers_teach_nothing(trainer_of):
     assert not batch["advantages"][empty].any()
 
 
-def test_an_answer_stops_at_its_end_and_the_score_sees_no_padding(trainer_of, tokenizer):
+def test_an_answer_stops_at_its_end_and_the_score_sees_no_padding(trainer_of, tokenizer, rollout):
     """A policy that ends at once: one token, finished, its score on that token."""
     trainer = trainer_of(lambda p, answers, f, r: {"s": [3.0] * len(answers)}, whiten_scores=False, beta=0.0, lam=1.0)
     with torch.no_grad():
@@ -215,7 +170,7 @@ def test_an_answer_stops_at_its_end_and_the_score_sees_no_padding(trainer_of, to
     torch.testing.assert_close(batch["returns"], torch.full((8, 1), 3.0))
 
 
-def test_the_reward_reads_dialogs_not_ids(trainer_of, tokenizer):
+def test_the_reward_reads_dialogs_not_ids(trainer_of, tokenizer, rollout):
     seen = {}
 
     def reward(prompts, answers, finished, rows):
@@ -244,7 +199,7 @@ SCHEDULES = [
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(tmp_path, trainer_of, causal_path, schedule):
+def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(tmp_path, trainer_of, causal_path, schedule, logged, weights):
     options = {"max_steps": 5, "save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "cosine"} | schedule
     whole = trainer_of(output_dir=str(tmp_path / "whole"), **options)
     whole.train()
@@ -269,7 +224,7 @@ def test_a_checkpoint_holds_the_critic_as_a_model_of_its_own(tmp_path, trainer_o
     assert all(torch.equal(tensor, stored[name]) for name, tensor in trainer.value_model.state_dict().items())
 
 
-def test_the_critics_activations_are_checkpointed_too(trainer_of):
+def test_the_critics_activations_are_checkpointed_too(trainer_of, rollout):
     calls = []
     trainer = trainer_of(gradient_checkpointing=True)
     trainer.model.gradient_checkpointing_enable()
@@ -280,7 +235,7 @@ def test_the_critics_activations_are_checkpointed_too(trainer_of):
 
 
 @pytest.mark.parametrize(("size", "steps"), [(3, 1), (1, 3)])
-def test_one_answer_per_prompt_needs_no_even_batch(trainer_of, size, steps):
+def test_one_answer_per_prompt_needs_no_even_batch(trainer_of, size, steps, logged):
     trainer = trainer_of(num_generations=1, per_device_train_batch_size=size, gradient_accumulation_steps=steps)
     trainer.train()
     assert logged(trainer, "answers/length")
