@@ -3,12 +3,18 @@
 Measured here: losses within 3e-6 absolute, policy and critic within 2e-6 absolute after 6 steps.
 """
 
+import os
+import subprocess
+import sys
+
 import pytest
 from safetensors.torch import load_file
 
 from llama_align import LlamaHerdForCausalLM, LlamaHerdForTokenClassification
 
 from .comparing import differences, moved
+from .conftest import CONFIGS as FOLDER
+from .conftest import PROJECT, environment, read
 
 STEPS, SAVED = 6, 3
 CONFIGS = ("cpu_ddp", "cpu_zero2", "cpu_zero3")
@@ -61,3 +67,28 @@ def test_a_run_leaves_two_plain_checkpoints(launch, config):
             _, info = kind.from_pretrained(place, output_loading_info=True)
             assert not info["missing_keys"]
             assert not info["unexpected_keys"]
+
+
+SMALL_CHUNKS = """
+import runpy, sys
+import llama_align.models.head as head
+head.MODULE_CHUNK = 8
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_processes_with_answers_of_other_lengths_do_not_wait_for_each_other(launch, workshop, tmp_path):
+    """Under ZeRO-3 the head is called chunk by chunk, all processes together: here each has a number of its own."""
+    whole = launch("ppo", "cpu_zero3", **STEERED)
+    (tmp_path / "run.py").write_text(SMALL_CHUNKS)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", FOLDER / "cpu_zero3.yaml"]
+    command += ["--main_process_port", "0", tmp_path / "run.py", PROJECT / "recipes" / "ppo.py"]
+    command += ["--config", workshop / f"{whole.path.name}.yaml", "--output_dir", tmp_path / "run"]
+    done = subprocess.run(
+        list(map(os.fspath, command)), capture_output=True, text=True, env=environment(), timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [row["loss"] for row in read(tmp_path / "run", "").rows] == pytest.approx(
+        [row["loss"] for row in whole.rows], abs=5e-6
+    )

@@ -6,12 +6,10 @@ TRL's part: generation buffers, samplers, the reference model, launch modes, log
 
 import os
 import sys
-from collections.abc import Callable
 from contextlib import contextmanager
 
 import torch
 from accelerate.utils import gather, send_to_device
-from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import RLOOTrainer
 from trl.models.utils import disable_gradient_checkpointing
@@ -23,6 +21,7 @@ from ..sampling.engine import SamplingParams
 from ..sampling.make import make_engine
 from ..sampling.rewards import RewardModel
 from ..training import CardMixin
+from .ppo_batches import EpochSampler, joined, padded
 from .ppo_checks import FirstBatchChecks
 from .ppo_config import PPOConfig
 from .ppo_math import KLController, gae, policy_loss, token_rewards, value_loss, whiten
@@ -129,7 +128,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         return self.args.steps_per_generation * self.num_iterations
 
     def _get_train_sampler(self, dataset=None):
-        return _EpochSampler(super()._get_train_sampler(dataset), lambda: int(self.state.epoch or 0))
+        return EpochSampler(super()._get_train_sampler(dataset), lambda: int(self.state.epoch or 0))
 
     def create_optimizer(self, model=None):
         """TRL's groups (with and without weight decay), each split into the policy's and the critic's weights."""
@@ -248,7 +247,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
 
     def _evaluate(self, model, batch, **options) -> Evaluation:
         with self.accelerator.autocast():
-            return model(*_joined(batch), answer_length=batch["completion_ids"].size(1), **options)
+            return model(*joined(batch), answer_length=batch["completion_ids"].size(1), **options)
 
     def _evaluate_rollout(self, batch) -> tuple[Evaluation, torch.Tensor]:
         """Old log-probabilities and values, and the reference's log-probabilities [B, T]."""
@@ -265,7 +264,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
     def _reference_logps(self, batch) -> torch.Tensor:
         if self.ref_model is not None:
             with self.accelerator.autocast():
-                return answer_logps(self.ref_model, *_joined(batch), batch["completion_ids"].size(1))[0]
+                return answer_logps(self.ref_model, *joined(batch), batch["completion_ids"].size(1))[0]
         with use_adapter(self.policy, adapter_name="ref" if "ref" in self.policy.peft_config else None):
             return self._evaluate(self.model_wrapped, batch, with_values=False).logps
 
@@ -278,8 +277,8 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         finished = [bool(ids) and ids[-1] in self.tokens.terminators for ids in answer_ids]
         texts = [self._answer_text(*pair) for pair in zip(prompts, answer_ids, strict=True)]
         batch = {
-            **_padded("prompt", prompt_ids, self.tokens.pad, "left", device),
-            **_padded("completion", answer_ids, self.tokens.pad, "right", device),
+            **padded("prompt", prompt_ids, self.tokens.pad, "left", device),
+            **padded("completion", answer_ids, self.tokens.pad, "right", device),
         }
         finished_B = torch.tensor(finished, device=device)
         lengths_B = batch["completion_mask"].sum(1)
@@ -363,37 +362,6 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         return self.accelerator.reduce(tensor, "sum")
 
 
-class _EpochSampler(Sampler):
-    """TRL's RepeatSampler in an order that depends on seed and epoch alone, so that a resumed run meets it again."""
-
-    def __init__(self, repeating: Sampler, epoch: Callable[[], int]):
-        self.repeating = repeating
-        self.epoch = epoch
-
-    def __iter__(self):
-        if self.repeating.shuffle:
-            self.repeating.generator.manual_seed(self.repeating.seed + self.epoch())
-        return iter(self.repeating)
-
-    def __len__(self):
-        return len(self.repeating)
-
-
 def _unused_reward(prompts, completions, **_):
     """RLOOTrainer wants a reward function; PPO scores in its own rollout."""
     raise AssertionError("RLOOTrainer's reward path is not used by PPO")
-
-
-def _padded(name: str, rows: list[list[int]], pad_id: int, side: str, device) -> dict[str, torch.Tensor]:
-    ids = [torch.tensor(row, dtype=torch.long) for row in rows]
-    mask = [torch.ones_like(row) for row in ids]
-    return {
-        f"{name}_ids": pad(ids, padding_value=pad_id, padding_side=side).to(device),
-        f"{name}_mask": pad(mask, padding_value=0, padding_side=side).to(device),
-    }
-
-
-def _joined(batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompt and answer in one row: ids and mask, [B, L]."""
-    ids_BL = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-    return ids_BL, torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
