@@ -1,6 +1,7 @@
 """PPO in one process, data parallel, ZeRO-2 and ZeRO-3: one policy and one critic, learned from the same answers.
 
-Measured here: losses within 3e-6 absolute, policy and critic within 2e-6 absolute after 6 steps.
+Measured here: losses within 2e-7 absolute, gradient norms within 4e-6 relative, weights of policy and critic within
+8e-6 absolute after 6 steps.
 """
 
 import os
@@ -37,7 +38,7 @@ def test_two_processes_train_what_one_trains(launch, workshop, config):
         assert row.get("answers/length") == other.get("answers/length")  # of the same answers, where there are new ones
         for name in row.keys() & {"loss", *LOGGED}:
             assert row[name] == pytest.approx(other[name], rel=1e-5, abs=5e-6), name
-    assert differences(one, two, ())["weights"] < 1e-5
+    assert differences(one, two, ())["weights"] < 5e-5
     start = load_file(workshop / "base" / "model.safetensors")
     critic = load_file(workshop / "helpfulness" / "model.safetensors")
     assert moved(one, start) > 1e-3

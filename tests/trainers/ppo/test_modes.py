@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import Trainer
 from trl import RLOOTrainer
 
+from llama_align.trainers import PPOTrainer
 from llama_align.trainers.ppo_math import KLController
 from llama_align.trainers.ppo_metrics import Tally
 
@@ -236,3 +237,10 @@ def test_the_private_hooks_of_trl_and_transformers_are_what_we_rely_on():
     assert "self._step % generate_every == 0 or self._buffered_inputs is None" in source
     prepared = inspect.getsource(Trainer._prepare_for_training)
     assert "self._wrap_model(self.model_wrapped)" in prepared
+
+
+def test_fsdp_is_refused_in_one_line(trainer_of, monkeypatch):
+    found = property(lambda self: True, lambda self, value: None)
+    monkeypatch.setattr(PPOTrainer, "is_fsdp_enabled", found, raising=False)
+    with pytest.raises(ValueError, match="launch: found FSDP, expected one process, data parallel or DeepSpeed"):
+        trainer_of(beta=0.0)
