@@ -88,11 +88,6 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         **kwargs,
     ):
         super().__init__(model, reward_funcs=_unused_reward, args=args, processing_class=processing_class, **kwargs)
-        if self.is_fsdp_enabled:
-            raise ValueError(
-                "launch: found FSDP, expected one process, data parallel or DeepSpeed; PPO under FSDP is untested, as "
-                "accelerate has none without GPUs"
-            )
         self.scorer = Scorer(reward, args.safety_threshold)
         self.kl = KLController(args.beta, args.kl_target, args.kl_horizon)
         self.tokens = ControlTokens.of(processing_class)
@@ -114,6 +109,14 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         if self.place_model_on_device:
             value_model.to(args.device)
         self.model = self.model_wrapped = PolicyAndCritic(self.model, value_model)
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled:
+            raise ValueError(
+                "launch: found FSDP, expected one process, data parallel or DeepSpeed; PPO's sampling does not gather "
+                "weights under FSDP"
+            )
 
     @property
     def policy(self) -> torch.nn.Module:

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from transformers import Trainer
 from trl import RLOOTrainer
 
-from llama_align.trainers import PPOTrainer
 from llama_align.trainers.ppo_math import KLController
 from llama_align.trainers.ppo_metrics import Tally
 
@@ -240,7 +239,12 @@ def test_the_private_hooks_of_trl_and_transformers_are_what_we_rely_on():
 
 
 def test_fsdp_is_refused_in_one_line(trainer_of, monkeypatch):
-    found = property(lambda self: True, lambda self, value: None)
-    monkeypatch.setattr(PPOTrainer, "is_fsdp_enabled", found, raising=False)
+    create = Trainer.create_accelerator_and_postprocess
+
+    def under_fsdp(self):
+        create(self)
+        self.is_fsdp_enabled = True
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", under_fsdp)
     with pytest.raises(ValueError, match="launch: found FSDP, expected one process, data parallel or DeepSpeed"):
-        trainer_of(beta=0.0)
+        trainer_of()
