@@ -11,6 +11,7 @@ from trl import ModelConfig
 from llama_align import recipe
 from llama_align.sampling.rewards import RewardModels
 from llama_align.trainers import PPOConfig, PPOTrainer
+from llama_align.trainers.ppo_model import outside_zero3
 
 
 @dataclass
@@ -21,7 +22,6 @@ class PPOArguments:
         default_factory=dict,
         metadata={"help": "checkpoints by name; helpfulness and safety are combined as in Llama 2"},
     )
-    safety_threshold: float = field(default=0.15, metadata={"help": "below this safety probability safety decides"})
     value_model: str | None = field(default=None, metadata={"help": "critic's start (default: the helpfulness model)"})
 
 
@@ -31,7 +31,8 @@ def main(args: PPOArguments, training: PPOConfig, model_args: ModelConfig) -> No
     prompts = recipe.load_prompts(
         args.datasets, path, tokenizer, training.max_completion_length, args.too_long, seed=training.seed
     )
-    rewards = RewardModels.load(args.reward_models, recipe.load_reward_model, args.safety_threshold)
+    with outside_zero3():
+        rewards = RewardModels.load(args.reward_models, recipe.load_reward_model, training.safety_threshold)
     critic = args.value_model or args.reward_models.get("helpfulness") or next(iter(args.reward_models.values()))
 
     trainer = PPOTrainer(
@@ -44,7 +45,6 @@ def main(args: PPOArguments, training: PPOConfig, model_args: ModelConfig) -> No
         peft_config=recipe.lora_config(model_args),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
-    trainer.save_value_model(f"{training.output_dir}/value_model")
     recipe.finish(trainer, {"prompts": len(prompts)})
 
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from llama_align import LlamaHerdForCausalLM
+from llama_align import LlamaHerdForCausalLM, LlamaHerdForSequenceClassification
 from llama_align.chat import train_tokenizer
 from llama_align.models import preset
 
@@ -67,6 +67,7 @@ def write_data(root: Path) -> None:
             }
             for _ in range(STEPS * BATCH)
         ],
+        "prompts": [{"messages": user(), "objective": rng.choice(("helpfulness", "safety"))} for _ in range(40)],
     }
     for name, rows in records.items():
         (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -84,6 +85,10 @@ def workshop(tmp_path_factory) -> Path:
     model = LlamaHerdForCausalLM(preset("herd-nano", vocab_size=len(tokenizer), **ids, **SHAPE))
     model.save_pretrained(root / "base")
     tokenizer.save_pretrained(root / "base")
+    for name in ("helpfulness", "safety"):
+        config = preset("herd-nano", vocab_size=len(tokenizer), num_labels=1, **ids, **SHAPE)
+        LlamaHerdForSequenceClassification(config).save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
     return root
 
 
@@ -110,6 +115,17 @@ def stages(root: Path) -> dict[str, dict]:
         "sft": {"model_name_or_path": base, "datasets": data("demonstrations"), "max_length": 256},
         "reward": {"model_name_or_path": base, "datasets": data("preferences"), "eval_datasets": data("preferences")},
         "dpo": {"model_name_or_path": base, "datasets": data("preferences"), "max_length": 256},
+        "ppo": {
+            "model_name_or_path": base,
+            "datasets": data("prompts"),
+            "reward_models": {name: str(root / name) for name in ("helpfulness", "safety")},
+            "max_completion_length": 12,
+            "beta": 0.1,
+            # every other checkpoint stands in the middle of a rollout
+            "num_iterations": 2,
+            "learning_rate": 1.0e-3,
+            "value_learning_rate": 3.0e-3,
+        },
     }
 
 

@@ -1,64 +1,44 @@
 """PPO from human preferences (Llama 2, section 3.2.3), on the machinery of TRL's RLOOTrainer.
 
 TRL's part: generation buffers, samplers, the reference model, launch modes, logging. Ours: sampling through
-`llama_align.sampling`, rewards as any function of dialogs, the critic, advantages and losses (`ppo_math`).
+`llama_align.sampling`, rewards as any function of dialogs or text, the critic, advantages and losses (`ppo_math`).
 """
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import sys
+from contextlib import contextmanager
 
 import torch
-from accelerate.utils import gather
-from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-from trl import RLOOConfig, RLOOTrainer
-from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
+from accelerate.utils import gather, send_to_device
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import RLOOTrainer
+from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import pad, use_adapter
 
-from ..chat import ControlTokens, Message, decode_answer, render_prompt
-from ..heads import attach_head, values_of_rows
+from ..chat import ControlTokens, decode_answer, encode_text, render_prompt
+from ..heads import attach_head
 from ..sampling.engine import SamplingParams
 from ..sampling.make import make_engine
+from ..sampling.rewards import RewardModel
 from ..training import CardMixin
-from .ppo_math import gae, masked_mean, policy_loss, token_rewards, value_loss, whiten
+from .ppo_batches import EpochSampler, joined, padded
+from .ppo_checks import FirstBatchChecks
+from .ppo_config import PPOConfig
+from .ppo_math import KLController, gae, policy_loss, token_rewards, value_loss, whiten
+from .ppo_metrics import Tally, count_losses, count_rollout
+from .ppo_model import Evaluation, PolicyAndCritic, answer_logps, part_of, whole_policy
+from .ppo_rewards import Prompt, Reward, Scorer
 
-# (prompts, answers, finished, rows of the prompt data set) -> one score per answer, or several named ones
-Reward = Callable[[Sequence[list[Message]], Sequence[str], Sequence[bool], Sequence[dict]], dict[str, Sequence[float]]]
+CRITIC = "value_model"  # the critic's folder in a checkpoint
+CARD = """
+## PPO
 
+| | |
+|---|---|
+{rows}
 
-@dataclass
-class PPOConfig(RLOOConfig):
-    """TRL's `RLOOConfig` (generation, batches, `beta` as KL coefficient, `epsilon` as ratio clip) and the critic's."""
-
-    num_generations: int | None = field(default=1, metadata={"help": "answers per prompt"})
-    beta: float = field(default=0.01, metadata={"help": "KL coefficient: Llama 2 uses 0.01 (7B, 13B), 0.005 (larger)"})
-    gamma: float = field(default=1.0, metadata={"help": "discount"})
-    lam: float = field(default=0.95, metadata={"help": "GAE lambda"})
-    value_coefficient: float = field(default=0.1, metadata={"help": "weight of the value loss"})
-    value_clip: float = field(default=0.2, metadata={"help": "clip of the value around its old one"})
-    value_learning_rate: float | None = field(
-        default=None, metadata={"help": "the critic's own (default: the policy's)"}
-    )
-    whiten_scores: bool = field(default=True, metadata={"help": "whiten the combined score over the batch (Llama 2)"})
-    whiten_advantages: bool = field(default=True, metadata={"help": "whiten advantages over the batch"})
-    truncation_penalty: float = field(
-        default=1.0, metadata={"help": "taken off the score of an answer cut at the limit"}
-    )
-
-    def __post_init__(self):
-        for name in ("epsilon_high", "reward_clip_range", "reward_weights"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name}: found {getattr(self, name)}, expected nothing; PPO does not use it")
-        # RLOOConfig refuses fewer than two answers per prompt, which PPO with a critic does not need: while it checks,
-        # the number is one that divides the generation batch
-        answers = self.num_generations
-        if answers == 1:
-            self.num_generations_eval = self.num_generations_eval or 1
-            sizes = (self.per_device_train_batch_size, self.generation_batch_size, self.steps_per_generation)
-            self.num_generations = next((n for n in (*sizes, self.gradient_accumulation_steps) if n and n > 1), 2)
-        super().__post_init__()
-        self.num_generations = answers
+The critic is in `{critic}/` (AutoModelForTokenClassification). Made by `{command}`.
+"""
 
 
 class PPOTrainer(CardMixin, RLOOTrainer):
@@ -66,13 +46,30 @@ class PPOTrainer(CardMixin, RLOOTrainer):
 
     Args:
         model: policy, or its path; the reference of the KL term is its initial state.
-        reward: see `Reward`. Of several named scores, `combined` is optimised and all are logged.
+        reward: a function, a reward model with its tokenizer, or several by name; see `Scorer`. Of two named
+            `helpfulness` and `safety` Llama 2's combination is optimised.
         value_model: a token-classification model with one label, usually loaded from the reward model.
-        train_dataset: rows with `prompt` (messages) and whatever else the reward reads.
+        train_dataset: rows with `prompt` (messages, or text to continue) and whatever else the reward reads.
 
-    Logged: `reward` (combined score), `rewards/<name>`, `kl` (sum over an answer, nats), `objective/rlhf` (reward minus
-    the KL penalty), `entropy`, `loss/policy`, `loss/value`, `value/explained_variance`, `policy/ratio`,
-    `policy/clip_fraction`, `policy/approx_kl`, `answers/length`, `answers/finished`.
+    Logged, all as sums over counts of every process since the last line:
+
+        reward                    combined score, before whitening, penalty and KL; of kept answers
+        rewards/<name>            each score by itself
+        kl                        log p - log p_reference, sum over an answer's tokens, mean over answers, in nats
+        kl_coefficient            beta of the rewards; changes only with `kl_target`
+        objective/rlhf            reward - kl_coefficient x kl: what PPO maximises
+        answers/length            tokens, the terminator included
+        answers/finished          share that ended before the length limit
+        answers/kept              share that is learned from; below 1 only with `mask_truncated_completions`
+        loss/policy, loss/value   clipped policy loss; half the clipped squared error of values; per token
+        entropy                   of the next token, in nats
+        policy/ratio              p / p_old, mean over tokens; 1 in the first mini-batch of a rollout
+        policy/approx_kl          half the squared log ratio: how far the policy moved since its rollout
+        policy/clip_fraction      share of tokens with a ratio beyond `epsilon`; above 0.3 the rate is too high
+        value/mean                of the critic's values, in units of the (whitened) score
+        value/clip_fraction       share of values that moved by more than `value_clip` since the rollout
+        value/explained_variance  1 - squared error / variance of returns; below 0 the critic does harm
+        loss, grad_norm           policy + value_coefficient x value; norm over policy and critic together
     """
 
     _tag_names = ["llama-align", "ppo"]  # noqa: RUF012
@@ -84,19 +81,20 @@ class PPOTrainer(CardMixin, RLOOTrainer):
     def __init__(
         self,
         model: str | PreTrainedModel,
-        reward: Reward,
+        reward: Reward | RewardModel | dict[str, RewardModel],
         value_model: PreTrainedModel,
         args: PPOConfig,
         processing_class: PreTrainedTokenizerBase,
         **kwargs,
     ):
         super().__init__(model, reward_funcs=_unused_reward, args=args, processing_class=processing_class, **kwargs)
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            raise ValueError(
-                "launch: found DeepSpeed or FSDP, expected one process or data parallel; PPO's critic has no engine"
-            )
-        self.reward = reward
+        self.scorer = Scorer(reward, args.safety_threshold)
+        self.kl = KLController(args.beta, args.kl_target, args.kl_horizon)
         self.tokens = ControlTokens.of(processing_class)
+        self.tallies = {"train": Tally(), "eval": Tally()}
+        half = {args.mixed_precision, self.model.dtype} & {"bf16", "fp16", torch.bfloat16, torch.float16}
+        self.checks = FirstBatchChecks(bool(half), gather)
+        self._unchecked = {"rollout", "ratio"} if args.check_first_batch else set()
         # log-probabilities are those of the model itself, not of the distribution warped for sampling
         for network in filter(None, (self.model, self.ref_model)):
             base = self.accelerator.unwrap_model(network)
@@ -108,69 +106,130 @@ class PPOTrainer(CardMixin, RLOOTrainer):
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         value_model.train()  # activations are only checkpointed in training mode
-        if args.gradient_checkpointing:
-            value_model.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
-        self.value_model = self.accelerator.prepare_model(value_model)
-        self.add_callback(_FreshGradients(self.value_model))
+        if self.place_model_on_device:
+            value_model.to(args.device)
+        self.model = self.model_wrapped = PolicyAndCritic(self.model, value_model)
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled:
+            raise ValueError(
+                "launch: found FSDP, expected one process, data parallel or DeepSpeed; PPO's sampling does not gather "
+                "weights under FSDP"
+            )
+
+    @property
+    def policy(self) -> torch.nn.Module:
+        return self.accelerator.unwrap_model(self.model).policy
+
+    @property
+    def value_model(self) -> PreTrainedModel:
+        return self.accelerator.unwrap_model(self.model).critic
+
+    @property
+    def _steps_per_rollout(self) -> int:
+        return self.args.steps_per_generation * self.num_iterations
 
     def _get_train_sampler(self, dataset=None):
-        return _EpochSampler(super()._get_train_sampler(dataset), lambda: int(self.state.epoch or 0))
-
-    # -- the critic shares the optimizer, with its own learning rate
+        return EpochSampler(super()._get_train_sampler(dataset), lambda: int(self.state.epoch or 0))
 
     def create_optimizer(self, model=None):
+        """TRL's groups (with and without weight decay), each split into the policy's and the critic's weights."""
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if fresh:
-            optimizer.add_param_group(
-                {
-                    "params": [p for p in self.value_model.parameters() if p.requires_grad],
-                    "lr": self.args.value_learning_rate or self.args.learning_rate,
-                    "weight_decay": self.args.weight_decay,
-                }
-            )
+            critics = {id(weight) for weight in self.value_model.parameters()}
+            groups = optimizer.param_groups
+            for group in list(groups):
+                own = [weight for weight in group["params"] if id(weight) in critics]
+                group["params"] = [weight for weight in group["params"] if id(weight) not in critics]
+                rate = self.args.value_learning_rate or self.args.learning_rate
+                groups.append({**group, "params": own, "lr": rate})
+            groups[:] = [group for group in groups if group["params"]]
         return optimizer
 
-    def _clip_grad_norm(self, model):
-        self.accelerator.clip_grad_norm_(self.value_model.parameters(), self.args.max_grad_norm)
-        return super()._clip_grad_norm(model)
+    # -- checkpoints: two plain models, and what a rollout needs to go on
+
+    @contextmanager
+    def _policy_alone(self):
+        both, self.model = self.model, self.policy
+        try:
+            yield
+        finally:
+            self.model = both
+
+    def _save(self, output_dir=None, state_dict=None):
+        output_dir = output_dir or self.args.output_dir
+        if self.args.should_save:
+            self.value_model.save_pretrained(os.path.join(output_dir, CRITIC), state_dict=part_of(state_dict, "critic"))
+        with self._policy_alone():
+            super()._save(output_dir, state_dict=part_of(state_dict, "policy"))
 
     def _save_checkpoint(self, model, trial):
         # before the rest: Trainer writes trainer_state.json last, so a checkpoint that has it is whole
-        folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
-        self.save_value_model(os.path.join(folder, "value_model"))
         if not self.args.save_only_model:
+            folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
             os.makedirs(folder, exist_ok=True)
-            used_up = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
-            rollout = {"step": self._step, "answers": None if used_up else self._buffered_inputs}
+            used_up = self._step % self._steps_per_rollout == 0
+            rollout = {
+                "step": self._step,
+                "answers": None if used_up else self._buffered_inputs,
+                "kl_coefficient": self.kl.coefficient,
+                "processes": self.accelerator.num_processes,
+            }
             torch.save(rollout, self._rollout_file(folder))
         super()._save_checkpoint(model, trial)
 
     def _rollout_file(self, folder: str) -> str:
         return os.path.join(folder, f"rollout_{self.accelerator.process_index}.pt")
 
-    def save_value_model(self, folder: str) -> None:
-        """Writes the critic as safetensors."""
-        critic = self.accelerator.unwrap_model(self.value_model)
-        state = self.accelerator.get_state_dict(self.value_model)
-        if self.accelerator.is_main_process:
-            critic.save_pretrained(folder, state_dict=state)
-
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        critic = self.accelerator.unwrap_model(self.value_model)
-        stored = type(critic).from_pretrained(os.path.join(resume_from_checkpoint, "value_model"), dtype=critic.dtype)
+        with self._policy_alone():
+            super()._load_from_checkpoint(resume_from_checkpoint, self.model)
+        critic = self.value_model
+        stored = type(critic).from_pretrained(os.path.join(resume_from_checkpoint, CRITIC), dtype=critic.dtype)
         critic.load_state_dict(stored.state_dict())
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
         # the step names the random streams of the answers to come; answers not yet learned from come back too
-        file = self._rollout_file(resume_from_checkpoint)
-        rollout = torch.load(file, map_location=self.accelerator.device, weights_only=True)
-        self._step, self._buffered_inputs = rollout["step"], rollout["answers"]
+        file, processes = self._rollout_file(checkpoint), self.accelerator.num_processes
+        rollout = torch.load(file, map_location="cpu") if os.path.isfile(file) else {}
+        if rollout.get("processes") != processes:
+            found = rollout.get("processes", "none")
+            raise ValueError(f"{file}: found the answers of {found} processes, expected those of {processes}")
+        self._step = rollout["step"]
+        self._buffered_inputs = send_to_device(rollout["answers"], self.accelerator.device)
+        self.kl.coefficient = rollout["kl_coefficient"]
+
+    def create_model_card(self, model_name=None, **kwargs):
+        super().create_model_card(model_name, **kwargs)
+        if not self.is_world_process_zero():
+            return
+        logged = {name: value for row in self.state.log_history for name, value in row.items() if "/" in name}
+        settings = {name: getattr(self.args, name) for name in ("beta", "kl_target", "epsilon", "gamma", "lam")}
+        rows = "\n".join(f"| {name} | {value} |" for name, value in (settings | logged).items())
+        with open(os.path.join(self.args.output_dir, "README.md"), "a") as card:
+            card.write(CARD.format(rows=rows, critic=CRITIC, command=" ".join(sys.argv)))
 
     # -- rollout
 
-    def _sample(self, prompt_ids: list[list[int]]) -> list[list[int]]:
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):  # text to continue
+            return [self.tokens.bos, *encode_text(self.processing_class, prompt)]
+        return render_prompt(self.processing_class, prompt, self.tokens)
+
+    def _answer_text(self, prompt: Prompt, ids: list[int]) -> str:
+        if not isinstance(prompt, str):
+            return decode_answer(self.processing_class, ids, self.tokens)
+        return self.processing_class.decode(ids, skip_special_tokens=True)
+
+    def _sample(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[float]] | None]:
+        """Answers, and the sampler's log-probabilities where it tells them."""
         if self.use_vllm:
-            return self._generate_single_turn(prompt_ids, None, {})
+            return self._generate_single_turn(prompt_ids, None, {}), None
         params = SamplingParams(
             n=1,
             max_new_tokens=self.max_completion_length,
@@ -181,174 +240,131 @@ class PPOTrainer(CardMixin, RLOOTrainer):
             repetition_penalty=self.repetition_penalty,
             seed=self.args.seed,
         )
-        # a stream of random numbers of its own for every answer ever sampled, on every process
-        first = (self._step * self.accelerator.num_processes + self.accelerator.process_index) * len(prompt_ids)
+        # a stream of random numbers of its own for every answer ever sampled, however a rollout is split
+        number = self._step // self._steps_per_rollout
+        first = (number * self.accelerator.num_processes + self.accelerator.process_index) * len(prompt_ids)
         keys = list(range(first, first + len(prompt_ids)))
-        with unwrap_model_for_generation(
-            self.model_wrapped,
-            self.accelerator,
-            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
-            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-        ) as policy:
+        with whole_policy(self.model_wrapped, self.accelerator) as policy:
             answers = make_engine("auto", policy).generate(prompt_ids, params, set(self.tokens.terminators), keys=keys)
-        return [answer[0].ids for answer in answers]
+        return [answer[0].ids for answer in answers], [answer[0].logprobs for answer in answers]
 
-    def _logps(self, model, batch, compute_entropy=False):
-        ids_BL, mask_BL = _joined(batch)
-        answer_length = batch["completion_ids"].size(1)
-        rows = self.args.per_device_train_batch_size  # a rollout may hold many times what fits into memory at once
-        return self._get_per_token_logps_and_entropies(
-            model, ids_BL, mask_BL, answer_length, batch_size=rows, compute_entropy=compute_entropy
-        )[:2]
-
-    def _reference_logps(self, batch):
-        if self.ref_model is not None:
-            return self._logps(self.ref_model, batch)[0]
-        policy = self.accelerator.unwrap_model(self.model)
-        with use_adapter(policy, adapter_name="ref" if "ref" in policy.peft_config else None):
-            return self._logps(self.model, batch)[0]
-
-    def _values(self, batch):
-        parts = (tensor.split(self.args.per_device_train_batch_size) for tensor in _joined(batch))
-        answer_length = batch["completion_ids"].size(1)
+    def _evaluate(self, model, batch, **options) -> Evaluation:
         with self.accelerator.autocast():
-            values_BL = torch.cat(
-                [values_of_rows(self.value_model, *part, answer_length) for part in zip(*parts, strict=True)]
-            )
-        # V(s_t) stands at the token before a_t
-        return values_BL[:, -answer_length - 1 : -1].float()
+            return model(*joined(batch), answer_length=batch["completion_ids"].size(1), **options)
+
+    def _evaluate_rollout(self, batch) -> tuple[Evaluation, torch.Tensor]:
+        """Old log-probabilities and values, and the reference's log-probabilities [B, T]."""
+        rows = self.args.per_device_train_batch_size  # a rollout may hold many times what fits into memory at once
+        old, reference = [], []
+        kwargs = self.args.gradient_checkpointing_kwargs
+        with torch.no_grad(), disable_gradient_checkpointing(self.accelerator.unwrap_model(self.model), kwargs):
+            for parts in zip(*(batch[name].split(rows) for name in batch), strict=True):
+                part = dict(zip(batch, parts, strict=True))
+                old.append(self._evaluate(self.model_wrapped, part))
+                reference.append(self._reference_logps(part) if self.beta else old[-1].logps)
+        return Evaluation(*map(torch.cat, zip(*old, strict=True))), torch.cat(reference)
+
+    def _reference_logps(self, batch) -> torch.Tensor:
+        if self.ref_model is not None:
+            with self.accelerator.autocast():
+                return answer_logps(self.ref_model, *joined(batch), batch["completion_ids"].size(1))[0]
+        with use_adapter(self.policy, adapter_name="ref" if "ref" in self.policy.peft_config else None):
+            return self._evaluate(self.model_wrapped, batch, with_values=False).logps
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
-        device, tokenizer = self.accelerator.device, self.processing_class
+        device = self.accelerator.device
         prompts = [row["prompt"] for row in inputs]
-        prompt_ids = [render_prompt(tokenizer, prompt, self.tokens) for prompt in prompts]
-        answer_ids = self._sample(prompt_ids)
+        self.scorer.check_prompts(prompts)
+        prompt_ids = [self._prompt_ids(prompt) for prompt in prompts]
+        answer_ids, sampled = self._sample(prompt_ids)
         finished = [bool(ids) and ids[-1] in self.tokens.terminators for ids in answer_ids]
-        texts = [decode_answer(tokenizer, ids, self.tokens) for ids in answer_ids]
+        texts = [self._answer_text(*pair) for pair in zip(prompts, answer_ids, strict=True)]
         batch = {
-            **_padded("prompt", prompt_ids, self.tokens.pad, "left", device),
-            **_padded("completion", answer_ids, self.tokens.pad, "right", device),
+            **padded("prompt", prompt_ids, self.tokens.pad, "left", device),
+            **padded("completion", answer_ids, self.tokens.pad, "right", device),
         }
+        finished_B = torch.tensor(finished, device=device)
+        lengths_B = batch["completion_mask"].sum(1)
         if self.mask_truncated_completions:
-            batch["completion_mask"] *= torch.tensor(finished, device=device).long()[:, None]
+            batch["completion_mask"] *= finished_B.long()[:, None]
         mask_BT = batch["completion_mask"].float()
 
-        scores = {
-            k: torch.tensor(v, device=device).float() for k, v in self.reward(prompts, texts, finished, inputs).items()
-        }
-        if len(scores) > 1 and "combined" not in scores:
-            raise ValueError(f"reward: found scores {', '.join(scores)}, expected one, or 'combined' among them")
-        combined_B = score_B = scores["combined"] if len(scores) > 1 else next(iter(scores.values()))
+        scores, combined_B = self.scorer(prompts, texts, finished, inputs, device)
+        score_B = combined_B
         if self.args.whiten_scores:
-            score_B = whiten(score_B, torch.ones_like(score_B), self._reduce_sum)
-        cut_B = ~torch.tensor(finished, device=device)
-        score_B = score_B - self.args.truncation_penalty * cut_B
+            score_B = whiten(score_B, mask_BT.any(1).float(), self._reduce_sum)
+        score_B = score_B - self.args.truncation_penalty * ~finished_B
 
-        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            old_logps_BT = self._logps(self.model, batch)[0].float()
-            reference_BT = self._reference_logps(batch).float() if self.beta else old_logps_BT
-            values_BT = self._values(batch) * mask_BT
-        kl_BT = (old_logps_BT - reference_BT) * mask_BT
-        rewards_BT = token_rewards(score_B, kl_BT, mask_BT, self.beta)
+        old, reference_BT = self._evaluate_rollout(batch)
+        values_BT = old.values * mask_BT
+        kl_BT = (old.logps - reference_BT) * mask_BT
+        rewards_BT = token_rewards(score_B, kl_BT, mask_BT, self.kl.coefficient)
         advantages_BT, returns_BT = gae(rewards_BT, values_BT, mask_BT, self.args.gamma, self.args.lam)
         if self.args.whiten_advantages:
             advantages_BT = whiten(advantages_BT, mask_BT, self._reduce_sum)
-        self._log_rollout(scores, combined_B, kl_BT, mask_BT, cut_B)
-        return batch | {
+        tally = self.tallies["train" if self.model.training else "eval"]
+        count_rollout(tally, scores, combined_B, kl_BT, mask_BT, lengths_B, finished_B, self.kl.coefficient)
+        batch |= {
             "advantages": advantages_BT,
             "returns": returns_BT,
             "old_values": values_BT,
-            "old_logps": old_logps_BT,
+            "old_logps": old.logps,
+            "tokens": self._tokens_per_batch(mask_BT),
         }
+        if self.model.training:
+            self._check_rollout(batch, rewards_BT, score_B, kl_BT, reference_BT, sampled)
+            self._update_kl(kl_BT, mask_BT)
+        return batch
+
+    def _tokens_per_batch(self, mask_BT: torch.Tensor) -> torch.Tensor:
+        """[B], all one number: kept tokens of the rollout by mini-batch and process. Losses are sums over it, so that
+        every token of a rollout weighs the same, however it is split."""
+        batches = self.args.steps_per_generation if self.model.training else 1
+        count = self._reduce_sum(mask_BT.sum()) / (batches * self.accelerator.num_processes)
+        return count.clamp(min=1).expand(len(mask_BT)).clone()
+
+    def _update_kl(self, kl_BT, mask_BT) -> None:
+        total, count = self._reduce_sum(torch.stack([kl_BT.sum(), mask_BT.any(1).sum().to(kl_BT.dtype)])).tolist()
+        if count:
+            self.kl.update(total / count, int(count))
+
+    def _check_rollout(self, batch, rewards_BT, score_B, kl_BT, reference_BT, sampled) -> None:
+        if "rollout" not in self._unchecked:
+            return
+        self._unchecked.remove("rollout")
+        mask_BT, old_BT = batch["completion_mask"].float(), batch["old_logps"]
+        if sampled is not None:
+            rows = [torch.tensor(row, device=old_BT.device) for row in sampled]
+            self.checks.sampler(pad(rows, padding_value=0.0), old_BT, mask_BT, self.temperature)
+        if self.state.global_step == 0:
+            self.checks.reference(old_BT, reference_BT, mask_BT, self.model.config._name_or_path)
+        self.checks.rollout(batch, rewards_BT, score_B, kl_BT, self.kl.coefficient, self.tokens.terminators)
 
     # -- losses
 
     def _compute_loss(self, model, inputs):
         mask_BT = inputs["completion_mask"].float()
-        logps_BT, entropy_BT = self._logps(model, inputs, compute_entropy=True)
-        values_BT = self._values(inputs)
-        policy_BT = policy_loss(logps_BT, inputs["old_logps"], inputs["advantages"], self.epsilon_low)
-        value_BT = value_loss(values_BT, inputs["old_values"], inputs["returns"], self.args.value_clip)
-        policy, value = masked_mean(policy_BT, mask_BT), masked_mean(value_BT, mask_BT)
-        self._log_losses(policy, value, logps_BT.detach(), entropy_BT, values_BT.detach(), inputs, mask_BT)
-        return policy + self.args.value_coefficient * value
+        found = self._evaluate(model, inputs)
+        if "ratio" in self._unchecked and self._step % self._steps_per_rollout == 0:
+            self._unchecked.remove("ratio")
+            self.checks.ratio(found.logps.detach(), inputs["old_logps"], mask_BT)
+        policy_BT = policy_loss(found.logps, inputs["old_logps"], inputs["advantages"], self.epsilon_low)
+        value_BT = value_loss(found.values, inputs["old_values"], inputs["returns"], self.args.value_clip)
+        tally = self.tallies["train" if self.model.training else "eval"]
+        count_losses(tally, found, inputs, policy_BT, value_BT, (self.epsilon_low, self.args.value_clip))
+        loss_BT = policy_BT + self.args.value_coefficient * value_BT
+        return (loss_BT * mask_BT).sum() / inputs["tokens"][0]
 
-    # -- diagnostics
+    def log(self, logs, start_time=None):
+        mode = "train" if self.model.training else "eval"
+        means = self.tallies[mode].read(self._reduce_sum)
+        self._metrics[mode].update({name: [value] for name, value in means.items()})
+        super().log(logs, start_time)
 
     def _reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
         return self.accelerator.reduce(tensor, "sum")
-
-    def _log_mean(self, name: str, values: torch.Tensor) -> None:
-        mode = "train" if self.model.training else "eval"
-        self._metrics[mode][name].append(gather(values.detach().float().reshape(-1)).mean().item())
-
-    def _log_rollout(self, scores, combined_B, kl_BT, mask_BT, cut_B) -> None:
-        self._log_mean("reward", combined_B)
-        for name, score_B in scores.items():
-            if name != "combined":
-                self._log_mean(f"rewards/{name}", score_B)
-        self._log_mean("kl", kl_BT.sum(1))
-        self._log_mean("objective/rlhf", combined_B - self.beta * kl_BT.sum(1))
-        self._log_mean("answers/length", mask_BT.sum(1))
-        self._log_mean("answers/finished", 1 - cut_B.float())
-
-    def _log_losses(self, policy, value, logps_BT, entropy_BT, values_BT, inputs, mask_BT) -> None:
-        log_ratio_BT = (logps_BT - inputs["old_logps"]) * mask_BT
-        ratio_BT = log_ratio_BT.exp()
-        clipped_BT = ((ratio_BT - 1).abs() > self.epsilon_low).float()
-        returns_BT = inputs["returns"]
-        spread = masked_mean((returns_BT - masked_mean(returns_BT, mask_BT)) ** 2, mask_BT)
-        unexplained = masked_mean((returns_BT - values_BT) ** 2, mask_BT)
-        self._log_mean("loss/policy", policy)
-        self._log_mean("loss/value", value)
-        self._log_mean("entropy", masked_mean(entropy_BT, mask_BT))
-        self._log_mean("policy/ratio", masked_mean(ratio_BT, mask_BT))
-        self._log_mean("policy/approx_kl", masked_mean(0.5 * log_ratio_BT**2, mask_BT))
-        self._log_mean("policy/clip_fraction", masked_mean(clipped_BT, mask_BT))
-        self._log_mean("value/explained_variance", 1 - unexplained / spread.clamp(min=1e-8))
-
-
-class _EpochSampler(Sampler):
-    """TRL's RepeatSampler in an order that depends on seed and epoch alone, so that a resumed run meets it again."""
-
-    def __init__(self, repeating: Sampler, epoch: Callable[[], int]):
-        self.repeating = repeating
-        self.epoch = epoch
-
-    def __iter__(self):
-        if self.repeating.shuffle:
-            self.repeating.generator.manual_seed(self.repeating.seed + self.epoch())
-        return iter(self.repeating)
-
-    def __len__(self):
-        return len(self.repeating)
-
-
-class _FreshGradients(TrainerCallback):
-    """Every step starts from zero gradients of the critic; Trainer zeroes those of the policy only."""
-
-    def __init__(self, critic: torch.nn.Module):
-        self.critic = critic
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self.critic.zero_grad()
 
 
 def _unused_reward(prompts, completions, **_):
     """RLOOTrainer wants a reward function; PPO scores in its own rollout."""
     raise AssertionError("RLOOTrainer's reward path is not used by PPO")
-
-
-def _padded(name: str, rows: list[list[int]], pad_id: int, side: str, device) -> dict[str, torch.Tensor]:
-    ids = [torch.tensor(row, dtype=torch.long) for row in rows]
-    mask = [torch.ones_like(row) for row in ids]
-    return {
-        f"{name}_ids": pad(ids, padding_value=pad_id, padding_side=side).to(device),
-        f"{name}_mask": pad(mask, padding_value=0, padding_side=side).to(device),
-    }
-
-
-def _joined(batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompt and answer in one row: ids and mask, [B, L]."""
-    ids_BL = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-    return ids_BL, torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)

@@ -4,8 +4,27 @@ Shape suffixes: B answers, T tokens of the longest answer. Masks are 1 on answer
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+
+
+@dataclass
+class KLController:
+    """The coefficient of the KL term: fixed, or steered to a target (Ziegler et al., 2019, section 2.2).
+
+    e = clip(KL / target - 1, -0.2, 0.2),  beta <- beta (1 + e n / horizon) after n answers
+    """
+
+    coefficient: float
+    target: float | None = None
+    horizon: int = 10000
+
+    def update(self, kl: float, answers: int) -> None:
+        """Args: kl: mean over answers, in nats. answers: how many, on all processes."""
+        if self.target is not None:
+            error = min(max(kl / self.target - 1, -0.2), 0.2)
+            self.coefficient *= 1 + error * answers / self.horizon
 
 
 def masked_mean(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:

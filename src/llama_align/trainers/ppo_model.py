@@ -1,0 +1,132 @@
+"""Policy and critic as one module: one engine, one optimizer, one gradient norm, in every launch mode.
+
+Shape suffixes: B rows, L tokens of a row, T tokens of the longest answer, which stands in a row's last T columns.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.integrations import deepspeed as zero
+from trl.models.utils import add_hooks, remove_hooks
+
+from ..heads import values_of_rows
+
+
+class Evaluation(NamedTuple):
+    """What policy and critic say about answers, [B, T], float32; at padding it means nothing."""
+
+    logps: torch.Tensor
+    entropy: torch.Tensor | None
+    values: torch.Tensor | None
+
+
+class PolicyAndCritic(nn.Module):
+    """A policy with a fused head (`attach_head`) and a critic with one value per token.
+
+    DDP, DeepSpeed and FSDP hook into a module's forward: everything learned from goes through this one.
+    """
+
+    def __init__(self, policy: nn.Module, critic: PreTrainedModel):
+        super().__init__()
+        self.policy = policy
+        self.critic = critic
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, answer_length: int, with_values: bool = True
+    ) -> Evaluation:
+        logps_BT, entropy_BT = answer_logps(self.policy, input_ids, attention_mask, answer_length)
+        if not with_values:
+            return Evaluation(logps_BT, entropy_BT, None)
+        values_BL = values_of_rows(self.critic, input_ids, attention_mask, answer_length)
+        # V(s_t) stands at the token before a_t
+        return Evaluation(logps_BT, entropy_BT, values_BL[:, -answer_length - 1 : -1].float())
+
+    # -- what Trainer, accelerate and DeepSpeed ask of a model
+
+    @property
+    def config(self):
+        return self.policy.config
+
+    @property
+    def generation_config(self):
+        return self.policy.generation_config
+
+    @property
+    def device(self) -> torch.device:
+        return self.policy.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.policy.dtype
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        return self.policy.is_gradient_checkpointing
+
+    def activation_checkpointing_enable(self, **kwargs) -> None:
+        self.policy.activation_checkpointing_enable(**kwargs)
+        self.critic.activation_checkpointing_enable(**kwargs)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
+        for model in (self.policy, self.critic):
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        self.policy.gradient_checkpointing_disable()
+        self.critic.gradient_checkpointing_disable()
+
+
+def answer_logps(
+    model: nn.Module, input_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor, answer_length: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Log-probabilities and, where the head makes them, entropies [B, T] of answers, before any sampling warp."""
+    labels_BL = input_ids_BL.masked_fill(attention_mask_BL == 0, -100)
+    labels_BL[:, :-answer_length] = -100
+    found = model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, labels=labels_BL, fused_lm_head=True)
+    entropy_BT = None if found.entropy is None else found.entropy[:, -answer_length:].float()
+    return found.log_probs[:, -answer_length:].float(), entropy_BT
+
+
+def part_of(state: dict[str, torch.Tensor] | None, name: str) -> dict[str, torch.Tensor] | None:
+    """The entries of one of the two models in a state dict of both, under the names it has on its own."""
+    if state is None:
+        return None
+    return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+
+
+@contextmanager
+def whole_policy(engine: nn.Module, accelerator) -> Iterator[nn.Module]:
+    """The policy of a prepared `PolicyAndCritic`, whole on every process, for each to sample at its own pace.
+
+    Under ZeRO-3 its weights (not the critic's) are gathered first, and the hooks that would gather and release them
+    layer by layer, all processes together, are off meanwhile.
+    """
+    policy = accelerator.unwrap_model(engine).policy
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    if plugin is None or plugin.zero_stage != 3:
+        yield policy
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(policy.parameters())):
+        remove_hooks(engine)
+        try:
+            yield policy
+        finally:
+            add_hooks(engine)
+
+
+@contextmanager
+def outside_zero3() -> Iterator[None]:
+    """Models loaded within are whole on every process, though ZeRO-3 would shard them: reward models have no engine."""
+    config = zero._hf_deepspeed_config_weak_ref and zero._hf_deepspeed_config_weak_ref()
+    zero.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if config is not None:
+            zero.set_hf_deepspeed_config(config)
