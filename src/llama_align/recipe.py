@@ -7,6 +7,7 @@ import difflib
 import json
 import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import DistributedType, PartialState
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -32,6 +33,7 @@ from .chat import ContractError, ControlTokens
 from .chat.contract import PAD
 from .data import Prompt, RecordError, SourceError, fitting_prompts, load_records, write_jsonl
 from .sampling.rewards import RewardModel
+from .training import RunFacts
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
@@ -224,8 +226,14 @@ def load_model(
         "reward": AutoModelForSequenceClassification,
         "value": AutoModelForTokenClassification,
     }[kind]
-    extra = {} if kind == "causal" else {"num_labels": 1}
+    # of two outputs the first is the score, the second that of a safety head
+    extra = {} if kind == "causal" else {"num_labels": score_outputs(path) or 1}
     options = {"dtype": torch.float32} | extra | kwargs
+    if kind != "causal" and options["num_labels"] != (score_outputs(path) or options["num_labels"]):
+        raise RecipeError(
+            f"{path}: found a reward model of {score_outputs(path)} outputs, expected {options['num_labels']}; the "
+            "second is that of a safety head (safety_coefficient)"
+        )
     try:
         model, report = auto.from_pretrained(path, use_safetensors=True, output_loading_info=True, **options)
     except SafetensorError as error:
@@ -235,9 +243,33 @@ def load_model(
     if missing:
         wanted = type(model).__name__
         raise RecipeError(f"{path}: found no {', '.join(missing[:3])} among its weights, expected those of {wanted}")
+    if kind == "value":
+        _keep_score(model)
     if tokenizer is not None:
         check_match(model, tokenizer)
     return model
+
+
+def score_outputs(path: str) -> int | None:
+    """Outputs of the score head in a local checkpoint or adapter; None where there is none to be seen."""
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                if name.endswith("score.weight"):
+                    return tensors.get_slice(name).get_shape()[0]
+    return None
+
+
+def _keep_score(model: PreTrainedModel) -> None:
+    """Leaves a critic the score alone of a reward model with a safety head."""
+    if model.config.num_labels == 1:
+        return
+    score = torch.nn.Linear(model.score.in_features, 1, bias=model.score.bias is not None).to(model.score.weight)
+    with torch.no_grad():
+        score.weight.copy_(model.score.weight[:1])
+        if score.bias is not None:
+            score.bias.copy_(model.score.bias[:1])
+    model.score, model.num_labels, model.config.num_labels = score, 1, 1
 
 
 def on_device(model: PreTrainedModel) -> PreTrainedModel:
@@ -366,18 +398,41 @@ def write_json(path: str | Path, content: Any) -> None:
 TIMING_KEYS = ("runtime", "per_second", "step_time", "total_flos", "epoch_time", "mfu")
 
 
-def finish(trainer, metrics: dict | None = None) -> None:
-    """Saves model and tokenizer, `log.jsonl` and `metrics.json`; numbers that depend on the clock stay out of both."""
+def finish(
+    trainer, metrics: dict | None = None, data: dict[str, list[dict]] | None = None, pictures: dict | None = None
+) -> None:
+    """Saves model and tokenizer, `log.jsonl`, `metrics.json` and the model card.
+
+    Numbers that depend on the clock stay out of the first two.
+
+    Args:
+        data: sources by kind of record, for the card. pictures: SVG files by title, for the card.
+    """
     trainer.save_model(trainer.args.output_dir)
     if not trainer.is_world_process_zero():
         return
     output = Path(trainer.args.output_dir)
-    trainer.create_model_card()
+    for title, picture in (pictures or {}).items():
+        write_text(output / f"{title}.svg", picture)
     rows = [{k: _finite(v) for k, v in row.items() if not _is_timing(k)} for row in trainer.state.log_history]
     write_jsonl(output / "log.jsonl", rows)
     losses = [row["loss"] for row in rows if "loss" in row]
-    final = {"steps": trainer.state.global_step, "final_loss": losses[-1] if losses else None}
-    write_json(output / "metrics.json", final | (metrics or {}))
+    final = {"steps": trainer.state.global_step, "final_loss": losses[-1] if losses else None} | (metrics or {})
+    write_json(output / "metrics.json", final)
+    trainer.facts = RunFacts(
+        command=_command(),
+        data={kind: [str(source.get("path", source)) for source in sources] for kind, sources in (data or {}).items()},
+        metrics=final,
+        pictures={title: f"{title}.svg" for title in pictures or {}},
+    )
+    trainer.create_model_card()
+
+
+def _command() -> str:
+    """The command line of this run: the recipe and its options, under what launched it."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    launcher = ["accelerate", "launch", "--num_processes", str(processes)] if processes > 1 else ["python"]
+    return shlex.join([*launcher, *sys.argv])
 
 
 def _finite(value):
