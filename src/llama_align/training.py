@@ -5,6 +5,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 
 import torch
+from transformers import TrainerCallback
 
 CARD = """---
 library_name: transformers
@@ -95,6 +96,17 @@ def _flat(metrics: dict, prefix: str = "") -> dict[str, str]:
         elif not isinstance(value, list) and value is not None:
             found[f"{prefix}{name}"] = f"{value:.4g}" if isinstance(value, float) else json.dumps(value).strip('"')
     return found
+
+
+class TokenCount(TrainerCallback):
+    """Lets `num_tokens` go on where a resumed run's log stopped; TRL starts again from nothing."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **_):
+        logged = [row["num_tokens"] for row in state.log_history if "num_tokens" in row]
+        self.trainer._total_train_tokens = logged[-1] if logged else 0
 
 
 class CardMixin:

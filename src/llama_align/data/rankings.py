@@ -1,4 +1,4 @@
-"""Preferences to rows of a reward model: the answers of a prompt beside each other, with the pairs whose order is known.
+"""Preferences to rows of a reward model: a prompt's answers side by side, with the pairs whose order is known.
 
 InstructGPT and Llama 3 (section 4.1.2) train all pairs of a prompt in one row: its answers are correlated, and the
 prompt is encoded once.

@@ -5,6 +5,7 @@ The loss is TRL's `DPOTrainer._compute_loss` on content tokens plus the NLL that
 
 import logging
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from datasets import Dataset
@@ -16,7 +17,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..chat import FORMAT, ControlTokens, TokenRole, roles_of
 from ..heads import herd_heads
-from ..training import CardMixin, refuse_unused
+from ..training import CardMixin, TokenCount, refuse_unused
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class HerdDPOTrainer(CardMixin, DPOTrainer):
     Logged (means over the batches since the last log, over all processes): `loss`; `loss/nll` (of chosen answers, nats
     per token); `rewards/chosen`, `rewards/rejected` (beta times the log-ratio to the reference), `rewards/margins`
     (their difference), `rewards/accuracies` (share of pairs in which it is positive); `logps/chosen`, `logps/rejected`
-    (sum over the tokens of the ratio, nats); `logits/chosen`, `logits/rejected` (mean over vocabulary and those tokens);
+    (sum over the tokens of the ratio, nats); `logits/chosen`, `logits/rejected` (means over vocabulary and tokens);
     `entropy` (nats per token of the ratio); `mean_token_accuracy` (share of chosen tokens of the ratio that are the
     model's first choice); `num_tokens` (so far, prompts and both answers).
 
@@ -123,6 +124,7 @@ class HerdDPOTrainer(CardMixin, DPOTrainer):
         self.alarms: dict[str, float] = {}
         with herd_heads(dpo_trainer, share=args.share_prompts):
             super().__init__(model, args=args, processing_class=processing_class, data_collator=collator, **kwargs)
+        self.add_callback(TokenCount(self))
         self._alarm_at_data()
 
     @property
@@ -187,9 +189,9 @@ class HerdDPOTrainer(CardMixin, DPOTrainer):
     def _alarm_at_data(self) -> None:
         answers = 2 * len(self.train_dataset)
         empty, cut = _count_endings(self.train_dataset, self.data_collator)
-        if empty:
+        if empty and self.accelerator.is_main_process:
             logger.warning(f"{empty} of {answers} answers have no content token: the ratio reads nothing of them")
-        if cut:
+        if cut and self.accelerator.is_main_process:
             logger.warning(f"{cut} of {answers} answers lost their terminator to max_length {self.args.max_length}")
         self.alarms |= {"no_content": empty, "lost_terminator": cut / answers, "chosen_falling": 0}
 
@@ -201,8 +203,8 @@ class HerdDPOTrainer(CardMixin, DPOTrainer):
             return
         last = [row["logps/chosen"] for row in rows[-steps - 1 :]]
         below = all(row["rewards/chosen"] < 0 for row in rows[-steps:])
-        if below or all(later < before for before, later in zip(last, last[1:], strict=False)):
-            if not self.alarms["chosen_falling"]:
+        if below or all(later < before for before, later in pairwise(last)):
+            if not self.alarms["chosen_falling"] and self.accelerator.is_main_process:
                 logger.warning(
                     f"chosen answers lost probability at {steps} logs in a row (logps/chosen {last[0]:.2f} -> "
                     f"{last[-1]:.2f}, rewards/chosen {logs['rewards/chosen']:.3f}); nll_coefficient holds them up"

@@ -221,7 +221,9 @@ class HerdRewardTrainer(CardMixin, RewardTrainer):
 
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
         # rows come tokenised by the token contract; TRL's own pass would render the dialogs a second time
-        if "answers_ids" not in dataset.column_names and not {"chosen_ids", "rejected_ids"} <= set(dataset.column_names):
+        if "answers_ids" not in dataset.column_names and not {"chosen_ids", "rejected_ids"} <= set(
+            dataset.column_names
+        ):
             raise ValueError(f"{dataset_name} dataset: found no column answers_ids, expected rows of ranking_rows")
         return dataset
 
