@@ -1,4 +1,4 @@
-"""What reward, DPO and SFT trainers share: checkpointing, bfloat16, LoRA, exact resume, refused options, model cards."""
+"""What reward, DPO and SFT trainers share: checkpointing, bfloat16, LoRA, resume, refused options, model cards."""
 
 import json
 import logging

@@ -4,6 +4,7 @@ The loss is TRL's `DPOTrainer._compute_loss` on content tokens plus the NLL that
 """
 
 import logging
+import os
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -152,6 +153,9 @@ class HerdDPOTrainer(CardMixin, DPOTrainer):
         salt += (args.ld_alpha, self.accelerator.mixed_precision, str((self.ref_model or self.model).dtype))
         dataset = dataset.select(range(len(dataset)))
         dataset._fingerprint = Hasher.hash((_digest(dataset), salt))
+        # where all processes and a resumed run find it; that of rows in memory would be in a folder of each process
+        os.makedirs(args.output_dir, exist_ok=True)
+        dataset._get_cache_file_path = lambda key: os.path.join(args.output_dir, f"reference-{key}.arrow")
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
     def compute_ref_log_probs(self, model, inputs):

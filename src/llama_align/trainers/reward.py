@@ -207,7 +207,11 @@ class HerdRewardTrainer(CardMixin, RewardTrainer):
         # padding needs a token of its own: were it the end of turn, scores would be read one token early
         processing_class.pad_token = PAD
         collator = RankingCollator(processing_class.pad_token_id)
+        model.config.num_labels = 1  # TRL takes no model of two outputs; `compute_loss` and the score head are ours
         super().__init__(model, args=args, processing_class=processing_class, data_collator=collator, **kwargs)
+        if outputs == 2:
+            model.config.num_labels = 2
+            model.config.id2label, model.config.label2id = {0: "score", 1: "safety"}, {"score": 0, "safety": 1}
         self._sums = {mode: torch.zeros(len(NAMES), dtype=torch.float64) for mode in ("train", "eval")}
 
     @property

@@ -1,0 +1,25 @@
+"""Every objective against a plain implementation in float64, in one process and in two."""
+
+import pytest
+
+from .differences import CASES, TWO, Bench, difference, in_two_processes
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.objective}: {case.variant}")
+def test_one_process_equals_the_plain_implementation(bench, case):
+    assert max(difference(bench, case)) < case.limit
+
+
+@pytest.fixture(scope="module")
+def found(bench):
+    return in_two_processes(bench)
+
+
+@pytest.mark.parametrize("number", range(len(TWO)), ids=[f"{case.objective}: {case.variant}" for case in TWO])
+def test_two_processes_equal_the_plain_implementation(bench, found, number):
+    assert max(difference(bench, TWO[number], found[number])) < TWO[number].limit
