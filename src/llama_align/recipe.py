@@ -395,7 +395,7 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-TIMING_KEYS = ("runtime", "per_second", "step_time", "total_flos", "epoch_time", "mfu")
+TIMING_KEYS = ("runtime", "per_second", "step_time", "total_flos", "epoch_time", "mfu", "preparation_time")
 
 
 def finish(

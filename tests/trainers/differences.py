@@ -30,6 +30,8 @@ from llama_align.trainers import (
     margin_table,
 )
 
+from llama_align.recipe import _is_timing
+
 from .plain import as_ids, plain_dpo, plain_reward, plain_sft, random_pairs
 
 ROWS = 8
@@ -267,6 +269,13 @@ def _gradient(plain, name: str, adapters: dict) -> torch.Tensor:
     return scale * (b.double().T @ whole if part[0] == "A" else whole @ a.double().T)
 
 
+def evaluation(bench: Bench, **changes) -> dict[str, float]:
+    """What an untrained reward model logs on seven rows, which two processes cannot share evenly."""
+    trainer, _ = bench.reward(ALL, "small", 0.5, True, per_device_eval_batch_size=2, **changes)
+    found = trainer.evaluate(trainer.train_dataset.select(range(7)))
+    return {name: value for name, value in found.items() if not _is_timing(name)}
+
+
 def in_two_processes(bench: Bench) -> list[dict]:
     """`trained` for every case of `TWO`, by data parallel processes."""
     for kind, seed, labels in (("causal", 0, 1), ("causal", 1, 1), ("reward", 0, 2)):
@@ -289,6 +298,7 @@ def _work(folder: Path) -> None:
         trainer, _ = case.make(bench, ddp_backend="gloo")
         assert trainer.args.world_size == 2
         found.append(trained(trainer))
+    found[0]["evaluation"] = evaluation(bench, ddp_backend="gloo")
     if trainer.is_world_process_zero():
         torch.save(found, folder / "two.pt")
     trainer.accelerator.wait_for_everyone()

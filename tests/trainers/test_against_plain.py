@@ -2,7 +2,7 @@
 
 import pytest
 
-from .differences import CASES, TWO, Bench, difference, in_two_processes
+from .differences import CASES, TWO, Bench, difference, evaluation, in_two_processes
 
 
 @pytest.fixture(scope="module")
@@ -23,3 +23,15 @@ def found(bench):
 @pytest.mark.parametrize("number", range(len(TWO)), ids=[f"{case.objective}: {case.variant}" for case in TWO])
 def test_two_processes_equal_the_plain_implementation(bench, found, number):
     assert max(difference(bench, TWO[number], found[number])) < TWO[number].limit
+
+
+def test_an_evaluation_of_rows_that_two_processes_cannot_share_evenly_counts_each_once(bench, found):
+    one = evaluation(bench)
+    assert set(one) >= {
+        "eval_loss",
+        "eval_accuracy",
+        "eval_ece",
+        "eval_length_correlation",
+        "eval_safety_head/accuracy",
+    }
+    assert found[0]["evaluation"] == pytest.approx(one, rel=1e-5)

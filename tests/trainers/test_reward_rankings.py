@@ -84,7 +84,8 @@ def test_objectives_add_up_and_unknown_ones_are_refused(trainer_of, settings):
         trainer.model.train()
         batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
         batches[names] = trainer.compute_loss(trainer.model, batch).item()
-        parts = {name: trainer._metrics["train"][f"loss/{name}"][-1] for name in names}
+        trainer.log(logs := {})
+        parts = {name: logs[f"loss/{name}"] for name in names}
         assert batches[names] == pytest.approx(0.5 * sum(parts.values()), rel=1e-6)
     assert batches[("margin",)] != batches[("bradley_terry",)]
     for wrong in ({"margins": 1.0}, {"center": 1.0}, {}):
@@ -108,11 +109,15 @@ def test_what_is_logged_is_what_the_pairs_say_under_any_split(trainer_of, scored
     trainer.train()
     logs = [next(row for row in trainer.state.log_history if "accuracy" in row)]
     logs.append(trainer.evaluate(trainer.train_dataset))
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    loss = trainer.compute_loss(trainer.model, batch).item()
+    assert logs[1]["eval_loss"] == pytest.approx(loss, rel=1e-5)
     lengths = [[whole.lengths[pair[side]] for pair in whole.pairs] for side in (0, 1)]
     wanted = reward_accuracy(whole.chosen, whole.rejected, whole.grades, *lengths, objectives=whole.objectives)
     gaps = [c - r for c, r in zip(whole.chosen, whole.rejected, strict=True)]
     for prefix, logged in zip(("", "eval_"), logs, strict=True):
         assert logged[f"{prefix}accuracy"] == pytest.approx(wanted["accuracy"])
+        assert logged[f"{prefix}loss/margin"] == pytest.approx(loss, rel=1e-5)
         assert logged[f"{prefix}longer_wins"] == pytest.approx(wanted["longer_wins"])
         assert logged[f"{prefix}accuracy/helpfulness"] == pytest.approx(wanted["accuracy"])
         assert logged[f"{prefix}ece"] == pytest.approx(calibration(gaps)["ece"], abs=1e-4)

@@ -117,7 +117,7 @@ class RankingCollator:
 
     Takes rows of `ranking_rows`, or pairs as `chosen_ids` and `rejected_ids` with `margin` and `grade` where known.
     `answer_mask` [A, L] starts where the answers of a row part. `pair_weight` [P] and `safety_weight` [A] add up to one
-    over every row's pairs and judged answers, divided by the number of rows: rows count equally, however many answers.
+    over every row's pairs and judged answers: rows count equally, however many answers they have.
     """
 
     pad_token_id: int
@@ -144,7 +144,7 @@ class RankingCollator:
             "length": per_answer(lambda n, row: [len(answer) - row["prompt_length"] for answer in row["answers_ids"]]),
             "is_safe": per_answer(lambda n, row: row["is_safe"]),
             "safety_weight": per_answer(
-                lambda n, row: [(x != UNKNOWN) / max(1, judged[n]) / len(rows) for x in row["is_safe"]], torch.float32
+                lambda n, row: [(x != UNKNOWN) / max(1, judged[n]) for x in row["is_safe"]], torch.float32
             ),
             "row_of_pair": per_answer(lambda n, row: [n] * len(row["better"])),
             "better": per_answer(lambda n, row: [first[n] + i for i in row["better"]]),
@@ -152,9 +152,7 @@ class RankingCollator:
             "grade": per_answer(lambda n, row: row["grade"]),
             "objective": per_answer(lambda n, row: [row["objective"]] * len(row["better"])),
             "margin": per_answer(lambda n, row: row["margin"], torch.float32),
-            "pair_weight": per_answer(
-                lambda n, row: [1 / len(row["better"]) / len(rows)] * len(row["better"]), torch.float32
-            ),
+            "pair_weight": per_answer(lambda n, row: [1 / len(row["better"])] * len(row["better"]), torch.float32),
         }
 
 
@@ -189,8 +187,8 @@ class HerdRewardTrainer(CardMixin, RewardTrainer):
     `accuracy`, `accuracy/<grade>`, `accuracy/<objective>` (share of pairs whose better answer scores higher, ties
     half), `longer_wins` and `longer_wins/<group>` (the same, were the longer answer always preferred), `ece` (expected
     calibration error of sigmoid(better - worse), ten bins), `length_correlation` (Pearson's, tokens of an answer and
-    its score), `score/chosen`, `score/rejected` (means over pairs), `safety_head/accuracy` (share of judged answers).
-    Besides: `loss`, and its parts `loss/<term>` before their weights (means over batches of equal size).
+    its score), `score/chosen`, `score/rejected` (means over pairs), `safety_head/accuracy` (share of judged answers),
+    and the parts of the loss before their weights, `loss/<term>` (means over rows). Besides: `loss`.
     """
 
     _tag_names = ["llama-align", "reward"]  # noqa: RUF012
@@ -212,6 +210,8 @@ class HerdRewardTrainer(CardMixin, RewardTrainer):
         if outputs == 2:
             model.config.num_labels = 2
             model.config.id2label, model.config.label2id = {0: "score", 1: "safety"}, {"score": 0, "safety": 1}
+        head = {"safety_head": args.safety_coefficient} if outputs == 2 else {}
+        self.weights = {**args.terms, **head}
         self._sums = {mode: torch.zeros(len(NAMES), dtype=torch.float64) for mode in ("train", "eval")}
 
     @property
@@ -238,36 +238,41 @@ class HerdRewardTrainer(CardMixin, RewardTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # scores [A, outputs]: a column is taken before they meet margins [P]
         scores = scores_of_rows(model, inputs["input_ids"], inputs["attention_mask"], inputs["answer_mask"]).float()
-        score_A, margin_P, weight_P = scores[:, 0], inputs["margin"], inputs["pair_weight"]
+        score_A, safety_A = scores[:, 0], scores[:, 1] if self.args.safety_coefficient else None
         better_P, worse_P = score_A[inputs["better"]], score_A[inputs["worse"]]
-        loss, parts = torch.zeros((), device=scores.device), {}
-        for name, weight in self.args.terms.items():
-            parts[name] = (weight_P * OBJECTIVES[name](better_P, worse_P, margin_P)).sum()
-            loss = loss + weight * parts[name]
-        safety_A = scores[:, 1] if self.args.safety_coefficient else None
+        losses = {}
+        for name in self.args.terms:
+            loss_P = inputs["pair_weight"] * OBJECTIVES[name](better_P, worse_P, inputs["margin"])
+            losses[name] = torch.zeros_like(score_A[: inputs["rows"]]).index_add(0, inputs["row_of_pair"], loss_P)
         if safety_A is not None:
             wanted_A = inputs["is_safe"].clamp(min=0).float()
-            binary_A = F.binary_cross_entropy_with_logits(safety_A, wanted_A, reduction="none")
-            parts["safety_head"] = (inputs["safety_weight"] * binary_A).sum()
-            loss = loss + self.args.safety_coefficient * parts["safety_head"]
-        self._count(inputs, score_A.detach(), None if safety_A is None else safety_A.detach(), parts)
+            loss_A = F.binary_cross_entropy_with_logits(safety_A, wanted_A, reduction="none") * inputs["safety_weight"]
+            losses["safety_head"] = torch.zeros_like(score_A[: inputs["rows"]]).index_add(
+                0, inputs["row_of_answer"], loss_A
+            )
+        loss_R = sum(self.weights[name] * part_R for name, part_R in losses.items())
+        self._count(inputs, score_A, safety_A, {f"loss/{k}": v for k, v in losses.items()} | {"loss": loss_R})
+        loss = loss_R.mean()
         return (loss, {"logits": scores}) if return_outputs else loss
 
-    def _count(self, inputs, score_A, safety_A, parts) -> None:
+    @torch.no_grad()
+    def _count(self, inputs, score_A, safety_A, losses) -> None:
         mode = "train" if self.model.training else "eval"
-        sums = sums_of_rows(inputs, score_A, safety_A)
+        sums = sums_of_rows(inputs, score_A, safety_A, losses)
         if mode == "eval":
             # several processes get rows twice to make their last batches equal; this leaves the copies out
             sums = self.accelerator.gather_for_metrics(sums).sum(0)
         else:
             sums = self.accelerator.reduce(sums.sum(0), "sum")
         self._sums[mode] += sums.cpu()
-        for name, part in parts.items():
-            self._metrics[mode][f"loss/{name}"].append(self.accelerator.reduce(part.detach(), "mean").item())
 
     def log(self, logs: dict, start_time: float | None = None) -> None:
         mode = "train" if self.model.training else "eval"
         prefix = "eval_" if mode == "eval" else ""
-        logs |= {f"{prefix}{name}": value for name, value in read(self._sums[mode]).items()}
+        found = read(self._sums[mode], self.weights)
+        mean_loss = found.pop("mean_loss", None)
+        logs |= {f"{prefix}{name}": value for name, value in found.items()}
+        if "eval_loss" in logs and mean_loss is not None:
+            logs["eval_loss"] = mean_loss  # Trainer's weighs batches by their number of answers
         self._sums[mode].zero_()
         super().log(logs, start_time)

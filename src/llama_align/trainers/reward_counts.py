@@ -3,27 +3,34 @@
 Every row of a batch gives one vector of sums. Vectors add up over steps and processes; `read` divides once.
 """
 
+from collections.abc import Iterable
+
 import torch
 
 from ..data.records import GRADES, OBJECTIVES
 
 BINS = 10  # of calibration, over probabilities from one half to one
+TERMS = ("margin", "bradley_terry", "center", "safety_head")
 GROUPS = ("all", *GRADES, *OBJECTIVES)
 NAMES = (
     *(f"{what}/{group}" for group in GROUPS for what in ("pairs", "right", "longer")),
     *(f"{what}/{i}" for i in range(BINS) for what in ("bin_pairs", "bin_probability", "bin_right")),
     *("chosen", "rejected"),
     *("answers", "length", "length2", "score", "score2", "length_score"),
-    *("judged", "judged_right"),
+    *("judged", "judged_right", "rows", "loss"),
+    *(f"loss/{term}" for term in TERMS),
 )
 _AT = {name: i for i, name in enumerate(NAMES)}
 
 
-def sums_of_rows(batch: dict, score_A: torch.Tensor, safety_A: torch.Tensor | None) -> torch.Tensor:
+def sums_of_rows(
+    batch: dict, score_A: torch.Tensor, safety_A: torch.Tensor | None, losses: dict[str, torch.Tensor]
+) -> torch.Tensor:
     """Sums [R, len(NAMES)] of a batch of the collator's, one vector per row.
 
     Args:
-        score_A: scores of the answers. safety_A: logits of the safety head, where there is one.
+        score_A: scores of the answers. safety_A: logits of the safety head, where there is one. losses: of every row
+            [R], whole as `loss` and by term.
     """
     score_A, length_A = score_A.double(), batch["length"].double()
     better_P, worse_P = batch["better"], batch["worse"]
@@ -57,6 +64,8 @@ def sums_of_rows(batch: dict, score_A: torch.Tensor, safety_A: torch.Tensor | No
     moments |= {"score": score_A, "score2": score_A**2, "length_score": length_A * score_A}
     for name, values_A in moments.items():
         add(name, row_A, values_A)
+    for name, loss_R in {"rows": torch.ones(batch["rows"], device=score_A.device), **losses}.items():
+        sums[:, _AT[name]] += loss_R
     if safety_A is not None:
         judged_A = batch["is_safe"] >= 0
         add("judged", row_A, judged_A)
@@ -68,12 +77,13 @@ def _wins(difference: torch.Tensor) -> torch.Tensor:
     return (difference > 0).double() + 0.5 * (difference == 0)
 
 
-def read(sums: torch.Tensor) -> dict[str, float]:
-    """What is logged, by name; nothing for groups without pairs."""
+def read(sums: torch.Tensor, terms: Iterable[str]) -> dict[str, float]:
+    """What is logged, by name; nothing for groups without pairs. `mean_loss` is the loss over all rows."""
     found = dict(zip(NAMES, sums.tolist(), strict=True))
     pairs, logs = found["pairs/all"], {}
     if not pairs:
         return {}
+    logs["mean_loss"] = found["loss"] / found["rows"]
     for group in GROUPS:
         if count := found[f"pairs/{group}"]:
             end = "" if group == "all" else f"/{group}"
@@ -85,6 +95,7 @@ def read(sums: torch.Tensor) -> dict[str, float]:
     spread = max(0.0, n * found["length2"] - x * x) * max(0.0, n * found["score2"] - y * y)
     if spread > 0:
         logs["length_correlation"] = (n * found["length_score"] - x * y) / spread**0.5
+    logs |= {f"loss/{term}": found[f"loss/{term}"] / found["rows"] for term in terms}
     if found["judged"]:
         logs["safety_head/accuracy"] = found["judged_right"] / found["judged"]
     return logs
