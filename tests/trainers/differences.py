@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 from llama_align import LlamaHerdConfig, LlamaHerdForCausalLM, LlamaHerdForSequenceClassification, recipe
 from llama_align.chat import render, train_tokenizer
 from llama_align.data import GRADES, Demonstration, Preference, demonstration_rows, ranking_rows
+from llama_align.recipe import _is_timing
 from llama_align.trainers import (
     HerdDPOConfig,
     HerdDPOTrainer,
@@ -29,8 +30,6 @@ from llama_align.trainers import (
     HerdSFTTrainer,
     margin_table,
 )
-
-from llama_align.recipe import _is_timing
 
 from .plain import as_ids, plain_dpo, plain_reward, plain_sft, random_pairs
 
