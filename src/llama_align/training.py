@@ -84,7 +84,7 @@ class RunFacts:
             lines += ["", "## Metrics", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in flat.items())]
         for title, file in self.pictures.items():
             lines += ["", f"![{title}]({file})"]
-        return "".join(f"{line}\n" for line in [*lines, ""])
+        return "".join(f"{line}\n" for line in lines)
 
 
 def _flat(metrics: dict, prefix: str = "") -> dict[str, str]:

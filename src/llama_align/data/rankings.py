@@ -90,8 +90,10 @@ def ranking_rows(
         objective = OBJECTIVES.index(record.objective)
         row = rows.setdefault((prompt, objective) if listwise else number, _Row(prompt, objective, record))
         _add(row, record, lambda text: encode_answer(tokenizer, text, tokens))
+    found = [(row.first, row) for row in rows.values()]
+    kept = fitting(found, lambda pair: len(pair[1].prompt) + 1, max_length, too_long, "prompt")
     kept = fitting(
-        [(row.first, row) for row in rows.values()],
+        kept,
         lambda pair: len(pair[1].prompt) + max(map(len, pair[1].answers)),
         max_length,
         too_long,
