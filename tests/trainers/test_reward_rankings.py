@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from trl import ModelConfig
 
 from llama_align import recipe
 from llama_align.averaging import average_checkpoints
@@ -195,3 +196,26 @@ def test_rows_without_a_safety_label_train_the_score_alone(trainer_of):
     gradient = trainer.model.score.weight.grad
     assert gradient[0].abs().max() > 0
     assert gradient[1].abs().max() == 0
+
+
+def test_lora_saves_both_outputs_of_the_head(checkpoint, tokenizer, settings, tmp_path):
+    base = checkpoint()  # a chat model, as reward models start from
+    rows, _ = ranking_rows(graded(12), tokenizer, 200, margin_table("small"), listwise=True)
+    options = {"safety_coefficient": 1.0, "max_steps": 2, "output_dir": str(tmp_path / "lora")}
+    trainer = HerdRewardTrainer(
+        recipe.load_model(base, "reward", num_labels=2),
+        args=HerdRewardConfig(**settings | options),
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=recipe.lora_config(ModelConfig(use_peft=True, lora_r=2), reward=True),
+    )
+    trainer.train()
+    recipe.finish(trainer, {})
+    ids = torch.tensor([rows[0]["answers_ids"][0]])
+    loaded = recipe.load_model(str(tmp_path / "lora"), "reward", new_head=False)
+    with torch.no_grad():
+        ours, theirs = (model.eval()(input_ids=ids).logits for model in (trainer.model, loaded))
+    assert theirs.shape == (1, 2)
+    torch.testing.assert_close(ours, theirs)
+    score = recipe.load_reward_model(str(tmp_path / "lora")).scorer.score(ids.tolist())
+    assert score == pytest.approx([ours[0, 0].item()], abs=1e-5)
