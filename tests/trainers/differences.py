@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from torch.distributed.fsdp import fully_shard
 from transformers import AutoTokenizer
 
 from llama_align import LlamaHerdConfig, LlamaHerdForCausalLM, LlamaHerdForSequenceClassification, recipe
@@ -225,6 +226,29 @@ TWO = [
 ]
 
 
+SHARDED = [
+    Case("SFT", "two processes, FSDP2", lambda b, **o: b.sft(**HALF | o)),
+    Case("reward", "two processes, FSDP2", lambda b, **o: b.reward(ALL, "small", 0.5, True, **HALF | o)),
+    Case("DPO", "two processes, FSDP2", lambda b, **o: b.dpo(**HALF | o)),
+]
+
+
+def sharded(trainer, _) -> dict:
+    """As `trained`, under PyTorch's own sharding, which accelerate leaves out on processors: loss and gradient."""
+    model, half = trainer.model.train(), ROWS // 2
+    for layer in model.model.layers:
+        fully_shard(layer)
+    fully_shard(model)
+    rows = [trainer.train_dataset[trainer.args.process_index * half + i] for i in range(half)]
+    batch, labelled = trainer.data_collator(rows), None
+    if "labels" in batch:
+        labelled = trainer.accelerator.reduce((batch["labels"][:, 1:] != -100).sum(), "sum")
+    loss = trainer.compute_loss(model, batch, num_items_in_batch=labelled)
+    loss.backward()
+    gradients = {name: p.grad.full_tensor().double() for name, p in model.named_parameters()}
+    return {"loss": trainer.accelerator.reduce(loss.detach(), "mean").item(), "gradients": gradients, "adapters": {}}
+
+
 def trained(trainer) -> dict:
     """What one SGD step tells: the loss, the gradient of every trained weight, and adapters as they were."""
     adapters = {}
@@ -276,7 +300,7 @@ def evaluation(bench: Bench, **changes) -> dict[str, float]:
 
 
 def in_two_processes(bench: Bench) -> list[dict]:
-    """`trained` for every case of `TWO`, by data parallel processes."""
+    """`trained` for every case of `TWO`, by data parallel processes, and `sharded` for those of `SHARDED`."""
     for kind, seed, labels in (("causal", 0, 1), ("causal", 1, 1), ("reward", 0, 2)):
         bench.path(kind, seed, labels)  # before two processes write it at once
     config = Path(__file__).parents[2] / "accelerate_configs" / "cpu_ddp.yaml"
@@ -298,6 +322,7 @@ def _work(folder: Path) -> None:
         assert trainer.args.world_size == 2
         found.append(trained(trainer))
     found[0]["evaluation"] = evaluation(bench, ddp_backend="gloo")
+    found += [sharded(*case.make(bench, ddp_backend="gloo")) for case in SHARDED]
     if trainer.is_world_process_zero():
         torch.save(found, folder / "two.pt")
     trainer.accelerator.wait_for_everyone()
@@ -325,7 +350,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench, lines = Bench(Path(folder)), []
         rows = [(case, difference(bench, case)) for case in CASES]
-        rows += [(case, difference(bench, case, f)) for case, f in zip(TWO, in_two_processes(bench), strict=True)]
+        rows += [
+            (case, difference(bench, case, f)) for case, f in zip(TWO + SHARDED, in_two_processes(bench), strict=True)
+        ]
         for case, (loss, gradient) in rows:
             lines.append(f"| {case.objective} | {case.variant} | {PLAIN} | {loss:.1e} | {gradient:.1e} |")
         page = Path(__file__).parents[2] / "docs" / "results" / "trainers.md"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .differences import CASES, TWO, Bench, difference, evaluation, in_two_processes
+from .differences import CASES, SHARDED, TWO, Bench, difference, evaluation, in_two_processes
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +20,12 @@ def found(bench):
     return in_two_processes(bench)
 
 
-@pytest.mark.parametrize("number", range(len(TWO)), ids=[f"{case.objective}: {case.variant}" for case in TWO])
+BY_TWO = TWO + SHARDED
+
+
+@pytest.mark.parametrize("number", range(len(BY_TWO)), ids=[f"{case.objective}: {case.variant}" for case in BY_TWO])
 def test_two_processes_equal_the_plain_implementation(bench, found, number):
-    assert max(difference(bench, TWO[number], found[number])) < TWO[number].limit
+    assert max(difference(bench, BY_TWO[number], found[number])) < BY_TWO[number].limit
 
 
 def test_an_evaluation_of_rows_that_two_processes_cannot_share_evenly_counts_each_once(bench, found):
