@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 from llama_align import LlamaHerdConfig, LlamaHerdForCausalLM, LlamaHerdForSequenceClassification, recipe
 from llama_align.chat import render, train_tokenizer
 from llama_align.data import GRADES, Demonstration, Preference, demonstration_rows, ranking_rows
-from llama_align.recipe import _is_timing
+from llama_align.results import is_timing
 from llama_align.trainers import (
     HerdDPOConfig,
     HerdDPOTrainer,
@@ -296,7 +296,7 @@ def evaluation(bench: Bench, **changes) -> dict[str, float]:
     """What an untrained reward model logs on seven rows, which two processes cannot share evenly."""
     trainer, _ = bench.reward(ALL, "small", 0.5, True, per_device_eval_batch_size=2, **changes)
     found = trainer.evaluate(trainer.train_dataset.select(range(7)))
-    return {name: value for name, value in found.items() if not _is_timing(name)}
+    return {name: value for name, value in found.items() if not is_timing(name)}
 
 
 def in_two_processes(bench: Bench) -> list[dict]:
