@@ -5,6 +5,7 @@ accelerate launch recipes/dpo.py --config recipes/herd-nano/dpo.yaml
 
 from dataclasses import dataclass, field
 
+from transformers import set_seed
 from trl import ModelConfig
 
 from llama_align import recipe
@@ -15,22 +16,33 @@ from llama_align.trainers import HerdDPOConfig, HerdDPOTrainer
 @dataclass
 class DPOArguments:
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of preferences"})
-    reference: str | None = field(default=None, metadata={"help": "reference policy (default: the one trained on)"})
+    reference: str | None = field(
+        default=None,
+        metadata={"help": "reference policy, such as that of an earlier round (default: the one trained on)"},
+    )
     grades: list[str] = field(
         default_factory=lambda: list(GRADES[:2]),
         metadata={"help": "grades of the pairs used; Llama 3 takes the two strongest"},
     )
-    too_long: str = field(default="error", metadata={"help": "pairs longer than max_length: error or drop"})
+    too_long: str = field(default="error", metadata={"help": "pairs longer than max_length: error, drop or cut"})
 
 
 def main(args: DPOArguments, training: HerdDPOConfig, model_args: ModelConfig) -> None:
+    # an adapter starts from random weights
+    set_seed(training.seed)
     tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
     recipe.check_length(model_args.model_name_or_path, training.max_length, "max_length")
     records, report = load_records(args.datasets, "preference", seed=training.seed)
     print(report)
-    chosen = [record for record in records if record.grade in args.grades and record.chosen_is_safe is not False]
+    graded = [record for record in records if record.grade in args.grades]
+    # the NLL imitates the chosen answer, so it must be safe itself, not only safer
+    chosen = [record for record in graded if record.chosen_is_safe is not False]
     pairs, dropped = preference_rows(chosen, tokenizer, training.max_length, too_long=args.too_long)
-    print(f"{len(pairs)} pairs of {len(records)}, {dropped} left out as too long")
+    counts = {"pairs": len(pairs), "too_long": dropped, "unsafe_chosen": len(graded) - len(chosen)}
+    print(
+        f"{len(pairs)} pairs of {len(records)}; left out: {len(records) - len(graded)} of other grades, "
+        f"{len(graded) - len(chosen)} with an unsafe chosen answer, {dropped} too long"
+    )
 
     kwargs = recipe.model_kwargs(model_args)
     trainer = HerdDPOTrainer(
@@ -42,7 +54,7 @@ def main(args: DPOArguments, training: HerdDPOConfig, model_args: ModelConfig) -
         peft_config=recipe.lora_config(model_args),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
-    recipe.finish(trainer, {"pairs": len(pairs), "too_long": dropped})
+    recipe.finish(trainer, counts | {"alarms": trainer.alarms}, {"preference": args.datasets})
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def main(args: PretrainArguments, training: PretrainConfig) -> None:
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
     metrics = trainer.evaluate() if heldout else {}
-    recipe.finish(trainer, {"eval_loss": metrics["eval_loss"]} if metrics else None)
+    recipe.finish(trainer, {"eval_loss": metrics["eval_loss"]} if metrics else None, {"document": args.datasets})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trains a reward model with a margin by grade (Llama 2, section 3.2.2).
+"""Trains a reward model with a margin by grade (Llama 2, section 3.2.2) or on ranked answers (Llama 3, section 4.1.2).
 
 accelerate launch recipes/reward.py --config recipes/herd-nano/reward_helpfulness.yaml
 """
@@ -9,9 +9,10 @@ from transformers import set_seed
 from trl import ModelConfig
 
 from llama_align import recipe
-from llama_align.data import DataSource, full_rows, load_records, preference_rows
+from llama_align.data import GRADES, OBJECTIVES, DataSource, load_records, ranking_rows
+from llama_align.report import reward_pictures
 from llama_align.sampling import RewardScorer
-from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, pair_metrics
+from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, pair_metrics, score_pairs
 
 
 @dataclass
@@ -24,48 +25,77 @@ class RewardArguments:
     eval_part: list[float] | None = field(
         default=None, metadata={"help": "hold out the prompts of the training sources that fall into this part"}
     )
-    objective: str = field(default="helpfulness", metadata={"help": "helpfulness or safety; only such pairs are used"})
+    objective: str = field(default="helpfulness", metadata={"help": "helpfulness, safety, or all: the pairs used"})
+    grades: list[str] = field(
+        default_factory=lambda: list(GRADES),
+        metadata={"help": "grades trained on; Llama 3 takes the two strongest. All are held out"},
+    )
+    listwise: bool = field(default=False, metadata={"help": "all answers of a prompt in one row (Llama 3)"})
     context: int = field(default=256, metadata={"help": "tokens of prompt and answer at most"})
     too_long: str = field(default="error", metadata={"help": "pairs longer than the context: error or drop"})
 
 
 def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelConfig) -> None:
+    if args.objective not in (*OBJECTIVES, "all") or not set(args.grades) <= set(GRADES):
+        raise recipe.RecipeError(
+            f"objective, grades: found {args.objective!r} and {args.grades}, expected one of "
+            f"{', '.join(OBJECTIVES)}, all; and some of {', '.join(GRADES)}"
+        )
     # the score head starts from random weights
     set_seed(training.seed)
     tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
     recipe.check_length(model_args.model_name_or_path, args.context, "context")
     margins = margin_table(training.margin)
 
-    def pairs(sources):
+    def rows_of(sources, grades):
         records, report = load_records(sources, "preference", seed=training.seed)
         print(report)
-        chosen = [r for r in records if r.objective == args.objective and r.chosen_is_safe is not False]
-        unsafe = sum(r.objective == args.objective for r in records) - len(chosen)
-        rows, dropped = preference_rows(chosen, tokenizer, args.context, margins, args.too_long)
-        print(
-            f"{len(rows)} {args.objective} pairs; left out: {unsafe} with an unsafe chosen answer, {dropped} too long"
+        wanted = [r for r in records if args.objective in (r.objective, "all")]
+        graded = [r for r in wanted if r.grade in grades]
+        kept = [r for r in graded if not r.prefers_unsafe]
+        rows, dropped = ranking_rows(
+            kept, tokenizer, args.context, margins, args.too_long, args.listwise, seed=training.seed
         )
-        return full_rows(rows), {"pairs": len(rows), "unsafe_chosen": unsafe, "too_long": dropped}
+        counts = {
+            "pairs": sum(map(len, rows["grade"])),
+            "rows": len(rows),
+            "unsafe_chosen": len(graded) - len(kept),
+            "other_grades": len(wanted) - len(graded),
+            "too_long": dropped,
+        }
+        print(
+            "{pairs} {0} pairs in {rows} rows; left out: {unsafe_chosen} with the unsafe answer chosen, "
+            "{other_grades} of other grades, {too_long} rows too long".format(args.objective, **counts)
+        )
+        return rows, counts
 
     def part_of(sources, part):
         return [DataSource.parse(source).of_part(part) for source in sources] if part else sources
 
-    train, counts = pairs(part_of(args.datasets, args.part))
+    train, counts = rows_of(part_of(args.datasets, args.part), args.grades)
+    outputs = {"num_labels": 2} if training.safety_coefficient else {}
     trainer = HerdRewardTrainer(
-        model=recipe.load_model(model_args.model_name_or_path, "reward", tokenizer, **recipe.model_kwargs(model_args)),
+        model=recipe.load_model(
+            model_args.model_name_or_path, "reward", tokenizer, **outputs, **recipe.model_kwargs(model_args)
+        ),
         args=training,
         train_dataset=train,
         processing_class=tokenizer,
         peft_config=recipe.lora_config(model_args, reward=True),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
-    metrics = {"objective": args.objective, "margin": training.margin, **counts}
+    metrics, pictures = {"objective": args.objective, "margin": training.margin, **counts}, {}
     heldout_sources = args.eval_datasets + (part_of(args.datasets, args.eval_part) if args.eval_part else [])
     if heldout_sources:
-        heldout, metrics["heldout"] = pairs(heldout_sources)
+        heldout, metrics["heldout"] = rows_of(heldout_sources, GRADES)
         scorer = RewardScorer(trainer.accelerator.unwrap_model(trainer.model), tokenizer.pad_token_id)
-        metrics |= pair_metrics(scorer, heldout)
-    recipe.finish(trainer, metrics)
+        scored = score_pairs(scorer, heldout)
+        metrics |= pair_metrics(scored)
+        pictures = reward_pictures(scored.chosen, scored.rejected, metrics)
+        if training.safety_coefficient:
+            found = trainer.evaluate(heldout)
+            metrics["safety_head"] = {"accuracy": found.get("eval_safety_head/accuracy")}
+    recipe.finish(trainer, metrics, {"preference": args.datasets}, pictures)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ accelerate launch recipes/sft.py --config recipes/herd-nano/sft.yaml
 
 from dataclasses import dataclass, field
 
+from transformers import set_seed
 from trl import ModelConfig
 
 from llama_align import recipe
@@ -15,11 +16,15 @@ from llama_align.trainers import HerdSFTConfig, HerdSFTTrainer
 @dataclass
 class SFTArguments:
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of demonstrations"})
-    packing_rows: str = field(default="bfd", metadata={"help": "bfd (dialogs kept whole) or concat (Llama 2)"})
+    packing_rows: str = field(
+        default="bfd", metadata={"help": "bfd (dialogs kept whole) or concat (Llama 2: end to end)"}
+    )
     too_long: str = field(default="error", metadata={"help": "dialogs longer than max_length: error or drop"})
 
 
 def main(args: SFTArguments, training: HerdSFTConfig, model_args: ModelConfig) -> None:
+    # an adapter starts from random weights
+    set_seed(training.seed)
     tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
     recipe.check_length(model_args.model_name_or_path, training.max_length, "max_length")
     demonstrations, report = load_records(args.datasets, "demonstration", seed=training.seed)
@@ -35,7 +40,8 @@ def main(args: SFTArguments, training: HerdSFTConfig, model_args: ModelConfig) -
         peft_config=recipe.lora_config(model_args),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
-    recipe.finish(trainer, {"dialogs": len(demonstrations) - dropped, "too_long": dropped})
+    metrics = {"dialogs": len(demonstrations) - dropped, "rows": len(rows), "too_long": dropped}
+    recipe.finish(trainer, metrics, {"demonstration": args.datasets})
 
 
 if __name__ == "__main__":

@@ -125,9 +125,9 @@ def test_a_row_of_a_random_model(make, tmp_path, checkpoint, tokenizer, prompts,
     result = made.measure("sft", path, recipe.load_model(path), tokenizer)
     row = read(tmp_path / "sft.json")
     assert row == json.loads(json.dumps(result))
-    assert set(row) == {*("row", "model", "settings", "n", "score", "safety", "perplexity", "rewards", "length")}, (
-        "docs/design.md, and what the row depends on"
-    )
+    assert set(row) == {
+        *("row", "model", "settings", "n", "score", "safety", "perplexity", "rewards", "length", "endings")
+    }, "docs/design.md, and what the row depends on"
     assert (row["row"], row["model"], row["n"]) == ("sft", Path(path).name, 21)
     assert {"mean", "low", "high", "by_family", "items"} <= set(row["score"])
     assert {"violation_rate", "n_unsafe", "false_refusal_rate", "n_safe"} <= set(row["safety"])
@@ -182,6 +182,7 @@ def test_numbers_agree_with_counts_by_hand(make, tmp_path, checkpoint, tokenizer
     assert safety["false_refusal_rate"] == pytest.approx(refusals / 16)
     assert row["length"]["mean_tokens"] == pytest.approx(sum(d.tokens for d in given) / 21, abs=1e-3)
     assert row["length"]["finished"] == pytest.approx(sum(s["finished"] for s in samples) / 21, abs=1e-4)
+    assert row["endings"]["missing_end"] == pytest.approx(1 - row["length"]["finished"], abs=1e-4)
 
 
 def test_perplexity_equals_a_direct_computation(make, tmp_path, checkpoint, tokenizer, texts):
@@ -218,7 +219,7 @@ def test_without_a_judge_there_is_no_verdict(make, tmp_path, checkpoint, tokeniz
     said.append([Draft("kilu", True, 3, -1.0)])
     path = checkpoint(0)
     row = make(prompts=plain, texts=[], judge="none").measure("sft", path, recipe.load_model(path), tokenizer)
-    assert set(row) == {"row", "model", "settings", "n", "length"}
+    assert set(row) == {"row", "model", "settings", "n", "length", "endings"}
     (sample,) = samples_of(tmp_path, "sft")
     assert sample == {"prompt": plain[0].messages, "completion": "kilu", "finished": True}
 

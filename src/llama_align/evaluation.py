@@ -84,6 +84,7 @@ class Evaluation:
             sampler = DialogSampler(path if engine == "vllm" else model, tokenizer, engine)
             drafts = [group[0] for group in sampler([p.messages for p in self.prompts], self.params, progress=True)]
             result |= {"n": len(drafts), "length": _lengths(drafts)}
+            result["endings"] = metrics.answer_endings([d.text for d in drafts], [int(d.finished) for d in drafts])
             verdicts = None
             if self.judge == "sandbox":
                 verdicts = [judge(p.task, d.text, d.finished) for p, d in zip(self.prompts, drafts, strict=True)]

@@ -1,22 +1,20 @@
-"""What every recipe script shares: parsing its YAML, loading checkpoints with clear errors, and leaving a finished run.
+"""What every recipe script shares: parsing its YAML, loading checkpoints with clear errors, and `results.finish`.
 
-Knows the files of docs/design.md ("Steps, files and identity"); knows nothing of losses or data.
+Knows nothing of losses or data.
 """
 
 import difflib
 import json
-import math
 import os
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from accelerate import DistributedType, PartialState
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -30,7 +28,12 @@ from trl import TrlParser, get_peft_config
 
 from .chat import ContractError, ControlTokens
 from .chat.contract import PAD
-from .data import Prompt, RecordError, SourceError, fitting_prompts, load_records, write_jsonl
+from .data import Prompt, RecordError, SourceError, fitting_prompts, load_records
+
+# recipes know these as recipe.finish and so on
+from .results import finish as finish
+from .results import write_json as write_json
+from .results import write_text as write_text
 from .sampling.rewards import RewardModel
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
@@ -224,8 +227,14 @@ def load_model(
         "reward": AutoModelForSequenceClassification,
         "value": AutoModelForTokenClassification,
     }[kind]
-    extra = {} if kind == "causal" else {"num_labels": 1}
+    # of two outputs the first is the score, the second that of a safety head
+    extra = {} if kind == "causal" else {"num_labels": score_outputs(path) or 1}
     options = {"dtype": torch.float32} | extra | kwargs
+    if kind != "causal" and options["num_labels"] != (score_outputs(path) or options["num_labels"]):
+        raise RecipeError(
+            f"{path}: found a reward model of {score_outputs(path)} outputs, expected {options['num_labels']}; the "
+            "second is that of a safety head (safety_coefficient)"
+        )
     try:
         model, report = auto.from_pretrained(path, use_safetensors=True, output_loading_info=True, **options)
     except SafetensorError as error:
@@ -235,9 +244,33 @@ def load_model(
     if missing:
         wanted = type(model).__name__
         raise RecipeError(f"{path}: found no {', '.join(missing[:3])} among its weights, expected those of {wanted}")
+    if kind == "value":
+        _keep_score(model)
     if tokenizer is not None:
         check_match(model, tokenizer)
     return model
+
+
+def score_outputs(path: str) -> int | None:
+    """Outputs of the score head in a local checkpoint or adapter; None where there is none to be seen."""
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                if name.endswith("score.weight"):
+                    return tensors.get_slice(name).get_shape()[0]
+    return None
+
+
+def _keep_score(model: PreTrainedModel) -> None:
+    """Leaves a critic the score alone of a reward model with a safety head."""
+    if model.config.num_labels == 1:
+        return
+    score = torch.nn.Linear(model.score.in_features, 1, bias=model.score.bias is not None).to(model.score.weight)
+    with torch.no_grad():
+        score.weight.copy_(model.score.weight[:1])
+        if score.bias is not None:
+            score.bias.copy_(model.score.bias[:1])
+    model.score, model.num_labels, model.config.num_labels = score, 1, 1
 
 
 def on_device(model: PreTrainedModel) -> PreTrainedModel:
@@ -347,43 +380,3 @@ def resume_path(setting: str | bool | None, output_dir: str) -> str | None:
     if setting and not Path(setting).is_dir():
         raise RecipeError(f"resume_from_checkpoint: found no directory {setting!r}, expected a checkpoint or last")
     return setting or None
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Writes beside and renames, so that a file is whole or absent."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    beside.write_text(text)
-    os.replace(beside, path)
-
-
-def write_json(path: str | Path, content: Any) -> None:
-    """Writes JSON as `write_text` does; refuses NaN."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-TIMING_KEYS = ("runtime", "per_second", "step_time", "total_flos", "epoch_time", "mfu")
-
-
-def finish(trainer, metrics: dict | None = None) -> None:
-    """Saves model and tokenizer, `log.jsonl` and `metrics.json`; numbers that depend on the clock stay out of both."""
-    trainer.save_model(trainer.args.output_dir)
-    if not trainer.is_world_process_zero():
-        return
-    output = Path(trainer.args.output_dir)
-    trainer.create_model_card()
-    rows = [{k: _finite(v) for k, v in row.items() if not _is_timing(k)} for row in trainer.state.log_history]
-    write_jsonl(output / "log.jsonl", rows)
-    losses = [row["loss"] for row in rows if "loss" in row]
-    final = {"steps": trainer.state.global_step, "final_loss": losses[-1] if losses else None}
-    write_json(output / "metrics.json", final | (metrics or {}))
-
-
-def _finite(value):
-    # JSON has no NaN, and a loss that is none must not cost the run its files
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _is_timing(key: str) -> bool:
-    return any(part in key for part in TIMING_KEYS)

@@ -1,9 +1,11 @@
-"""What pretraining and the trainers share: the collator of packed rows and the model card."""
+"""What pretraining and the trainers share: the collator of packed rows, refused options, and the model card."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 
 import torch
+from transformers import TrainerCallback
 
 CARD = """---
 library_name: transformers
@@ -20,7 +22,7 @@ tags: [{tags}]
 | objective | {objective} |
 | source | {paper} |
 | steps | {steps} |
-
+{facts}
 Trained with `llama_align` ({trainer}). Load it with:
 
 ```python
@@ -47,12 +49,73 @@ class PackedCollator:
         return {key: torch.tensor([row[key] for row in rows]) for key in self.keys}
 
 
+def refuse_unused(config, instead: str, *names: str) -> None:
+    """Raises ValueError for an option of TRL's that was set and that our trainer would silently leave unused."""
+    for name in names:
+        own = type(config).__dataclass_fields__[name]
+        default = own.default if own.default_factory is MISSING else own.default_factory()
+        if (found := getattr(config, name)) != default:
+            raise ValueError(f"{name}: found {found!r}, expected it left at {default!r}; it has no effect: {instead}")
+
+
+@dataclass
+class RunFacts:
+    """What a recipe knows about a run and its model card names.
+
+    Args:
+        command: what started it. data: sources by the kind of record, which names the data card. metrics: the final
+            ones. pictures: files beside the card, by title.
+    """
+
+    command: str = ""
+    data: dict[str, list[str]] = field(default_factory=dict)
+    metrics: dict = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = []
+        for kind, sources in self.data.items():
+            named = ", ".join(f"`{source}`" for source in sources) or "none"
+            lines.append(f"| data ([data_cards/{kind}.md](data_cards/{kind}.md)) | {named} |")
+        if self.command:
+            lines += ["", "Made by:", "", "```sh", self.command, "```"]
+        flat = _flat(self.metrics)
+        if flat:
+            lines += ["", "## Metrics", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in flat.items())]
+        for title, file in self.pictures.items():
+            lines += ["", f"![{title}]({file})"]
+        return "".join(f"{line}\n" for line in lines)
+
+
+def _flat(metrics: dict, prefix: str = "") -> dict[str, str]:
+    """Numbers and words of nested metrics by path; lists, which are curves and bins, are left to metrics.json."""
+    found = {}
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}/")
+        elif not isinstance(value, list) and value is not None:
+            found[f"{prefix}{name}"] = f"{value:.4g}" if isinstance(value, float) else json.dumps(value).strip('"')
+    return found
+
+
+class TokenCount(TrainerCallback):
+    """Lets `num_tokens` go on where a resumed run's log stopped; TRL starts again from nothing."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **_):
+        logged = [row["num_tokens"] for row in state.log_history if "num_tokens" in row]
+        self.trainer._total_train_tokens = logged[-1] if logged else 0
+
+
 class CardMixin:
     """Writes our model card instead of TRL's, which names no base model for a model passed as an instance."""
 
     objective = ""
     paper = ""
     auto_class = "AutoModelForCausalLM"
+    facts = RunFacts()
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if state_dict is not None:
@@ -76,5 +139,6 @@ class CardMixin:
             steps=self.state.global_step,
             trainer=type(self).__name__,
             auto=self.auto_class,
+            facts=self.facts,
         )
         (output / "README.md").write_text(card)

@@ -31,9 +31,12 @@ def check(one, other, tolerance=TOLERANCE):
         ("pretrain", "cpu_zero2"),
         ("pretrain", "cpu_zero3"),
         ("sft", "cpu_ddp"),
+        ("sft", "cpu_zero3"),
         ("reward", "cpu_ddp"),
+        ("reward", "cpu_zero2"),
         ("reward", "cpu_zero3"),
         ("dpo", "cpu_ddp"),
+        ("dpo", "cpu_zero2"),
         ("dpo", "cpu_zero3"),
     ],
 )
@@ -85,10 +88,19 @@ def test_zero3_writes_shards_of_every_process(launch):
         assert (shards / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").is_file()
 
 
-@pytest.mark.parametrize("config", ["cpu_ddp", "cpu_zero3"])
-def test_a_resumed_run_ends_as_the_undisturbed_one(launch, config):
-    whole = launch("pretrain", config)
-    resumed = launch("pretrain", config, continues=whole)
+@pytest.mark.parametrize(
+    ("stage", "config"),
+    [
+        ("pretrain", "cpu_ddp"),
+        ("pretrain", "cpu_zero3"),
+        ("sft", "cpu_ddp"),
+        ("reward", "cpu_ddp"),
+        ("dpo", "cpu_zero2"),
+    ],
+)
+def test_a_resumed_run_ends_as_the_undisturbed_one(launch, stage, config):
+    whole = launch(stage, config)
+    resumed = launch(stage, config, continues=whole)
     # the checkpoint was used: step 4 is the first one trained
     assert (resumed.path / f"checkpoint-{STEPS}").is_dir()
     assert [row["step"] for row in resumed.rows] == list(range(1, STEPS + 1))

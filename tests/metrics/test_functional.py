@@ -142,3 +142,49 @@ def test_agreeing_on_every_item_is_not_certainty():
 def test_errors_name_the_field_and_what_was_expected(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_tails_that_repeat_themselves():
+    endings = {
+        "yes of course": 0,
+        "so so": 0,
+        "so so so": 3,
+        "it is so so so so": 4,
+        "it is it is it is": 6,
+        "a b c a b c a b": 0,  # two copies and a part
+        "x a b c a b c a b c": 9,
+        "x x x then this": 0,  # not at the end
+        "": 0,
+    }
+    for text, words in endings.items():
+        found = F.answer_endings([text], [1])
+        assert found["repetitive"] == (words > 0), text
+        assert found["repeated_words"] == pytest.approx(words / max(1, len(text.split()))), text
+    assert F.answer_endings(["so so"], [1], copies=2)["repetitive"] == 1.0
+    assert F.answer_endings(["a b a b a b"], [1], longest=1)["repetitive"] == 0.0
+
+
+def test_answers_without_an_end_of_turn_are_counted_with_an_interval():
+    found = F.answer_endings(["a", "b", "c", "d"], [1, 0, 1, 1])
+    assert found["missing_end"] == 0.25
+    assert found["missing_end_low"] < 0.25 < found["missing_end_high"]
+    assert found["n"] == 4
+    with pytest.raises(ValueError, match="finished: found 1 values, expected 2"):
+        F.answer_endings(["a", "b"], [1])
+
+
+def test_length_correlation_by_hand():
+    assert F.length_correlation([1, 2, 3], [2.0, 4.0, 6.0]) == pytest.approx(1.0)
+    assert F.length_correlation([1, 2, 3], [3.0, 2.0, 1.0]) == pytest.approx(-1.0)
+    assert F.length_correlation([1, 2, 3, 4], [1.0, 3.0, 2.0, 4.0]) == pytest.approx(0.8)
+    assert F.length_correlation([5, 5, 5], [1.0, 2.0, 3.0]) is None
+
+
+def test_accuracy_by_objective_and_pairs_without_a_grade():
+    found = F.reward_accuracy(
+        [1.0, 0.0, 2.0], [0.0, 1.0, 1.0], ["better", None, "better"], objectives=["safety", "safety", "helpfulness"]
+    )
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["by_grade"]["better"]["n"] == 2
+    assert found["by_objective"]["safety"]["accuracy"] == 0.5
+    assert list(found["by_objective"]) == ["helpfulness", "safety"]

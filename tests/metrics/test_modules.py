@@ -11,6 +11,7 @@ from llama_align import metrics
 from llama_align.metrics import functional
 
 INPUTS = {
+    "answer_endings": {"answers": ["a b", "c c c", ""], "finished": [1, 0, 1]},
     "exact_score": {"verdicts": [1, 0, 1], "families": ["a", "b", "a"]},
     "paired_difference": {"first": [1, 0, 0], "second": [1, 1, 0]},
     "refusal_rate": {"unsafe": [1, 0, 1], "refused": [1, 1, 0], "violation": [0, 0, 1]},
@@ -81,5 +82,5 @@ def test_fractions_are_refused_not_cut():
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="name: found 'bleu', expected one of exact_score"):
+    with pytest.raises(ValueError, match="name: found 'bleu', expected one of answer_endings, exact_score"):
         metrics.load("bleu")

@@ -1,5 +1,7 @@
 """DPO against a plain implementation in float64: masked format tokens, NLL, references computed beforehand."""
 
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,8 @@ from llama_align import recipe
 from llama_align.chat import encode_answer, encode_text, render_prompt
 from llama_align.data import Preference, preference_rows
 from llama_align.trainers import HerdDPOConfig, HerdDPOTrainer
+
+from .plain import CONTENT, END, OTHER, as_ids, random_pairs
 
 SIZES = [{"mask_format_tokens": m, "nll_coefficient": n} for m in (True, False) for n in (0.0, 0.2)]
 
@@ -152,3 +156,119 @@ def test_training_widens_the_margin(trainer_of):
     trainer.train()
     margins = [row["rewards/margins"] for row in trainer.state.log_history if "rewards/margins" in row]
     assert margins[-1] > margins[0] + 0.5
+
+
+@pytest.fixture
+def multi_turn(tokenizer):
+    return random_pairs(tokenizer, 40)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("cut", ["keep_start", "keep_end"])
+def test_masks_of_several_turns_and_tools_follow_who_speaks(trainer_of, multi_turn, tokenizer, masked, cut):
+    trainer = trainer_of(
+        Dataset.from_list(as_ids(multi_turn)), mask_format_tokens=masked, max_length=60, truncation_mode=cut
+    )
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    window = slice(None, 60) if cut == "keep_start" else slice(-60, None)
+    kinds_seen = set()
+    for number, row in enumerate([(row, side) for side in ("chosen", "rejected") for row in multi_turn]):
+        kinds = [None] * len(row[0]["prompt"]) + [kind for _, kind in row[0][row[1]]]
+        kinds = kinds[window]
+        kinds_seen |= set(kinds)
+        ratio = [kind == CONTENT if masked else kind not in (None, OTHER) for kind in kinds]
+        assert batch["completion_mask"][number, : len(kinds)].bool().tolist() == ratio
+        assert batch["nll_mask"][number, : len(kinds)].bool().tolist() == [kind in (CONTENT, END) for kind in kinds]
+        assert batch["completion_mask"][number, len(kinds) :].sum() == 0
+    assert len(kinds_seen) == 6  # every kind of token was there
+
+
+def test_answers_without_content_and_cut_terminators_raise_an_alarm(trainer_of, tokenizer, caplog):
+    prompt = [{"role": "user", "content": "bado"}]
+    records = [
+        Preference(prompt, "kilu " * 40, "kilu", "better", "helpfulness"),
+        Preference(prompt, "", "mete", "better", "helpfulness"),
+    ]
+    rows = preference_rows(records, tokenizer, 60, too_long="cut")[0]
+    with caplog.at_level("WARNING", logger="llama_align.trainers.dpo"):
+        trainer = trainer_of(rows, max_length=60, per_device_train_batch_size=2)
+    assert trainer.alarms == {"no_content": 1, "lost_terminator": 0.25, "chosen_falling": 0}
+    assert [record.message for record in caplog.records] == [
+        "1 of 4 answers have no content token: the ratio reads nothing of them",
+        "1 of 4 answers lost their terminator to max_length 60",
+    ]
+    trainer.train()
+    assert trainer.state.log_history[0]["alarms/no_content"] == 1
+    assert trainer.state.log_history[0]["alarms/lost_terminator"] == 0.25
+
+
+def test_data_in_order_raises_no_alarm(trainer_of, caplog):
+    with caplog.at_level("WARNING", logger="llama_align.trainers.dpo"):
+        trainer = trainer_of()
+        trainer.train()
+    assert trainer.alarms == {"no_content": 0, "lost_terminator": 0.0, "chosen_falling": 0}
+    assert not caplog.records
+    assert not [key for key in trainer.state.log_history[0] if key.startswith("alarms/")]
+
+
+def test_chosen_answers_that_lose_probability_raise_an_alarm(trainer_of, caplog):
+    """Twelve logs as they come: chosen log-probabilities that fall, that go up and down, and under the reference."""
+
+    def logged(logps, rewards, **changes):
+        caplog.clear()
+        trainer = trainer_of(**changes)
+        trainer.model.train()
+        with caplog.at_level("WARNING", logger="llama_align.trainers.dpo"):
+            for value, reward in zip(logps, rewards, strict=True):
+                trainer._metrics["train"] |= {"logps/chosen": [value], "rewards/chosen": [reward]}
+                trainer.log({"loss": 1.0})
+        counts = [row.get("alarms/chosen_falling", 0) for row in trainer.state.log_history]
+        assert counts[-1] == trainer.alarms["chosen_falling"]
+        return counts, len(caplog.records)
+
+    falling, swinging = [-20.0 - step for step in range(12)], [-20.0 + (-1) ** step for step in range(12)]
+    # counted at every log, said once
+    assert logged(falling, [0.1] * 12, alarm_after=4) == ([0] * 4 + list(range(1, 9)), 1)
+    assert logged(swinging, [0.1] * 12, alarm_after=4) == ([0] * 12, 0)
+    assert logged(swinging, [-0.1] * 12, alarm_after=10) == ([0] * 10 + [1, 2], 1)
+    assert logged(falling, [-0.1] * 12, alarm_after=0) == ([0] * 12, 0)
+
+
+def test_a_changed_answer_is_not_read_from_the_cache(tmp_path, trainer_of, tokenizer, preferences):
+    """A data set on disk keeps its fingerprint when its files are written again."""
+    folder, found = tmp_path / "pairs", []
+    for seed in (0, 1):
+        preference_rows(preferences(6, seed), tokenizer, 160)[0].save_to_disk(tmp_path / "new")
+        if folder.exists():
+            state = (folder / "state.json").read_text()
+            (tmp_path / "new" / "state.json").write_text(state)
+            shutil.rmtree(folder)
+        (tmp_path / "new").rename(folder)
+        trainer = trainer_of(load_from_disk(folder), precompute_ref_log_probs=True)
+        found.append(list(trainer.train_dataset["ref_chosen_logps"]))
+    assert found[0] != found[1]
+
+
+def test_computed_beforehand_is_computed_once_and_again_for_another_reference(trainer_of, monkeypatch, settings):
+    calls, inner = [], HerdDPOTrainer.compute_ref_log_probs
+    monkeypatch.setattr(
+        HerdDPOTrainer, "compute_ref_log_probs", lambda self, *args: (calls.append(1), inner(self, *args))[1]
+    )
+    values = []
+    for change in ({}, {}, {"max_length": 50}):
+        values.append(list(trainer_of(precompute_ref_log_probs=True, **change).train_dataset["ref_chosen_logps"]))
+    assert len(calls) == 2  # the second run, or one that resumes, finds the first one's
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "DPO (sigmoid, beta 0.1), format tokens masked, plus 0.2 x NLL of the chosen answer"),
+        ({"mask_format_tokens": False}, "DPO (sigmoid, beta 0.1), on all tokens of the answers, plus 0.2 x NLL"),
+        ({"nll_coefficient": 0.0, "beta": 0.3}, "DPO (sigmoid, beta 0.3), format tokens masked"),
+    ],
+)
+def test_the_card_says_what_was_switched_on(trainer_of, changes, words):
+    assert trainer_of(**changes).objective.startswith(words)
+    assert ("NLL" in trainer_of(**changes).objective) == ("NLL" in words)

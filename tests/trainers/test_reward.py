@@ -9,7 +9,7 @@ from llama_align import recipe
 from llama_align.chat.contract import EOT, PAD
 from llama_align.data import GRADES, full_rows, preference_rows
 from llama_align.sampling.scoring import RewardScorer
-from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, pair_metrics
+from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, pair_metrics, score_pairs
 from llama_align.trainers.reward import ranking_loss
 
 
@@ -104,7 +104,7 @@ def test_a_tokenizer_that_pads_with_its_end_does_not_move_the_score(trainer_of, 
     batch = trainer.data_collator(rows)
     with torch.no_grad():
         out = trainer.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0]
-    alone = scores_of(reward_path, [row[key] for key in ("chosen_ids", "rejected_ids") for row in rows])
+    alone = scores_of(reward_path, [row[key] for row in rows for key in ("chosen_ids", "rejected_ids")])
     assert out.tolist() == pytest.approx(alone, abs=1e-5)
     assert careless.pad_token == PAD
 
@@ -149,5 +149,6 @@ def test_a_batch_cut_into_eight_gives_the_same_weights(trainer_of):
 def test_training_learns_the_order_and_pair_metrics_see_it(trainer_of, tokenizer):
     trainer = trainer_of(max_steps=30, learning_rate=3e-3)
     trainer.train()
-    metrics = pair_metrics(RewardScorer(trainer.model, tokenizer.pad_token_id), trainer.train_dataset)
+    scorer = RewardScorer(trainer.model, tokenizer.pad_token_id)
+    metrics = pair_metrics(score_pairs(scorer, trainer.train_dataset))
     assert metrics["accuracy"] == 1.0

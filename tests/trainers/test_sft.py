@@ -78,3 +78,42 @@ def test_training_teaches_the_answers(trainer_of):
     trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     assert losses[-1] < 0.4 * losses[0]
+
+
+@pytest.mark.parametrize("strategy", ["bfd", "concat"])
+def test_no_dialog_of_a_row_sees_another(causal_path, tokenizer, demonstrations, strategy):
+    rows = list(demonstration_rows(demonstrations(30), tokenizer, 96, strategy)[0])
+    model = recipe.load_model(causal_path).eval()
+    row = next(row for row in rows if row["position_ids"].count(0) > 2)
+    ids, positions = torch.tensor([row["input_ids"]]), torch.tensor([row["position_ids"]])
+    starts = [i for i, position in enumerate(row["position_ids"]) if position == 0]
+    with torch.no_grad():
+        before = model(input_ids=ids, position_ids=positions).logits
+        changed = ids.clone()
+        changed[:, starts[1] : starts[2]] = (changed[:, starts[1] : starts[2]] + 1) % model.config.vocab_size
+        after = model(input_ids=changed, position_ids=positions).logits
+    torch.testing.assert_close(before[:, : starts[1]], after[:, : starts[1]])
+    torch.testing.assert_close(before[:, starts[2] :], after[:, starts[2] :])
+    assert (before[:, starts[1] : starts[2]] - after[:, starts[1] : starts[2]]).abs().max() > 0.1
+
+
+def test_llama_2_fills_rows_end_to_end_and_llama_3_keeps_dialogs_whole(tokenizer, demonstrations):
+    rendered = [render(tokenizer, record.messages) for record in demonstrations(30)]
+    stream = [token for some in rendered for token in some.ids]
+    rows = {name: list(demonstration_rows(demonstrations(30), tokenizer, 96, name)[0]) for name in ("concat", "bfd")}
+    assert [token for row in rows["concat"] for token in row["input_ids"]][: len(stream)] == stream
+    assert all(tokenizer.pad_token_id not in row["input_ids"] for row in rows["concat"][:-1])
+    assert len(rows["concat"]) == -(-len(stream) // 96) <= len(rows["bfd"])
+    begins = {
+        name: sum(row["input_ids"].count(tokenizer.bos_token_id) for row in found) for name, found in rows.items()
+    }
+    assert begins == {"concat": 30, "bfd": 30}
+    # a dialog is in one row: every piece that starts is a beginning of text, padding aside
+    for row in rows["bfd"]:
+        starts = [token for token, p in zip(row["input_ids"], row["position_ids"], strict=True) if p == 0]
+        assert set(starts) <= {tokenizer.bos_token_id, tokenizer.pad_token_id}
+    # labels are the same tokens, but for those at which a cut dialog starts anew
+    learned = [sum(label != -100 for row in rows[name] for label in row["labels"]) for name in ("concat", "bfd")]
+    whole = sum(label != -100 for some in rendered for label in some.labels)
+    assert learned[1] == whole
+    assert whole - len(rows["concat"]) <= learned[0] <= whole

@@ -3,6 +3,7 @@
 from .jsonl import read_jsonl, read_records, write_jsonl
 from .mixture import LoadReport, load_records
 from .packing import pack
+from .rankings import UNGRADED, UNKNOWN, ranking_rows
 from .reading import read_source
 from .records import (
     GRADES,
@@ -27,6 +28,8 @@ __all__ = [
     "KINDS",
     "OBJECTIVES",
     "ROLES",
+    "UNGRADED",
+    "UNKNOWN",
     "DataSource",
     "Demonstration",
     "Document",
@@ -44,6 +47,7 @@ __all__ = [
     "load_records",
     "pack",
     "preference_rows",
+    "ranking_rows",
     "read_jsonl",
     "read_records",
     "read_source",

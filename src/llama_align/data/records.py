@@ -177,7 +177,10 @@ class Demonstration(Record):
 
 @dataclass(frozen=True)
 class Preference(Record):
-    """Two answers to one prompt, and by how much the chosen one is better (Llama 2, section 3.2.1)."""
+    """Two answers to one prompt, and by how much the chosen one is better (Llama 2, section 3.2.1).
+
+    `edited`: the chosen answer as an annotator improved it; edited > chosen > rejected (Llama 3, section 4.1.2).
+    """
 
     kind = "preference"
     prompt: list[Message] = field(metadata=TO_ANSWER)
@@ -190,6 +193,12 @@ class Preference(Record):
     annotator: str | None = field(default=None, metadata=STRING)
     round: int | None = field(default=None, metadata=INTEGER)
     source: str | None = field(default=None, metadata=STRING)
+    edited: str | None = field(default=None, metadata=TEXT)
+
+    @property
+    def prefers_unsafe(self) -> bool:
+        """The chosen answer is the unsafe one of the two; Llama 2 trains no reward model on such a pair."""
+        return self.chosen_is_safe is False and self.rejected_is_safe is not False
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def demonstration_rows(
     """
     tokens = ControlTokens.of(tokenizer)
     rendered = [render(tokenizer, record.messages, tokens=tokens) for record in demonstrations]
-    kept = _fitting(
+    kept = fitting(
         list(zip(demonstrations, rendered, strict=True)), lambda pair: len(pair[1].ids), length, too_long, "messages"
     )
     if not kept:
@@ -57,11 +57,14 @@ def preference_rows(
 ) -> tuple[Dataset, int]:
     """Pairs as ids: `prompt_ids`, the answers' `chosen_ids` and `rejected_ids` with terminators, `margin`, `grade`.
 
+    The chosen answer is the edited one where a record has it. With `too_long` set to `"cut"` answers stay whole, for a
+    trainer to cut them, and only pairs whose prompt leaves no room are left out.
+
     Returns:
         The rows and the number of pairs left out as too long.
 
     Raises:
-        RecordError: prompt and longer answer exceed `max_length` tokens, unless `too_long` is `"drop"`.
+        RecordError: prompt and longer answer exceed `max_length` tokens, unless `too_long` is `"drop"` or `"cut"`.
     """
     tokens = ControlTokens.of(tokenizer)
     rows = []
@@ -69,15 +72,17 @@ def preference_rows(
         rows.append(
             {
                 "prompt_ids": render_prompt(tokenizer, record.prompt, tokens),
-                "chosen_ids": encode_answer(tokenizer, record.chosen, tokens),
+                "chosen_ids": encode_answer(tokenizer, record.edited or record.chosen, tokens),
                 "rejected_ids": encode_answer(tokenizer, record.rejected, tokens),
                 "grade": GRADES.index(record.grade),
                 "margin": (margins or {}).get(record.grade, 0.0),
             }
         )
     pairs = list(zip(preferences, rows, strict=True))
-    prompt_fits = _fitting(pairs, lambda pair: len(pair[1]["prompt_ids"]) + 1, max_length, too_long, "prompt")
-    kept = _fitting(prompt_fits, lambda pair: _pair_length(pair[1]), max_length, too_long, "chosen or rejected")
+    cut, too_long = too_long == "cut", "drop" if too_long == "cut" else too_long
+    kept = fitting(pairs, lambda pair: len(pair[1]["prompt_ids"]) + 1, max_length, too_long, "prompt")
+    if not cut:
+        kept = fitting(kept, lambda pair: _pair_length(pair[1]), max_length, too_long, "chosen or rejected")
     if not kept:
         raise RecordError(
             "preferences", None, "no pair that fits", f"pairs of at most {max_length} tokens (max_length)"
@@ -95,7 +100,7 @@ def fitting_prompts(
     """
     tokens = ControlTokens.of(tokenizer)
     pairs = [(prompt, len(render_prompt(tokenizer, prompt.messages, tokens))) for prompt in prompts]
-    kept = _fitting(pairs, lambda pair: pair[1], max_tokens, too_long, "messages")
+    kept = fitting(pairs, lambda pair: pair[1], max_tokens, too_long, "messages")
     if not kept:
         raise RecordError("prompts", None, "none that fits", f"prompts of at most {max_tokens} tokens")
     return [prompt for prompt, _ in kept], len(pairs) - len(kept)
@@ -116,7 +121,12 @@ def _pair_length(row: dict) -> int:
     return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
 
 
-def _fitting(pairs: list, length_of: Callable, limit: int, too_long: str, field: str) -> list:
+def fitting(pairs: list, length_of: Callable, limit: int, too_long: str, field: str) -> list:
+    """The (record, encoding) pairs that are not too long.
+
+    Raises:
+        RecordError: one of more than `limit` tokens, unless `too_long` is `"drop"`.
+    """
     if too_long not in TOO_LONG:
         raise SourceError(f"too_long: found {too_long!r}, expected one of {', '.join(TOO_LONG)}")
     kept = []

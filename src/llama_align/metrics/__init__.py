@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import evaluate
 
-NAMES = ("exact_score", "paired_difference", "refusal_rate", "reward_accuracy", "token_perplexity", "win_rate")
+NAMES = (
+    "answer_endings",
+    "exact_score",
+    "paired_difference",
+    "refusal_rate",
+    "reward_accuracy",
+    "token_perplexity",
+    "win_rate",
+)
 
 
 def load(name: str, **options) -> "evaluate.Metric":

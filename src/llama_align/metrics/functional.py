@@ -69,15 +69,17 @@ def _wins(left: Sequence[float], right: Sequence[float]) -> list[float]:
 def reward_accuracy(
     chosen: Sequence[float],
     rejected: Sequence[float],
-    grades: Sequence[str],
+    grades: Sequence[str | None],
     chosen_lengths: Sequence[float] | None = None,
     rejected_lengths: Sequence[float] | None = None,
     bins: int = 10,
+    objectives: Sequence[str] | None = None,
 ) -> dict:
     """How often a reward model scores the chosen answer higher; equal scores count half, as a coin would decide them.
 
     Returns {"accuracy", "low", "high", "n", "by_grade": {grade: the same four}, "ece", "reliability"}, grades strongest
-    first. With both lengths, "longer_wins" beside every accuracy is what always preferring the longer answer reaches.
+    first; a pair of grade None is in no grade. With both lengths, "longer_wins" beside every accuracy is what always
+    preferring the longer answer reaches. With objectives, "by_objective" has the same for each, sorted by name.
     ValueError for empty lists, scores that are not finite, unknown grades, or lists of different lengths.
     """
     chosen, rejected = checked("chosen", chosen, _SCORE), checked("rejected", rejected, _SCORE)
@@ -86,9 +88,11 @@ def reward_accuracy(
         raise ValueError("chosen_lengths, rejected_lengths: only one was given, expected both or neither")
     if chosen_lengths is not None:
         columns |= {"chosen_lengths": chosen_lengths, "rejected_lengths": rejected_lengths}
+    if objectives is not None:
+        columns["objectives"] = objectives
     same_length(**columns)
     for i, grade in enumerate(grades):
-        if grade not in GRADES:
+        if grade is not None and grade not in GRADES:
             raise ValueError(f"grades[{i}]: found {grade!r}, expected one of {', '.join(GRADES)}")
 
     right = _wins(chosen, rejected)
@@ -98,10 +102,15 @@ def reward_accuracy(
         result = _share(sum(right[i] for i in rows), len(rows), "accuracy")
         return result if longer is None else result | {"longer_wins": sum(longer[i] for i in rows) / len(rows)}
 
-    by_grade = {grade: [i for i, found in enumerate(grades) if found == grade] for grade in GRADES}
+    def by(names: Sequence, column: Sequence) -> dict:
+        groups = {name: [i for i, found in enumerate(column) if found == name] for name in names}
+        return {name: accuracy(rows) for name, rows in groups.items() if rows}
+
+    of_objective = {} if objectives is None else {"by_objective": by(sorted(set(objectives)), objectives)}
     return {
         **accuracy(range(len(right))),
-        "by_grade": {grade: accuracy(rows) for grade, rows in by_grade.items() if rows},
+        "by_grade": by(GRADES, grades),
+        **of_objective,
         **calibration([a - b for a, b in zip(chosen, rejected, strict=True)], bins),
     }
 
@@ -136,6 +145,54 @@ def calibration(differences: Sequence[float], bins: int = 10) -> dict:
     ]
     gaps = math.fsum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in reliability)
     return {"ece": gaps / len(differences), "reliability": reliability}
+
+
+def length_correlation(lengths: Sequence[float], scores: Sequence[float]) -> float | None:
+    """Pearson's correlation of the lengths of answers with their scores; None where either does not vary.
+
+    ValueError for empty lists, values that are not finite, or lists of different lengths.
+    """
+    x, y = checked("lengths", lengths, "a list of lengths"), checked("scores", scores, _SCORE)
+    same_length(lengths=x, scores=y)
+    mean_x, mean_y = math.fsum(x) / len(x), math.fsum(y) / len(y)
+    x, y = [value - mean_x for value in x], [value - mean_y for value in y]
+    spread = math.sqrt(math.fsum(value * value for value in x) * math.fsum(value * value for value in y))
+    return math.fsum(a * b for a, b in zip(x, y, strict=True)) / spread if spread > 0 else None
+
+
+def answer_endings(answers: Sequence[str], finished: Sequence[float], copies: int = 3, longest: int = 20) -> dict:
+    """How answers end: without an end of turn, or in words that repeat themselves.
+
+    The tail of an answer is repetitive when it is at least `copies` copies of the same 1 to `longest` words; the copies
+    of the phrase that covers most words count. Words are runs without white space, so that tokenizers do not matter.
+    Returns "missing_end" and "repetitive" with Wilson's intervals as <name>_low and <name>_high, "repeated_words" (the
+    share of all words that stand in such tails), and "n". ValueError for empty lists, anything but text and 0 or 1, or
+    lists of different lengths.
+    """
+    finished = checked("finished", finished, _BIT, (0, 1)) if len(answers) else []
+    if not finished:
+        raise ValueError("answers: empty, expected a list of texts")
+    same_length(answers=answers, finished=finished)
+    words = [answer.split() for answer in answers]
+    tails = [_repeated_tail(found, copies, longest) for found in words]
+    n = len(words)
+    result: dict = {"n": n, "repeated_words": sum(tails) / max(1, sum(map(len, words)))}
+    for name, hits in (("missing_end", n - int(sum(finished))), ("repetitive", sum(tail > 0 for tail in tails))):
+        low, high = wilson(hits, n)
+        result |= {name: hits / n, f"{name}_low": low, f"{name}_high": high}
+    return result
+
+
+def _repeated_tail(words: Sequence[str], copies: int, longest: int) -> int:
+    """Words in the longest tail made of at least `copies` copies of one phrase."""
+    best = 0
+    for size in range(1, min(longest, len(words) // copies) + 1):
+        same = 0
+        while same + size < len(words) and words[-1 - same] == words[-1 - same - size]:
+            same += 1
+        whole = same // size + 1  # the phrase itself and its copies before it
+        best = max(best, whole * size if whole >= copies else 0)
+    return best
 
 
 def win_rate(model: Sequence[float], baseline: Sequence[float]) -> dict:

@@ -1,8 +1,9 @@
 """The post-training trainers: thin TRL subclasses, and PPO on the machinery of TRL's RLOOTrainer."""
 
 from .dpo import HerdDPOConfig, HerdDPOTrainer
+from .heldout import pair_metrics, score_pairs
 from .ppo import PPOConfig, PPOTrainer
-from .reward import MARGINS, HerdRewardConfig, HerdRewardTrainer, margin_table, pair_metrics
+from .reward import MARGINS, HerdRewardConfig, HerdRewardTrainer, margin_table
 from .sft import HerdSFTConfig, HerdSFTTrainer
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "PPOTrainer",
     "margin_table",
     "pair_metrics",
+    "score_pairs",
 ]

@@ -7,17 +7,30 @@ from trl.trainer import sft_trainer
 
 from ..heads import herd_heads
 from ..throughput import ThroughputArguments, ThroughputMixin
-from ..training import CardMixin, PackedCollator
+from ..training import CardMixin, PackedCollator, TokenCount, refuse_unused
+
+# options of TRL's preparation of data, all of which `llama_align.data` does beforehand
+PREPARATION = (
+    *("packing", "packing_strategy", "eval_packing", "padding_free", "pad_to_multiple_of", "truncation_mode"),
+    *("completion_only_loss", "assistant_only_loss", "dataset_text_field", "dataset_num_proc", "shuffle_dataset"),
+    *("chat_template_path", "eos_token", "pad_token"),
+)
 
 
 @dataclass
 class HerdSFTConfig(ThroughputArguments, SFTConfig):
-    """TRL's `SFTConfig` with rows packed beforehand by `llama_align.data`."""
+    """TRL's `SFTConfig` with rows packed beforehand by `llama_align.data`.
+
+    Options of TRL's that prepare data would have no effect on such rows and are refused.
+    """
 
     dataset_kwargs: dict | None = field(default_factory=lambda: {"skip_prepare_dataset": True})
     remove_unused_columns: bool | None = field(default=False)
 
     def __post_init__(self):
+        refuse_unused(
+            self, "rows come rendered, labelled and packed (packing_rows and max_length in the recipe)", *PREPARATION
+        )
         self.dataset_kwargs = {**(self.dataset_kwargs or {}), "skip_prepare_dataset": True}
         super().__post_init__()
 
@@ -26,20 +39,24 @@ class HerdSFTTrainer(CardMixin, ThroughputMixin, SFTTrainer):
     """Supervised fine-tuning of a chat model.
 
     Takes rows with `input_ids`, `labels` (-100 where no assistant speaks) and `position_ids`. The loss is the mean
-    over all labelled tokens of the global batch, whatever the accumulation or the number of processes.
+    over all labelled tokens of the global batch, whatever the accumulation or the number of processes. Rows are filled
+    in two ways: `bfd` (dialogs kept whole) and `concat` (Llama 2: end to end until a row is full). In both, positions
+    restart where a dialog begins, so that no dialog sees another.
 
-    Logged: `loss`, `mean_token_accuracy` (share of labelled tokens that are the model's first choice), `entropy`
-    (nats per labelled token), `num_tokens` (so far), and of the steps since the last log, over all processes:
-    `tokens_per_second` (without padding) and `mfu`, the model FLOPs utilisation (see `llama_align.throughput`).
+    Logged: `loss` (nats per labelled token), `mean_token_accuracy` (share of labelled tokens that are the model's first
+    choice), `entropy` (nats per labelled token), `num_tokens` (so far), and of the steps since the last log, over all
+    processes: `tokens_per_second` (without padding) and `mfu`, the model FLOPs utilisation (see
+    `llama_align.throughput`).
     """
 
     _tag_names = ["llama-align", "sft"]  # noqa: RUF012
     objective = "negative log-likelihood of answers"
-    paper = "Llama 2, section 3.1"
+    paper = "Llama 2, section 3.1; Llama 3, section 4.1.3"
 
     def __init__(self, *args, **kwargs):
         with herd_heads(sft_trainer, uniform=True):
             super().__init__(*args, data_collator=PackedCollator(), **kwargs)
+        self.add_callback(TokenCount(self))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         seen = self._total_train_tokens

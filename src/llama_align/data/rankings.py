@@ -1,0 +1,115 @@
+"""Preferences to rows of a reward model: a prompt's answers side by side, with the pairs whose order is known.
+
+InstructGPT and Llama 3 (section 4.1.2) train all pairs of a prompt in one row: its answers are correlated, and the
+prompt is encoded once.
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ..chat import ControlTokens, encode_answer, render_prompt
+from .records import GRADES, OBJECTIVES, Preference, RecordError
+from .tokenized import fitting
+
+# grade of a pair that nobody graded, label of an answer that nobody judged
+UNGRADED = UNKNOWN = -1
+
+
+@dataclass
+class _Row:
+    """A prompt, its different answers, and pairs as (better, worse, grade)."""
+
+    prompt: tuple[int, ...]
+    objective: int
+    first: Preference
+    answers: list[tuple[int, ...]] = field(default_factory=list)
+    is_safe: list[int] = field(default_factory=list)
+    pairs: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def answer(self, ids: Sequence[int], is_safe: bool | None) -> int:
+        label = UNKNOWN if is_safe is None else int(is_safe)
+        if tuple(ids) not in self.answers:
+            self.answers.append(tuple(ids))
+            self.is_safe.append(label)
+        at = self.answers.index(tuple(ids))
+        if self.is_safe[at] == UNKNOWN:
+            self.is_safe[at] = label
+        return at
+
+    def shuffled(self, draw: random.Random) -> "_Row":
+        # in the order of the record a reward model could tell the better answer by its place
+        order = draw.sample(range(len(self.answers)), len(self.answers))
+        place = {old: new for new, old in enumerate(order)}
+        pairs = [(place[better], place[worse], grade) for better, worse, grade in self.pairs]
+        answers, is_safe = ([column[old] for old in order] for column in (self.answers, self.is_safe))
+        return _Row(self.prompt, self.objective, self.first, answers, is_safe, pairs)
+
+    def to_dict(self, margins: dict[str, float]) -> dict:
+        return {
+            "answers_ids": [[*self.prompt, *answer] for answer in self.answers],
+            "prompt_length": len(self.prompt),
+            "is_safe": self.is_safe,
+            "better": [better for better, _, _ in self.pairs],
+            "worse": [worse for _, worse, _ in self.pairs],
+            "grade": [grade for _, _, grade in self.pairs],
+            "margin": [0.0 if grade == UNGRADED else margins.get(GRADES[grade], 0.0) for _, _, grade in self.pairs],
+            "objective": self.objective,
+        }
+
+
+def ranking_rows(
+    preferences: Iterable[Preference],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    margins: dict[str, float] | None = None,
+    too_long: str = "error",
+    listwise: bool = False,
+    seed: int = 0,
+) -> tuple[Dataset, int]:
+    """Rows with `answers_ids` (prompt and answer, shuffled), pairs as `better` and `worse` with `grade` and `margin`.
+
+    A record gives chosen > rejected with its grade and, where it has one, edited > rejected with the same grade and
+    edited > chosen, which nobody graded. `is_safe` per answer and `objective` per row are -1 where unknown.
+
+    Args:
+        listwise: all records of one prompt and objective share a row; else every record has its own.
+
+    Returns:
+        The rows and the number of rows left out as too long.
+
+    Raises:
+        RecordError: prompt and longest answer exceed `max_length` tokens, unless `too_long` is `"drop"`.
+    """
+    tokens, rows = ControlTokens.of(tokenizer), {}
+    for number, record in enumerate(preferences):
+        prompt = tuple(render_prompt(tokenizer, record.prompt, tokens))
+        objective = OBJECTIVES.index(record.objective)
+        row = rows.setdefault((prompt, objective) if listwise else number, _Row(prompt, objective, record))
+        _add(row, record, lambda text: encode_answer(tokenizer, text, tokens))
+    found = [(row.first, row) for row in rows.values()]
+    kept = fitting(found, lambda pair: len(pair[1].prompt) + 1, max_length, too_long, "prompt")
+    kept = fitting(
+        kept,
+        lambda pair: len(pair[1].prompt) + max(map(len, pair[1].answers)),
+        max_length,
+        too_long,
+        "chosen or rejected",
+    )
+    if not kept:
+        raise RecordError("preferences", None, "no pair that fits", f"pairs of at most {max_length} tokens")
+    draw = random.Random(seed)
+    return Dataset.from_list([row.shuffled(draw).to_dict(margins or {}) for _, row in kept]), len(rows) - len(kept)
+
+
+def _add(row: _Row, record: Preference, encode) -> None:
+    grade = GRADES.index(record.grade)
+    chosen = row.answer(encode(record.chosen), record.chosen_is_safe)
+    rejected = row.answer(encode(record.rejected), record.rejected_is_safe)
+    row.pairs.append((chosen, rejected, grade))
+    edited = chosen if record.edited is None else row.answer(encode(record.edited), None)
+    if edited != chosen:
+        row.pairs += [(edited, rejected, grade), (edited, chosen, UNGRADED)]

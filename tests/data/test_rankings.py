@@ -1,0 +1,81 @@
+"""Ranked rows of a reward model: every known pair once, answers shuffled, prompts and labels where they belong."""
+
+import pytest
+
+from llama_align.chat import encode_answer, render_prompt
+from llama_align.data import GRADES, UNGRADED, UNKNOWN, Preference, RecordError, preference_rows, ranking_rows
+from llama_align.trainers import margin_table
+
+ASK = [{"role": "user", "content": "bado?"}]
+EDITED = Preference(ASK, "kilu", "mete", "better", "helpfulness", True, False, edited="kilu nora")
+SECOND = Preference(ASK, "kilu", "sivu", "negligibly_better", "helpfulness")
+
+
+def pairs_of(tokenizer, row) -> set:
+    """(better text, worse text, grade, margin) of a row."""
+    prompt = len(render_prompt(tokenizer, ASK))
+    texts = [tokenizer.decode(ids[prompt:], skip_special_tokens=True) for ids in row["answers_ids"]]
+    columns = (row[name] for name in ("better", "worse", "grade", "margin"))
+    return {(texts[b], texts[w], grade, margin) for b, w, grade, margin in zip(*columns, strict=True)}
+
+
+def test_edited_is_above_chosen_above_rejected(tokenizer):
+    (row,), dropped = ranking_rows([EDITED], tokenizer, 100, margin_table("large"))
+    assert dropped == 0
+    better = GRADES.index("better")
+    assert pairs_of(tokenizer, row) == {
+        ("kilu", "mete", better, 2.0),
+        ("kilu nora", "mete", better, 2.0),
+        ("kilu nora", "kilu", UNGRADED, 0.0),
+    }
+    labels = {tokenizer.decode(ids[-3:]): label for ids, label in zip(row["answers_ids"], row["is_safe"], strict=True)}
+    assert sorted(labels.values()) == [UNKNOWN, 0, 1]
+    assert row["prompt_length"] == len(render_prompt(tokenizer, ASK))
+
+
+def test_all_answers_of_a_prompt_share_a_row_if_asked(tokenizer):
+    records = [EDITED, SECOND, Preference([{"role": "user", "content": "other"}], "a", "b", "better", "helpfulness")]
+    assert len(ranking_rows(records, tokenizer, 100)[0]) == 3
+    rows = list(ranking_rows(records, tokenizer, 100, margin_table("small"), listwise=True)[0])
+    assert len(rows) == 2
+    assert len(rows[0]["answers_ids"]) == 4  # the chosen answer of both records is one
+    assert len(pairs_of(tokenizer, rows[0])) == 4
+    safety = Preference(ASK, "kilu", "mete", "better", "safety")
+    assert len(ranking_rows([EDITED, safety], tokenizer, 100, listwise=True)[0]) == 2  # another objective, another row
+
+
+def test_answers_are_shuffled_and_a_seed_gives_one_order(tokenizer):
+    records = [Preference(ASK, f"kilu {i}", "mete", "better", "helpfulness") for i in range(40)]
+    rows = ranking_rows(records, tokenizer, 100, seed=1)[0]
+    places = [row["better"][0] for row in rows]
+    assert 8 < sum(places) < 32
+    assert places == [row["better"][0] for row in ranking_rows(records, tokenizer, 100, seed=1)[0]]
+    assert places != [row["better"][0] for row in ranking_rows(records, tokenizer, 100, seed=2)[0]]
+
+
+def test_rows_too_long_are_refused_or_counted(tokenizer):
+    long = Preference(ASK, "kilu " * 50, "mete", "better", "helpfulness")
+    with pytest.raises(RecordError, match="chosen or rejected"):
+        ranking_rows([EDITED, long], tokenizer, 40)
+    rows, dropped = ranking_rows([EDITED, long], tokenizer, 40, too_long="drop")
+    assert (len(rows), dropped) == (1, 1)
+    with pytest.raises(RecordError, match="no pair that fits"):
+        ranking_rows([long], tokenizer, 40, too_long="drop")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "refused"),
+    [(False, True, True), (False, None, True), (False, False, False), (True, False, False), (None, None, False)],
+)
+def test_a_pair_that_prefers_the_unsafe_answer_says_so(chosen, rejected, refused):
+    record = Preference(ASK, "a", "b", "better", "safety", chosen, rejected)
+    assert record.prefers_unsafe == refused
+
+
+def test_dpo_takes_the_edited_answer_and_can_leave_cutting_to_its_trainer(tokenizer):
+    (row,), _ = preference_rows([EDITED], tokenizer, 100)
+    assert row["chosen_ids"] == encode_answer(tokenizer, "kilu nora")
+    long = Preference(ASK, "kilu " * 50, "mete", "better", "helpfulness")
+    rows, dropped = preference_rows([long], tokenizer, 40, too_long="cut")
+    assert dropped == 0
+    assert rows[0]["chosen_ids"] == encode_answer(tokenizer, "kilu " * 50)

@@ -1,0 +1,151 @@
+"""The names and signatures of TRL's that our trainers override, patch or call. After an update of TRL start here."""
+
+import dataclasses
+import inspect
+
+import pytest
+import trl
+from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
+from trl.models import utils as model_utils
+from trl.trainer import dpo_trainer, sft_trainer, utils
+from trl.trainer.base_trainer import _BaseTrainer
+
+from llama_align.heads import attach_head
+from llama_align.trainers import HerdDPOTrainer, HerdRewardTrainer, HerdSFTTrainer
+
+SELF_MODEL = ["self", "model"]
+LOSS = [*SELF_MODEL, "inputs", "return_outputs", "num_items_in_batch"]
+# what we override (and mostly call through `super()`), with the parameters in order
+OVERRIDDEN = {
+    (SFTTrainer, "compute_loss"): LOSS,
+    (SFTTrainer, "training_step"): ["self", "args", "kwargs"],
+    (RewardTrainer, "compute_loss"): LOSS,
+    (RewardTrainer, "_set_signature_columns_if_needed"): ["self"],
+    (RewardTrainer, "_prepare_dataset"): ["self", "dataset", "processing_class", "args", "dataset_name"],
+    (RewardTrainer, "log"): ["self", "logs", "start_time"],
+    (DPOTrainer, "_prepare_dataset"): ["self", "dataset", "processing_class", "args", "dataset_name"],
+    (DPOTrainer, "_set_signature_columns_if_needed"): ["self"],
+    (DPOTrainer, "_precompute_ref_logps"): ["self", "dataset", "name", "batch_size"],
+    (DPOTrainer, "compute_ref_log_probs"): [*SELF_MODEL, "inputs"],
+    (DPOTrainer, "_compute_loss"): [*SELF_MODEL, "inputs", "return_outputs"],
+    (DPOTrainer, "log"): ["self", "logs", "start_time"],
+    (RLOOTrainer, "_get_train_sampler"): ["self", "dataset"],
+    (RLOOTrainer, "create_optimizer"): [*SELF_MODEL],
+    (RLOOTrainer, "_clip_grad_norm"): [*SELF_MODEL],
+    (RLOOTrainer, "_save_checkpoint"): [*SELF_MODEL, "trial"],
+    (RLOOTrainer, "_load_from_checkpoint"): ["self", "resume_from_checkpoint", "model"],
+    (RLOOTrainer, "_generate_and_score_completions"): ["self", "inputs"],
+    (RLOOTrainer, "_generate_single_turn"): ["self", "prompt_ids", "images", "multimodal_fields"],
+    (RLOOTrainer, "_compute_loss"): [*SELF_MODEL, "inputs"],
+    (_BaseTrainer, "create_model_card"): ["self", "model_name", "dataset_name", "tags"],
+}
+
+
+@pytest.mark.parametrize(("where", "parameters"), OVERRIDDEN.items(), ids=lambda x: getattr(x, "__name__", None))
+def test_methods_we_override_take_what_they_took(where, parameters):
+    owner, name = where
+    assert hasattr(owner, name), f"trl {trl.__version__}: {owner.__name__}.{name} is gone"
+    found = list(inspect.signature(getattr(owner, name)).parameters)
+    assert found == parameters, f"trl {trl.__version__}: {owner.__name__}.{name}{tuple(found)}"
+
+
+def test_the_head_that_we_replace():
+    wanted = ["model", "temperature", "cast_lm_head_to_fp32", "outputs"]
+    assert list(inspect.signature(utils.add_fused_lm_head).parameters) == wanted
+    assert list(inspect.signature(attach_head).parameters)[:4] == wanted
+    for module in (sft_trainer, dpo_trainer):
+        assert module.add_fused_lm_head is utils.add_fused_lm_head
+        # looked up in the module when a trainer is made, or replacing it there would do nothing
+        trainer = {sft_trainer: SFTTrainer, dpo_trainer: DPOTrainer}[module]
+        assert "add_fused_lm_head" in trainer.__init__.__code__.co_names
+    fields = {field.name for field in dataclasses.fields(utils.FusedCausalLMOutput)}
+    assert fields == {
+        *("loss", "log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1", "label_mask", "aux_loss")
+    }
+
+
+def test_the_collator_that_we_extend():
+    fields = [field.name for field in dataclasses.fields(dpo_trainer.DataCollatorForPreference)]
+    assert fields == ["pad_token_id", "max_length", "truncation_mode", "pad_to_multiple_of", "return_tensors"]
+    row = {"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4, 5], "ref_chosen_logps": 0.5}
+    batch = dpo_trainer.DataCollatorForPreference(pad_token_id=0, max_length=3)([row | {"ref_rejected_logps": 1.5}])
+    assert {key: value.tolist() for key, value in batch.items()} == {
+        "input_ids": [[1, 2, 3], [1, 2, 4]],
+        "attention_mask": [[1, 1, 1], [1, 1, 1]],
+        "completion_mask": [[0, 0, 1], [0, 0, 1]],
+        "ref_chosen_logps": [0.5],
+        "ref_rejected_logps": [1.5],
+    }
+
+
+def source(function) -> str:
+    return " ".join(inspect.getsource(function).split())
+
+
+def test_dpo_reads_the_policy_as_we_intercept_it():
+    loss = source(DPOTrainer._compute_loss)
+    # one call of the model handed in, whose log-probabilities are summed as they are: `scored_once` masks them
+    assert loss.count("= model(**model_kwargs, labels=labels, fused_lm_head=True)") == 1
+    assert "logps = per_token_logps.sum(dim=1)" in loss
+    assert "per_token_logps = outputs.log_probs[:, -seq_len:]" in loss
+    assert "_non_model_keys" in loss
+    assert "_non_model_keys" in source(DPOTrainer.compute_ref_log_probs)
+    # the policy of a reference computed beforehand is the initial one: it is computed before training begins
+    assert "self._precompute_ref_logps(" in source(DPOTrainer.__init__)
+    assert "hash_module(self.ref_model or self.model)" in source(DPOTrainer.__init__)
+    assert "dataset._get_cache_file_path(fingerprint)" in source(DPOTrainer._precompute_ref_logps)
+    assert "Hasher.hash((dataset._fingerprint, model_hash))" in source(DPOTrainer._precompute_ref_logps)
+
+
+def test_metrics_are_lists_that_log_averages():
+    for trainer in (SFTTrainer, RewardTrainer, DPOTrainer, RLOOTrainer):
+        assert "self._metrics = {" in source(trainer.__init__)
+        assert '"train": defaultdict(list), "eval": defaultdict(list)' in source(trainer.__init__)
+        assert "metrics = {key: sum(val) / len(val) for" in source(trainer.log) or trainer is RLOOTrainer
+    for trainer in (SFTTrainer, DPOTrainer):
+        assert "self._total_train_tokens" in source(trainer.__init__)
+
+
+def test_losses_are_divided_by_the_steps_of_accumulation_where_ours_are_means():
+    assert RewardTrainer.loss_is_scaled_for_ga is False
+    assert DPOTrainer.loss_is_scaled_for_ga is False
+    assert "average_tokens_across_devices" in source(SFTTrainer.compute_loss)
+
+
+def test_ours_are_found_where_trl_looks():
+    assert issubclass(HerdSFTTrainer, SFTTrainer)
+    assert issubclass(HerdRewardTrainer, RewardTrainer)
+    assert issubclass(HerdDPOTrainer, DPOTrainer)
+    # transformers names runs and cards by these
+    assert all(hasattr(trainer, "_tag_names") for trainer in (SFTTrainer, RewardTrainer, DPOTrainer, RLOOTrainer))
+    assert "self.create_model_card(model_name=model_name)" in source(DPOTrainer._save_checkpoint)
+
+
+def test_what_ppo_takes_from_rloo():
+    assert list(inspect.signature(RLOOTrainer._get_per_token_logps_and_entropies).parameters)[:7] == [
+        *("self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size", "compute_entropy")
+    ]
+    for name in ("_metrics", "ref_model", "use_vllm", "num_iterations", "_buffered_inputs", "_step", "epsilon_low"):
+        assert f"self.{name} =" in source(RLOOTrainer.__init__), name
+    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length"):
+        assert f"self.{name} = args.{name}" in source(RLOOTrainer.__init__), name
+    assert list(inspect.signature(model_utils.unwrap_model_for_generation).parameters)[:3] == [
+        *("model", "accelerator", "gather_deepspeed3_params")
+    ]
+    assert next(iter(inspect.signature(model_utils.disable_gradient_checkpointing).parameters)) == "model"
+    assert list(inspect.signature(utils.use_adapter).parameters) == ["model", "adapter_name"]
+    assert list(inspect.signature(utils.pad).parameters)[:3] == ["tensors", "padding_value", "padding_side"]
+
+
+OPTIONS = {
+    SFTConfig: {"packing": False, "padding_free": False, "completion_only_loss": None, "loss_type": "nll"},
+    DPOConfig: {"padding_free": False, "precompute_ref_log_probs": False, "ld_alpha": None, "beta": 0.1},
+    RewardConfig: {"center_rewards_coefficient": None, "pad_token": None},
+    RLOOConfig: {"epsilon_high": None, "reward_clip_range": None, "reward_weights": None},
+}
+
+
+@pytest.mark.parametrize("config", OPTIONS, ids=lambda config: config.__name__)
+def test_options_we_refuse_or_read_have_the_defaults_they_had(config):
+    fields = config.__dataclass_fields__
+    assert {name: fields[name].default for name in OPTIONS[config]} == OPTIONS[config]
