@@ -11,7 +11,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from llama_align.sampling.attention import attend, attend_plain, merge
+from llama_align.sampling import attention
+from llama_align.sampling.attention import attend, merge
 from llama_align.sampling.choose import choose
 from llama_align.sampling.engine import SamplingParams
 from llama_align.sampling.native import NativeEngine
@@ -111,23 +112,16 @@ def test_uniforms_are_uniform_and_unrelated():
     assert torch.equal(uniforms(streams, steps)[7:8], uniforms(streams[7:8], steps[7:8]))
 
 
-@pytest.mark.parametrize("operator", [attend, attend_plain])
-def test_attention_over_two_parts_equals_attention_over_all(operator):
+@pytest.mark.parametrize("block", [1, attention.BLOCK_BYTES])
+@pytest.mark.parametrize("keys", [9, 200])
+def test_attention_over_two_parts_equals_attention_over_all(keys, block, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK_BYTES", block)
     torch.manual_seed(0)
-    q, k, v = torch.randn(3, 2, 4, 16), torch.randn(3, 2, 21, 16), torch.randn(3, 2, 21, 16)
-    bias = torch.zeros(3, 1, 1, 9)
-    bias[1, ..., 5:] = -torch.inf
-    whole = torch.cat((bias, torch.zeros(3, 1, 1, 12)), -1)
+    q, k, v = torch.randn(6, 4, 16), torch.randn(6, keys + 40, 16), torch.randn(6, keys + 40, 16)
+    first, second = torch.zeros(6, 1, keys), torch.zeros(1, 1, 40)
+    first[1, :, 5:] = second[..., 33:] = -torch.inf
+    whole = torch.cat((first, second.expand(6, -1, -1)), -1)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=whole)
-    out = merge(*operator(q, k[:, :, :9], v[:, :, :9], bias), *operator(q, k[:, :, 9:], v[:, :, 9:]))
-    assert torch.allclose(out, expected, atol=1e-6)
-
-
-def test_native_engine_on_the_portable_attention(model, monkeypatch):
-    from llama_align.sampling import cohort
-
-    params, prompts = SamplingParams(n=3, max_new_tokens=16), [[4, 5, 6], [7], [8, 9, 10, 11]]
-    fused = NativeEngine(model).generate(prompts, params, {3})
-    monkeypatch.setattr(cohort, "attend", attend_plain)
-    plain = NativeEngine(model).generate(prompts, params, {3})
-    assert [[a.ids for a in answers] for answers in plain] == [[a.ids for a in answers] for answers in fused]
+    q = q / 4
+    parts = (attend(q, k[:, :keys], v[:, :keys], first), attend(q, k[:, keys:], v[:, keys:], second))
+    assert torch.allclose(merge(*parts[0], *parts[1]), expected, atol=1e-6)
