@@ -1,5 +1,6 @@
 """Side-by-side measurements: alternating runs in one process, peak memory in fresh ones."""
 
+import ctypes
 import json
 import os
 import resource
@@ -52,6 +53,13 @@ def table(title: str, seconds: dict[str, list[float]], work: int, unit: str, our
 def peak() -> float:
     """Most memory this process has held, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def resident() -> float:
+    """Memory this process holds now, MB, what it has freed given back."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
 
 
 def in_fresh_process(script: str, *arguments: str) -> dict:

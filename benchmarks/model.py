@@ -12,30 +12,50 @@ import json
 from contextlib import nullcontext
 
 import torch
-from measure import about, alternate, in_fresh_process, peak, table
-from setup import arguments, lognormal_lengths, one_row, rows_of_ids, step_of, tokenizer, twins
+from measure import about, alternate, in_fresh_process, table
+from setup import (
+    arguments,
+    growth_of,
+    lognormal_lengths,
+    one_of,
+    one_row,
+    rows_of_ids,
+    step_of,
+    tokenizer,
+    twins,
+)
 from transformers import Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
+from llama_align import LlamaHerdForCausalLM
 from llama_align.pretraining import PretrainConfig, PretrainTrainer
 from llama_align.trainers import HerdSFTConfig, HerdSFTTrainer
 
 ROWS, LENGTH = 8, 512
 
 
+def pretrainer(model) -> Trainer:
+    ours = isinstance(model, LlamaHerdForCausalLM)
+    return (PretrainTrainer if ours else Trainer)(
+        model=model, args=arguments(PretrainConfig if ours else TrainingArguments)
+    )
+
+
+def tuner(model) -> SFTTrainer:
+    rows = one_row(input_ids=[1, 2, 3], labels=[1, 2, 3], position_ids=[0, 1, 2])
+    ours = isinstance(model, LlamaHerdForCausalLM)
+    skip = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": LENGTH, "remove_unused_columns": False}
+    config = arguments(HerdSFTConfig if ours else SFTConfig, **skip)
+    trainer = HerdSFTTrainer if ours else SFTTrainer
+    return trainer(model, args=config, train_dataset=rows, processing_class=tokenizer())
+
+
 def pretrainers(shape: str, dtype: str) -> tuple:
-    stock, herd = twins(shape, dtype)
-    ours = PretrainTrainer(model=herd, args=arguments(PretrainConfig))
-    return Trainer(model=stock, args=arguments(TrainingArguments)), ours
+    return tuple(map(pretrainer, twins(shape, dtype)))
 
 
 def tuners(shape: str, dtype: str) -> tuple:
-    stock, herd = twins(shape, dtype)
-    rows = one_row(input_ids=[1, 2, 3], labels=[1, 2, 3], position_ids=[0, 1, 2])
-    shared = {"train_dataset": rows, "processing_class": tokenizer()}
-    skip = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": LENGTH}
-    ours = HerdSFTTrainer(herd, args=arguments(HerdSFTConfig, **skip), **shared)
-    return SFTTrainer(stock, args=arguments(SFTConfig, remove_unused_columns=False, **skip), **shared), ours
+    return tuple(map(tuner, twins(shape, dtype)))
 
 
 def routed_everywhere(step):
@@ -178,18 +198,12 @@ def memory(turns: int) -> list[dict]:
 
 
 def child(shape: str, dtype: str, who: str) -> None:
-    trainers = {"TRL's fused head": tuners}.get(who, pretrainers)(shape, dtype)
-    trainer = trainers[who == "ours"]
+    trl = who == "TRL's fused head"
+    trainer = (tuner if trl else pretrainer)(one_of(shape, dtype, ours=who == "ours"))
     batch = rows_of_ids(ROWS, LENGTH, trainer.model.config.vocab_size)
-    batch |= {"position_ids": torch.arange(LENGTH).expand(ROWS, -1)} if trainers is tuners else {}
-    model = trainer.model.train()
-    trainer.current_gradient_accumulation_steps = 1
-    del trainers
-    before = peak()
-    for _ in range(2):  # the optimizer's state is the same for all and left out
-        trainer.training_step(model, dict(batch), num_items_in_batch=(batch["labels"][:, 1:] != -100).sum())
-        model.zero_grad()
-    print(json.dumps({"before": before, "grown": peak() - before}))
+    batch |= {"position_ids": torch.arange(LENGTH).expand(ROWS, -1)} if trl else {}
+    # the optimizer's state is the same for all and left out
+    print(json.dumps(growth_of(trainer, batch)))
 
 
 CASES = {"head": head, "memory": memory, "micro": micro, "packed": documents, "adamw": adamw}

@@ -13,8 +13,8 @@ from copy import deepcopy
 from functools import partial
 
 import torch
-from measure import about, alternate, in_fresh_process, peak, table
-from setup import arguments, one_row, step_of, tokenizer, twins
+from measure import about, alternate, in_fresh_process, table
+from setup import SHAPES, arguments, growth_of, one_of, one_row, step_of, tokenizer, twins
 from trl import DPOConfig, DPOTrainer
 
 from llama_align.heads import attach_head, scores_of_rows
@@ -33,41 +33,34 @@ def pairs(prompt: int, answer: int, count: int, vocabulary: int) -> list[dict]:
     return [{"prompt_ids": ids(prompt), "chosen_ids": ids(answer), "rejected_ids": ids(answer)} for _ in range(count)]
 
 
-def dpo_trainers(shape: str, dtype: str, rows: list[dict]) -> dict:
-    """One trainer per variant; the extra terms of ours are off, so that all compute the same loss."""
-    shared = {"processing_class": tokenizer()}  # trainers want a data set; the benchmark hands them batches
-    text, ids = one_row(prompt="a", chosen="b", rejected="c"), one_row(**rows[0])
-    plain = {"max_length": None}
-    ours = plain | {"mask_format_tokens": False, "nll_coefficient": 0.0}
+def dpo_trainer(who: str, model, row: dict) -> DPOTrainer:
+    """The extra terms of ours are off, so that all compute the same loss."""
+    plain = {"max_length": None}  # trainers want a data set; the benchmark hands them batches
+    shared = {"ref_model": deepcopy(model), "processing_class": tokenizer()}
+    if who.startswith("ours"):
+        ours = plain | {"mask_format_tokens": False, "nll_coefficient": 0.0, "share_prompts": who == "ours"}
+        return HerdDPOTrainer(model, args=arguments(HerdDPOConfig, **ours), train_dataset=one_row(**row), **shared)
+    text = one_row(prompt="a", chosen="b", rejected="c")
+    trainer = DPOTrainer(model, args=arguments(DPOConfig, **plain), train_dataset=text, **shared)
+    if who == "TRL, answers only":
+        outputs = ("log_probs", "entropy", "mean_logits", "is_top1")
+        for network, wanted in ((trainer.model, outputs), (trainer.ref_model, ("log_probs",))):
+            del network.forward  # TRL's patch
+            attach_head(network, outputs=wanted)
+    return trainer
+
+
+def dpo_trainers(shape: str, dtype: str, row: dict) -> dict:
     stock, herd = twins(shape, dtype)
-
-    def theirs() -> DPOTrainer:
-        config = arguments(DPOConfig, **plain)
-        return DPOTrainer(deepcopy(stock), ref_model=deepcopy(stock), args=config, train_dataset=text, **shared)
-
-    def herds(share: bool) -> HerdDPOTrainer:
-        config = arguments(HerdDPOConfig, share_prompts=share, **ours)
-        return HerdDPOTrainer(deepcopy(herd), ref_model=deepcopy(herd), args=config, train_dataset=ids, **shared)
-
-    answers_only = theirs()
-    outputs = ("log_probs", "entropy", "mean_logits", "is_top1")
-    for model, wanted in ((answers_only.model, outputs), (answers_only.ref_model, ("log_probs",))):
-        del model.forward  # TRL's patch
-        attach_head(model, outputs=wanted)
-    return {
-        "ours": herds(True),
-        "ours, prompts apart": herds(False),
-        "TRL, answers only": answers_only,
-        "TRL": theirs(),
-    }
+    names = ("ours", "ours, prompts apart", "TRL, answers only", "TRL")
+    return {who: dpo_trainer(who, deepcopy(herd if who.startswith("ours") else stock), row) for who in names}
 
 
 def dpo_case(shape: str, dtype: str, turns: int) -> list[dict]:
     results = []
     for prompt, answer, count in SIZES:
-        vocabulary = twins(shape, dtype)[0].config.vocab_size
-        rows = pairs(prompt, answer, count, vocabulary)
-        trainers = dpo_trainers(shape, dtype, rows)
+        rows = pairs(prompt, answer, count, SHAPES[shape]["vocab_size"])
+        trainers = dpo_trainers(shape, dtype, rows[0])
         steps = {name: step_of(trainer, trainer.data_collator(deepcopy(rows))) for name, trainer in trainers.items()}
         title = f"DPO step, {shape}, {dtype}, {count} pairs of {prompt}:{answer}"
         results += table(title, alternate(steps, turns), count * (prompt + 2 * answer), "tok")
@@ -94,12 +87,8 @@ def dpo128k(turns: int) -> list[dict]:
 
 def child(who: str) -> None:
     rows = pairs(512, 128, 4, 128256)
-    trainer = dpo_trainers("vocab128k", "bf16", rows)[who]
-    batch, model = trainer.data_collator(rows), trainer.model.train()
-    trainer.current_gradient_accumulation_steps = 1
-    before = peak()
-    trainer.training_step(model, dict(batch))
-    print(json.dumps({"before": before, "grown": peak() - before}))
+    trainer = dpo_trainer(who, one_of("vocab128k", "bf16", ours=who == "ours"), rows[0])
+    print(json.dumps(growth_of(trainer, trainer.data_collator(rows))))
 
 
 class Group:

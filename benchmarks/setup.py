@@ -1,5 +1,6 @@
 """What the benchmarks share: models with identical weights, trainers as a user would make them, random data."""
 
+import gc
 import tempfile
 from copy import deepcopy
 from functools import cache
@@ -7,6 +8,7 @@ from functools import cache
 import numpy as np
 import torch
 from datasets import Dataset
+from measure import peak, resident
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from llama_align import LlamaHerdConfig, LlamaHerdForCausalLM, LlamaHerdForSequenceClassification
@@ -24,14 +26,17 @@ HEADS = {"causal": (LlamaForCausalLM, LlamaHerdForCausalLM)}
 HEADS["reward"] = (LlamaForSequenceClassification, LlamaHerdForSequenceClassification)
 
 
-def twins(shape: str, dtype: str, head: str = "causal") -> tuple:
-    """transformers' Llama and LlamaHerd with the same random weights, in training mode, both with SDPA."""
+def one_of(shape: str, dtype: str, head: str = "causal", ours: bool = True):
+    """LlamaHerd or transformers' Llama with random weights, in training mode with SDPA."""
     # a base model's context says nothing about its speed; TRL refuses rows beyond it
     fields = deepcopy(SHAPES[shape]) | {"max_position_embeddings": 8192, "pad_token_id": 0, "num_labels": 1}
-    theirs, ours = HEADS[head]
     torch.manual_seed(0)
-    stock = theirs(LlamaConfig(**fields)).to(DTYPES[dtype]).train()
-    herd = ours(LlamaHerdConfig(**fields)).to(DTYPES[dtype]).train()
+    return HEADS[head][ours]((LlamaConfig, LlamaHerdConfig)[ours](**fields)).to(DTYPES[dtype]).train()
+
+
+def twins(shape: str, dtype: str, head: str = "causal") -> tuple:
+    """transformers' Llama and LlamaHerd with the same weights."""
+    stock, herd = one_of(shape, dtype, head, ours=False), one_of(shape, dtype, head)
     herd.load_state_dict(stock.state_dict())
     return stock, herd
 
@@ -71,6 +76,20 @@ def step_of(trainer, batch: dict):
         model.zero_grad()
 
     return step
+
+
+def growth_of(trainer, batch: dict) -> dict[str, float]:
+    """MB held before the first of two loss and gradient computations, and by how much their peak exceeds it."""
+    model = trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    labels = batch.get("labels")
+    items = None if labels is None else (labels[:, 1:] != -100).sum()
+    gc.collect()
+    before = resident()
+    for _ in range(2):
+        trainer.training_step(model, dict(batch), num_items_in_batch=items)
+        model.zero_grad()
+    return {"before": before, "grown": peak() - before}
 
 
 def rows_of_ids(rows: int, length: int, vocabulary: int, labelled: float = 1.0) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ labelled tokens only.
 """
 
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from types import MethodType, ModuleType
 
 import torch
@@ -53,7 +53,9 @@ def attach_head(
     ):
         add_fused_lm_head(model, temperature, cast_lm_head_to_fp32, outputs)
         return
-    plain_forward = model.forward
+    # what hooks put on the instance stays below; an earlier head of ours does not
+    earlier = model.__dict__.get("forward")
+    below = None if getattr(earlier, "attached", False) else earlier
     uniform = uniform and temperature == 1.0 and set(outputs) <= {"log_probs", "entropy", "is_top1"}
 
     def score(head, hidden_ND, targets_N) -> dict[str, torch.Tensor]:
@@ -67,6 +69,7 @@ def attach_head(
     def forward(self, *args, fused_lm_head=False, labels=None, shift_labels=None, num_items_in_batch=None, **kwargs):
         given = {"labels": labels, "shift_labels": shift_labels, "num_items_in_batch": num_items_in_batch}
         if not fused_lm_head:
+            plain_forward = below or partial(type(self).forward, self)
             return plain_forward(*args, **kwargs, **{k: v for k, v in given.items() if v is not None})
         kwargs["use_cache"] = False
         hidden_ND, targets_N, label_mask = _labelled_states(self, share, labels, shift_labels, *args, **kwargs)
@@ -79,6 +82,7 @@ def attach_head(
         count = label_mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         return FusedCausalLMOutput(loss=-found["log_probs"].sum() / count, label_mask=label_mask, **fields)
 
+    forward.attached = True
     model.forward = MethodType(forward, model)
 
 
@@ -99,9 +103,17 @@ def _labelled_states(model, share, labels_BL, shift_labels, input_ids=None, atte
     return hidden_ND, targets_N, shift_labels.to(hidden_BLD.device) != -100
 
 
+def _shares(model) -> bool:
+    """Whether rows may share prompts: LlamaHerd by segments, and no adapter that puts tokens in front of each row."""
+    while hasattr(model, "module"):
+        model = model.module
+    adapter = getattr(model, "active_peft_config", None)
+    return can_share(unwrap(model)) and not (adapter is not None and adapter.is_prompt_learning)
+
+
 def scores_of_rows(model, input_ids_BL, attention_mask_BL, answer_mask_BL) -> torch.Tensor:
     """Scores [B, labels] of a reward model, read at the last token of every row."""
-    if not can_share(unwrap(model)):
+    if not _shares(model):
         return model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, use_cache=False).logits
     shared = share_prompts(input_ids_BL, attention_mask_BL, answer_mask_BL)
     scores = model(input_ids=shared.input_ids, segments=shared.segments, use_cache=False).logits
@@ -110,7 +122,7 @@ def scores_of_rows(model, input_ids_BL, attention_mask_BL, answer_mask_BL) -> to
 
 def values_of_rows(model, input_ids_BL, attention_mask_BL, answer_length: int) -> torch.Tensor:
     """Values [B, L] of a critic; answers stand in the last `answer_length` columns. At padding they mean nothing."""
-    if not can_share(unwrap(model)):
+    if not _shares(model):
         return model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, use_cache=False).logits.squeeze(-1)
     answer_mask_BL = attention_mask_BL.bool().clone()
     answer_mask_BL[:, :-answer_length] = False

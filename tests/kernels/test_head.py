@@ -134,7 +134,22 @@ def test_no_token_at_all_gives_zero_gradients():
         assert all(not gradient.any() for gradient in gradients)
 
 
-def test_no_gradients_are_made_where_none_are_wanted():
+def test_no_gradients_are_made_where_none_are_wanted(monkeypatch):
     hidden, weight, targets = inputs()
+    monkeypatch.setattr(head._Gradients, "add", lambda *_: pytest.fail("a gradient nobody asked for"))
     with torch.no_grad():
         assert not cross_entropy(hidden, weight, targets).losses.requires_grad
+        assert not token_scores(hidden, weight, targets).log_probs.requires_grad
+
+
+@pytest.mark.parametrize("loss_scale", [1.0, 2.0**16])
+def test_float16_gradients_of_a_mean_over_many_tokens_survive(loss_scale):
+    hidden, weight, targets = inputs(torch.float16)
+    exact = [x.detach().double().requires_grad_() for x in (hidden, weight)]
+    factor = loss_scale / 1e6
+    losses = cross_entropy(hidden, weight, targets, scale=1e-6).losses
+    found = torch.autograd.grad((losses * factor).sum(), (hidden, weight))
+    wanted = torch.autograd.grad((cross_entropy_reference(exact[0] @ exact[1].T, targets).losses * factor).sum(), exact)
+    for a, b in zip(found, wanted, strict=True):
+        # what float16 cannot hold is lost, nothing else
+        assert (a.double() - b).abs().max() < 5e-3 * b.abs().max() + 1e-7

@@ -1,5 +1,7 @@
 """The routed linear layer against its plain reference."""
 
+import threading
+
 import pytest
 import torch
 
@@ -64,3 +66,31 @@ def test_autocast_takes_the_plain_path(open_route):
     layer = Linear(8, 8, bias=False)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.randn(2, 8)).dtype == torch.bfloat16
+
+
+def test_threads_that_overlap_leave_the_setting_as_it_was():
+    matmul = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    first, second = threading.Event(), threading.Event()
+
+    def hold(mine, other):
+        with linear._permission:
+            mine.set()
+            other.wait(10)
+
+    threads = [threading.Thread(target=hold, args=pair) for pair in ((first, second), (second, first))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert matmul.fp32_precision == before
+
+
+@pytest.mark.parametrize("frozen", ["input", "weight"])
+def test_a_frozen_side_is_not_kept(frozen):
+    x, layer = torch.randn(5, 8, requires_grad=frozen == "weight"), Linear(8, 6, bias=False)
+    layer.weight.requires_grad_(frozen == "input")
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
+        layer(x).sum().backward()
+    assert sum(kept) <= (48 if frozen == "weight" else 40)

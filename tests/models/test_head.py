@@ -1,9 +1,13 @@
 """Losses under a head the fused kernel may not read, and the model's loss in training against transformers'."""
 
+import copy
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import Trainer, TrainingArguments
 
+from llama_align.heads import attach_head
 from llama_align.kernels import Linear
 from llama_align.models.head import labelled, losses_of, mean_loss, owns_weight, scores_of
 
@@ -125,3 +129,60 @@ def test_under_autocast_losses_and_gradients_are_close_to_float32(length):
     for a, b in zip(found_gradients, expected_gradients, strict=True):
         assert a.dtype == torch.float32
         assert (a - b).norm() < 0.1 * b.norm()
+
+
+def test_label_smoothing_and_the_trainers_own_checks_know_the_model():
+    from transformers.trainer_pt_utils import LabelSmoother
+
+    theirs, ours = twins(random_fields(1))
+    losses = []
+    for model in (theirs, ours):
+        arguments = TrainingArguments(label_smoothing_factor=0.1, use_cpu=True, report_to="none", output_dir="unused")
+        trainer = Trainer(model=model.train(), args=arguments)
+        assert isinstance(trainer.label_smoother, LabelSmoother)
+        ids = ids_of(2, 9)
+        losses.append(trainer.compute_loss(model, {"input_ids": ids, "labels": ids.clone()}).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_another_activation_in_place_of_silu_is_used():
+    theirs, ours = twins(random_fields(1))
+    for model in (theirs, ours):
+        for layer in model.model.layers:
+            layer.mlp.act_fn = torch.nn.ReLU()
+    ids = ids_of(2, 9)
+    torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_hooks_weights_and_copies_of_the_head_count(attached):
+    _, ours = twins(random_fields(1))
+    ids, seen = ids_of(2, 9), []
+    if attached:
+        attach_head(ours)
+        attach_head(ours)
+    copied = copy.deepcopy(ours)
+    with torch.no_grad():
+        for weight in copied.parameters():
+            weight.zero_()
+    assert copied(ids).logits.abs().max() == 0 < ours(ids).logits.abs().max()
+    ours.lm_head.register_full_backward_hook(lambda *_: seen.append(1))
+    ours.train()(ids, labels=ids).loss.backward()
+    assert seen
+
+
+def test_the_loss_of_other_weights_through_functional_call():
+    _, ours = twins(random_fields(1))
+    ids = ids_of(2, 9)
+    others = {name: (weight.detach() * 0.5).requires_grad_() for name, weight in ours.named_parameters()}
+    loss = torch.func.functional_call(ours.train(), others, kwargs={"input_ids": ids, "labels": ids}).loss
+    gradients = torch.autograd.grad(loss, list(others.values()))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_attention_that_is_not_causal_is_left_to_transformers():
+    theirs, ours = twins(random_fields(1), "sdpa")
+    ids = ids_of(2, 9)
+    for model in (theirs, ours):
+        model.config.is_causal = False
+    torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=1e-5, rtol=0)

@@ -9,6 +9,7 @@ Shape suffixes: K key heads, G query heads for each of them, T tokens, S keys, H
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -30,6 +31,12 @@ def _unfolded(x_KRH: torch.Tensor, like_NTH: torch.Tensor) -> torch.Tensor:
     N, T, H = like_NTH.shape
     unfolded_TKGH = x_KRH.view(x_KRH.shape[0], T, -1, H).transpose(0, 1)
     return unfolded_TKGH.to(like_NTH.dtype).reshape(T, N, H).transpose(0, 1)
+
+
+@lru_cache(maxsize=64)
+def _later(tokens: int, groups: int, dtype: torch.dtype) -> torch.Tensor:
+    """[tokens x groups, tokens]: minus infinity where a query's own block holds a later key."""
+    return torch.full((tokens, tokens), float("-inf"), dtype=dtype).triu_(1).repeat_interleave(groups, 0)
 
 
 class BlockedSegment:
@@ -63,8 +70,7 @@ class BlockedSegment:
     def probabilities(self, q_KRH: torch.Tensor, heads: slice, rows: slice, keys: slice) -> torch.Tensor:
         scores = torch.bmm(q_KRH[heads, rows], self.k_KSH[heads, keys].mT)
         tokens = (rows.stop - rows.start) // self.groups
-        later = torch.ones(tokens, tokens, dtype=torch.bool, device=scores.device).triu_(1)
-        scores[..., keys.stop - tokens :].masked_fill_(later.repeat_interleave(self.groups, 0), float("-inf"))
+        scores[..., keys.stop - tokens :] += _later(tokens, self.groups, scores.dtype)
         return torch.softmax(scores, -1)
 
     def add(self, total_KTH: torch.Tensor, part_KSH: torch.Tensor) -> None:

@@ -21,7 +21,9 @@ COLUMNS = 16384  # of the vocabulary whose weight gradient is added at once
 
 def _chunks(count: int, weight_VD: torch.Tensor):
     """Slices of tokens whose logits exist at one time."""
-    size = max(64, CHUNK_BYTES // (weight_VD.shape[0] * weight_VD.itemsize))
+    on_cpu = weight_VD.device.type == "cpu"
+    # an accelerator reads and writes the whole sum of the head's gradient once a chunk: fewer, larger ones there
+    size = max(64 if on_cpu else 2048, CHUNK_BYTES // (weight_VD.shape[0] * weight_VD.itemsize))
     return (slice(at, min(at + size, count)) for at in range(0, count, size))
 
 
@@ -47,8 +49,9 @@ class _Gradients:
     def __init__(self, hidden_ND, weight_VD, of_hidden: bool, of_weight: bool):
         self.hidden_ND, self.weight_VD = hidden_ND, weight_VD
         self.to_hidden_ND = torch.empty_like(hidden_ND) if of_hidden else None
-        # sums over chunks in float32, whatever the precision of the products
-        self.to_weight_VD = torch.zeros_like(weight_VD, dtype=_exact(weight_VD.dtype)) if of_weight else None
+        # sums over chunks in float32, whatever the precision of the products; in parts, so that they can go in parts
+        exact = _exact(weight_VD.dtype)
+        self.to_weight = [torch.zeros_like(part, dtype=exact) for part in weight_VD.split(COLUMNS)] if of_weight else []
 
     def add(self, chunk: slice, to_logits_CV: torch.Tensor, factor_C1: torch.Tensor | float = 1.0) -> None:
         """`factor_C1` multiplies rows of `to_logits_CV`: cheaper here, over D columns, than there, over V."""
@@ -56,17 +59,23 @@ class _Gradients:
             if self.to_hidden_ND is not None:
                 torch.mm(to_logits_CV, self.weight_VD, out=self.to_hidden_ND[chunk])
                 self.to_hidden_ND[chunk].mul_(factor_C1)
-            if self.to_weight_VD is not None:
+            if self.to_weight:
                 hidden_CD = (self.hidden_ND[chunk] * factor_C1).to(self.hidden_ND.dtype)
-                for at in range(0, self.weight_VD.shape[0], COLUMNS):
-                    columns = slice(at, at + COLUMNS)
-                    if hidden_CD.dtype == self.to_weight_VD.dtype:
-                        self.to_weight_VD[columns].addmm_(to_logits_CV[:, columns].T, hidden_CD)
+                for total, part_CV in zip(self.to_weight, to_logits_CV.split(COLUMNS, 1), strict=True):
+                    if hidden_CD.dtype == total.dtype:
+                        total.addmm_(part_CV.T, hidden_CD)
                     else:
-                        self.to_weight_VD[columns] += to_logits_CV[:, columns].T @ hidden_CD
+                        total += part_CV.T @ hidden_CD
 
     def of_weight(self) -> torch.Tensor | None:
-        return None if self.to_weight_VD is None else self.to_weight_VD.to(self.weight_VD.dtype)
+        """The sums in the head's precision, or in float32 where a sum may not fit; parts are freed when copied."""
+        if not self.to_weight:
+            return None
+        narrow = self.weight_VD.dtype == torch.float16
+        whole = torch.empty_like(self.weight_VD, dtype=torch.float32 if narrow else self.weight_VD.dtype)
+        for part in whole.split(COLUMNS):
+            part.copy_(self.to_weight.pop(0))
+        return whole
 
 
 class CrossEntropy(NamedTuple):
@@ -103,18 +112,37 @@ def cross_entropy(
     Gradients are those of `scale` times the sum and are made in the forward pass. A backward pass in which every
     token's gradient is the same, as after `.sum()`, only multiplies them; any other one makes them again, at the cost
     of a second pass over the head. Only the time depends on `scale`: with the one that the sum will be divided
-    by, nothing is left to multiply.
+    by, nothing is left to multiply. In float16 it is not used: gradients wait for the factor of the loss's scaler.
 
     Args:
         hidden_ND: hidden states in the head's precision; weight_VD: the head, without bias.
         targets_N: every one counts: tokens without a label are left out beforehand.
         weights_N: of tokens, without gradients.
     """
+    if not torch.is_grad_enabled():  # a function's forward cannot tell
+        hidden_ND, weight_VD = hidden_ND.detach(), weight_VD.detach()
+    scale = 1.0 if hidden_ND.dtype == torch.float16 else scale
     with torch.autocast(hidden_ND.device.type, enabled=False):
         losses_N, entropy_N, is_top1_N = _CrossEntropy.apply(
             hidden_ND, weight_VD, targets_N, weights_N, z_loss, metrics, scale
         )
     return CrossEntropy(losses_N, entropy_N if metrics else None, is_top1_N if metrics else None)
+
+
+def softmax(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Probabilities [.., V], the largest logit and log Z of each row."""
+    largest, probabilities = logits.amax(-1), torch.softmax(logits, -1)
+    # the largest probability is at least 1/V, so its logarithm is well conditioned
+    return probabilities, largest, largest - probabilities.amax(-1).log_()
+
+
+def is_first(logits: torch.Tensor, targets: torch.Tensor, target_logits: torch.Tensor, largest: torch.Tensor):
+    """Whether each target is its row's argmax; looked for only where its logit is as large as the largest."""
+    if logits.device.type != "cpu":  # a mask as an index would wait for the device
+        return logits.argmax(-1) == targets
+    first = target_logits == largest
+    first[first.clone()] = logits[first].argmax(-1) == targets[first]
+    return first
 
 
 def _probabilities_(logits_CV, targets_C, metrics: bool):
@@ -125,13 +153,10 @@ def _probabilities_(logits_CV, targets_C, metrics: bool):
     for rows in _row_blocks(logits_CV):
         block = logits_CV[rows].to(exact)
         target[rows] = block.gather(1, targets_C[rows, None]).squeeze(1)
-        largest = block.amax(1)
-        probabilities = torch.softmax(block, -1)
-        # the largest probability is at least 1/V, so its logarithm is well conditioned
-        log_z[rows] = largest - probabilities.amax(1).log_()
+        probabilities, largest, log_z[rows] = softmax(block)
         if metrics:
             entropy[rows] = log_z[rows] - torch.linalg.vecdot(probabilities, block)
-            top1[rows] = block.argmax(1) == targets_C[rows]
+            top1[rows] = is_first(block, targets_C[rows], target[rows], largest)
         logits_CV[rows] = probabilities
     return log_z, target, entropy, top1
 
@@ -164,14 +189,15 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient_N, *_):
-        *_, to_hidden_ND, to_weight_VD = ctx.saved_tensors
+        _, weight_VD, *_, to_hidden_ND, to_weight_VD = ctx.saved_tensors
         smallest, largest = gradient_N.aminmax() if len(gradient_N) else (gradient_N.new_tensor(ctx.scale),) * 2
         if smallest != largest:
             to_hidden_ND, to_weight_VD = _recomputed(ctx, gradient_N)
         elif smallest != ctx.scale:
             to_hidden_ND, to_weight_VD = (
-                None if x is None else x * (smallest / ctx.scale).to(x.dtype) for x in (to_hidden_ND, to_weight_VD)
+                None if x is None else x * (smallest / ctx.scale) for x in (to_hidden_ND, to_weight_VD)
             )
+        to_weight_VD = None if to_weight_VD is None else to_weight_VD.to(weight_VD.dtype)
         return to_hidden_ND, to_weight_VD, None, None, None, None, None
 
 

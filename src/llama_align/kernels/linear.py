@@ -9,7 +9,8 @@ The setting is the environment variable LLAMA_ALIGN_CPU_LINEARS: `auto` (default
 """
 
 import os
-from contextlib import contextmanager, nullcontext
+import threading
+from contextlib import nullcontext
 from functools import cache
 
 import torch
@@ -23,14 +24,26 @@ LARGEST_ERROR = 2e-6  # of a product, relative to its largest entry; float32 thr
 _matmul = torch.backends.mkldnn.matmul
 
 
-@contextmanager
-def _permission():
-    before = _matmul.fp32_precision
-    _matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        _matmul.fp32_precision = before
+class _Permission:
+    """The setting is the process's: threads that overlap hold it together, and the last one out puts it back."""
+
+    def __init__(self):
+        self.lock, self.holders, self.before = threading.Lock(), 0, "none"
+
+    def __enter__(self):
+        with self.lock:
+            if self.holders == 0:
+                self.before, _matmul.fp32_precision = _matmul.fp32_precision, "bf16"
+            self.holders += 1
+
+    def __exit__(self, *_):
+        with self.lock:
+            self.holders -= 1
+            if self.holders == 0:
+                _matmul.fp32_precision = self.before
+
+
+_permission = _Permission()
 
 
 @cache
@@ -53,7 +66,7 @@ def _error() -> float:
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 256, generator=generator) for _ in range(2))
     exact = a.double() @ b.double()
-    with _permission():
+    with _permission:
         product = a @ b
     return ((product - exact).abs().max() / exact.abs().max()).item()
 
@@ -61,7 +74,7 @@ def _error() -> float:
 def fast_products(*operands: torch.Tensor):
     """A context in which matrix products of these operands take the route, if it is open to them."""
     plain = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in operands)
-    return _permission() if plain and routed() else nullcontext()
+    return _permission if plain and routed() else nullcontext()
 
 
 def linear_reference(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -72,8 +85,9 @@ def linear_reference(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 class _RoutedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight):
-        ctx.save_for_backward(x, weight)
-        with _permission():
+        # a frozen side, as under LoRA, costs the other nothing
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight if ctx.needs_input_grad[0] else None)
+        with _permission:
             return F.linear(x, weight)
 
     @staticmethod
@@ -81,7 +95,7 @@ class _RoutedLinear(torch.autograd.Function):
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
         to_x = to_weight = None
-        with _permission():
+        with _permission:
             if ctx.needs_input_grad[0]:
                 to_x = gradient @ weight
             if ctx.needs_input_grad[1]:

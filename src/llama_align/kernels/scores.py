@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
-from .head import _chunks, _exact, _Gradients, _logits, _row_blocks
+from .head import _chunks, _exact, _Gradients, _logits, _row_blocks, is_first, softmax
 
 
 class TokenScores(NamedTuple):
@@ -58,6 +58,8 @@ def token_scores(
         reference: hidden states [N, D'] and head [V, D'] of another model, for the KL divergence; no gradients.
         metrics: mean logit and first choice too.
     """
+    if not torch.is_grad_enabled():  # a function's forward cannot tell
+        hidden_ND, weight_VD = hidden_ND.detach(), weight_VD.detach()
     hidden_ref, weight_ref = reference if reference is not None else (None, None)
     with torch.autocast(hidden_ND.device.type, enabled=False):
         scores = _TokenScores.apply(
@@ -74,26 +76,25 @@ class _TokenScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden_ND, weight_VD, targets_N, hidden_ref, weight_ref, temperature, entropy, metrics):
         exact, count = _exact(hidden_ND.dtype), len(targets_N)
-        log_probs, log_z, entropies, kl, mean = (hidden_ND.new_zeros(count, dtype=exact) for _ in range(5))
+        log_probs, entropies, kl, mean = (hidden_ND.new_zeros(count, dtype=exact) for _ in range(4))
         top1 = torch.zeros_like(targets_N, dtype=torch.bool)
         for chunk in _chunks(count, weight_VD):
             logits_CV = _logits(hidden_ND[chunk], weight_VD)
             others_CV = None if hidden_ref is None else _logits(hidden_ref[chunk], weight_ref)
             for rows in _row_blocks(logits_CV):
                 at = slice(chunk.start + rows.start, chunk.start + rows.stop)
-                block = logits_CV[rows].to(exact) / temperature
-                log_z[at] = block.logsumexp(-1)
-                log_probs[at] = block.gather(1, targets_N[at, None]).squeeze(1) - log_z[at]
+                block = _scaled(logits_CV[rows], exact, temperature)
+                probabilities, largest, log_z = softmax(block)
+                target = block.gather(1, targets_N[at, None]).squeeze(1)
+                log_probs[at] = target - log_z
                 if metrics:
-                    mean[at], top1[at] = block.mean(-1), block.argmax(-1) == targets_N[at]
+                    mean[at], top1[at] = block.mean(-1), is_first(block, targets_N[at], target, largest)
                 if entropy or others_CV is not None:
-                    logps = block.sub_(log_z[at, None])
-                    probabilities = logps.exp()
-                    entropies[at] = -torch.linalg.vecdot(probabilities, logps)
+                    entropies[at] = log_z - torch.linalg.vecdot(probabilities, block)
                 if others_CV is not None:
-                    others = (others_CV[rows].to(exact) / temperature).log_softmax(-1)
+                    others = _scaled(others_CV[rows], exact, temperature).log_softmax(-1)
                     kl[at] = -entropies[at] - torch.linalg.vecdot(probabilities, others)
-        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, hidden_ref, weight_ref, log_z, entropies, kl)
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, hidden_ref, weight_ref, log_probs, entropies, kl)
         ctx.temperature = temperature
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(mean, top1)
@@ -102,23 +103,39 @@ class _TokenScores(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, to_log_probs, to_entropy, to_kl, *_):
-        hidden_ND, weight_VD, targets_N, hidden_ref, weight_ref, log_z, entropies, kl = ctx.saved_tensors
+        hidden_ND, weight_VD, targets_N, hidden_ref, weight_ref, log_probs, entropies, kl = ctx.saved_tensors
         gradients = _Gradients(hidden_ND, weight_VD, *ctx.needs_input_grad[:2])
-        to_log_probs = torch.zeros_like(log_z) if to_log_probs is None else to_log_probs
+        to_log_probs = torch.zeros_like(log_probs) if to_log_probs is None else to_log_probs
+        alone = to_entropy is None and to_kl is None
         for chunk in _chunks(len(targets_N), weight_VD):
             logits_CV = _logits(hidden_ND[chunk], weight_VD)
             others_CV = None if to_kl is None else _logits(hidden_ref[chunk], weight_ref)
             for rows in _row_blocks(logits_CV):
                 at = slice(chunk.start + rows.start, chunk.start + rows.stop)
-                logps = (logits_CV[rows].to(log_z.dtype) / ctx.temperature).sub_(log_z[at, None])
-                slope = -to_log_probs[at, None]
-                if to_entropy is not None:
-                    slope = slope - to_entropy[at, None] * (logps + entropies[at, None])
-                if others_CV is not None:
-                    others = (others_CV[rows].to(log_z.dtype) / ctx.temperature).log_softmax(-1)
-                    slope = slope + to_kl[at, None] * (logps - others - kl[at, None])
-                to_logits = logps.exp_().mul_(slope)
-                to_logits.scatter_add_(1, targets_N[at, None], to_log_probs[at, None])
-                logits_CV[rows] = to_logits
-            gradients.add(chunk, logits_CV, 1 / ctx.temperature)
-        return gradients.to_hidden_ND, gradients.of_weight(), None, None, None, None, None, None
+                block = _scaled(logits_CV[rows], log_probs.dtype, ctx.temperature)
+                probabilities, _, log_z = softmax(block)
+                if not alone:
+                    slope = to_log_probs[at, None]
+                    if to_entropy is not None:
+                        slope = slope + to_entropy[at, None] * (block - (log_z - entropies[at])[:, None])
+                    if to_kl is not None:
+                        others = _scaled(others_CV[rows], block.dtype, ctx.temperature).log_softmax(-1)
+                        slope = slope - to_kl[at, None] * (block - others - (log_z + kl[at])[:, None])
+                    probabilities.mul_(slope)
+                logits_CV[rows] = probabilities
+            index, factor = targets_N[chunk, None], -1 / ctx.temperature
+            if alone:  # p_j - [j = target], times what each token's log-probability counts
+                own = log_probs[chunk, None].exp() - 1
+                logits_CV.scatter_(1, index, own.to(logits_CV.dtype))
+                factor = (to_log_probs[chunk, None] * factor).to(hidden_ND.dtype)
+            else:
+                logits_CV.scatter_add_(1, index, -to_log_probs[chunk, None].to(logits_CV.dtype))
+            gradients.add(chunk, logits_CV, factor)
+        to_weight_VD = gradients.of_weight()
+        to_weight_VD = None if to_weight_VD is None else to_weight_VD.to(weight_VD.dtype)
+        return gradients.to_hidden_ND, to_weight_VD, None, None, None, None, None, None
+
+
+def _scaled(logits: torch.Tensor, dtype: torch.dtype, temperature: float) -> torch.Tensor:
+    logits = logits.to(dtype)
+    return logits if temperature == 1 else logits / temperature

@@ -215,7 +215,7 @@ def activation_bytes(
 ) -> int:
     """Bytes that autograd keeps of one forward pass of our modelling code, up to and with the input of the head.
 
-    In it: each layer's norms, the inputs of its products, queries, keys, values, attended values and the MLP's four
+    In it: each layer's norms, the inputs of its products, queries, keys, values, attended values and the MLP's three
     inner values; the cast copies of weights under autocast. Not in it: what a single operation allocates for
     itself, the masks of dropout, the allocator's rounding and fragmentation. An exact count for the operations PyTorch
     runs today; take it for an estimate.
@@ -234,9 +234,9 @@ def activation_bytes(
     d, inner, queries, keys, layers = _sizes(config)
     weight, product = dtype.itemsize, (autocast or dtype).itemsize
     casts = autocast is not None and autocast != dtype
-    norm = (4 + weight) * d + 4  # the input in float32, the normalised value, and the scale in float32
+    norm = weight * d + 4  # the input, and the scale in float32
     layer = 2 * norm + product * d * (5 if casts else 2)  # autocast casts the input of each of five products anew
-    layer += product * (2 * queries + 2 * (queries if attention == "eager" else keys) + 4 * inner)
+    layer += product * (2 * queries + 2 * (queries if attention == "eager" else keys) + 3 * inner)
     if attention == "eager":
         # the softmax is in float32, its result in the products' dtype
         layer += config.num_attention_heads * length * (4 + (product if product != 4 else 0))

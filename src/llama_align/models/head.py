@@ -22,10 +22,11 @@ def owns_weight(head: nn.Module) -> bool:
     return (
         type(head) in (Linear, nn.Linear)
         and head.bias is None
-        and type(head.weight) is nn.Parameter
+        and type(head.weight) in (nn.Parameter, torch.Tensor)  # a plain tensor under torch.func.functional_call
         and not hasattr(head.weight, "ds_id")  # partitioned by ZeRO-3
         and "forward" not in head.__dict__
-        and not (head._forward_pre_hooks or head._forward_hooks)
+        and not (head._forward_pre_hooks or head._forward_hooks or head._backward_pre_hooks or head._backward_hooks)
+        and not torch.nn.modules.module._has_any_global_hook()
     )
 
 
@@ -101,7 +102,7 @@ def mean_loss(
     weights_N = None
     if token_weights is not None:
         aligned = token_weights if shifted else token_weights.roll(-1, 1)
-        weights_N = aligned.reshape(-1)[where_N].float()
+        weights_N = aligned.reshape(-1)[where_N].to(torch.promote_types(hidden_BLD.dtype, torch.float32))
     count = max(len(targets_N), 1) if num_items_in_batch is None else num_items_in_batch
     # what the loss will be divided by, read only where that waits for nothing
     known = hidden_BLD.device.type == "cpu" or not torch.is_tensor(count)

@@ -22,6 +22,7 @@ def visible(
     attention_mask: torch.Tensor | None,
     past_key_values: Cache | None,
     position_ids: torch.Tensor | None,
+    causal: bool = True,
 ) -> tuple[torch.Tensor | None, Segments | None]:
     """Mask and segments of a batch, at most one of which is there; documents of one row are kept apart.
 
@@ -39,7 +40,7 @@ def visible(
     }
     fresh = past_key_values is None or _is_empty_dynamic(past_key_values)
     two_dimensional = attention_mask is None or attention_mask.ndim == 2
-    by_segments = fresh and two_dimensional and not traced(inputs_embeds) and takes_segments(model)
+    by_segments = causal and fresh and two_dimensional and not traced(inputs_embeds) and takes_segments(model)
     if position_ids is None or position_ids.is_meta or position_ids.shape[-1] < 2 or not two_dimensional:
         rows = _rows(inputs_embeds, attention_mask) if by_segments else None
         return (None, rows) if rows else (create_causal_mask(**arguments | {"position_ids": None}), None)
@@ -53,7 +54,8 @@ def visible(
         return create_causal_mask(**arguments | alone), None
     if past_key_values is not None and past_key_values.get_seq_length() > 0:
         return create_causal_mask(**arguments), None
-    if not _is_packed(position_ids, attention_mask):
+    row_mask = attention_mask if attention_mask is None else attention_mask[:, : position_ids.shape[-1]]
+    if not _is_packed(position_ids, row_mask):
         rows = _rows(inputs_embeds, attention_mask) if by_segments else None
         return (None, rows) if rows else (create_causal_mask(**arguments | {"position_ids": None}), None)
     if attention_mask is not None and not attention_mask.bool().all():
@@ -61,6 +63,8 @@ def visible(
             "position_ids restart inside a row (packed documents) and attention_mask marks padding: "
             "expected packed rows without an attention_mask; give padding positions of its own instead"
         )
+    if past_key_values is not None and not fresh:
+        raise ValueError("position_ids restart inside a row (packed documents): found a static cache, expected none")
     if by_segments:
         return None, Segments.of_positions(position_ids.expand(inputs_embeds.shape[0], -1))
     # with neither a mask nor a cache transformers reads the documents off the positions
@@ -95,9 +99,10 @@ def given_segments(
 
 
 def takes_segments(model: PreTrainedModel) -> bool:
-    """Whether attention goes segment by segment: SDPA without dropout."""
+    """Whether attention goes segment by segment: causal SDPA without dropout."""
     dropout = model.training and model.config.attention_dropout > 0
-    return model.config._attn_implementation == "sdpa" and not dropout
+    causal = getattr(model.config, "is_causal", True)
+    return model.config._attn_implementation == "sdpa" and causal and not dropout
 
 
 def traced(tensor: torch.Tensor) -> bool:

@@ -27,6 +27,7 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutputWithPast,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.llama.modeling_llama import (
     LlamaRotaryEmbedding,
     apply_rotary_pos_emb,
@@ -37,12 +38,16 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from ..kernels.attention import segment_attention
+from ..kernels.elementwise import rms_norm, rms_norm_reference, swiglu
 from ..kernels.linear import Linear, plain
 from ..kernels.segments import Segments
 from .configuration_llama_herd import LlamaHerdConfig
 from .head import mean_loss
 from .masks import given_segments, traced, visible
 from .portable import write_code
+
+# Trainer's label smoothing asks by class name whether labels are to be moved
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.setdefault(LlamaHerdConfig.model_type, "LlamaHerdForCausalLM")
 
 
 class LlamaHerdRMSNorm(nn.Module):
@@ -54,9 +59,8 @@ class LlamaHerdRMSNorm(nn.Module):
         self.variance_epsilon = eps
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        exact_BLD = x_BLD.to(torch.promote_types(x_BLD.dtype, torch.float32))
-        scale_BL1 = torch.rsqrt(exact_BLD.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-        return self.weight * (exact_BLD * scale_BL1).to(x_BLD.dtype)
+        norm = rms_norm_reference if traced(x_BLD) else rms_norm
+        return norm(x_BLD, self.weight, self.variance_epsilon)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, eps={self.variance_epsilon}"
@@ -86,7 +90,10 @@ class LlamaHerdMLP(nn.Module):
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.act_fn(self.gate_proj(x_BLD)) * self.up_proj(x_BLD))
+        gate, up = self.gate_proj(x_BLD), self.up_proj(x_BLD)
+        hooked = self.act_fn._forward_hooks or self.act_fn._forward_pre_hooks
+        fused = isinstance(self.act_fn, nn.SiLU) and not hooked and gate.dtype == up.dtype and not traced(x_BLD)
+        return self.down_proj(swiglu(gate, up) if fused else self.act_fn(gate) * up)
 
 
 class LlamaHerdAttention(nn.Module):
@@ -224,7 +231,7 @@ class LlamaHerdModel(LlamaHerdPreTrainedModel):
         Args:
             input_ids: [B, L]; exactly one of it and `inputs_embeds` [B, L, D].
             attention_mask: [B, S], 0 at padding; or a ready 4D mask.
-            position_ids: [B, L]; a row in which they restart holds packed documents, which never see each other.
+            position_ids: [B, L]; where they do not follow each other a new document begins, which never sees the rest.
             past_key_values: cache of the tokens before these.
             segments: what a token sees, in place of `attention_mask` and `position_ids`: documents, or answers that
                 share a prompt.
@@ -239,7 +246,8 @@ class LlamaHerdModel(LlamaHerdPreTrainedModel):
             position_ids = segments.positions().to(inputs_embeds.device).view(inputs_embeds.shape[:2])
             mask, segments = given_segments(self, segments, inputs_embeds, attention_mask, past_key_values)
         else:
-            mask, segments = visible(self, inputs_embeds, attention_mask, past_key_values, position_ids)
+            causal = kwargs.get("is_causal", True)
+            mask, segments = visible(self, inputs_embeds, attention_mask, past_key_values, position_ids, causal)
         if position_ids is None:
             seen = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + seen).unsqueeze(0)
@@ -261,7 +269,7 @@ class LlamaHerdModel(LlamaHerdPreTrainedModel):
 
 
 class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
-    """LlamaHerd with a language-modelling head."""
+    """LlamaHerd with a language-modelling head. Its kernels have first derivatives only."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
     _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
@@ -296,6 +304,8 @@ class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
         In training mode with labels there are no logits unless `logits_to_keep` asks for them: the loss and its
         gradients are made chunk by chunk.
         """
+        if labels is not None and "segments" in kwargs:
+            raise ValueError("segments: found labels beside them, expected scores of tokens named by the caller")
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -309,9 +319,7 @@ class LlamaHerdForCausalLM(LlamaHerdPreTrainedModel, GenerationMixin):
         fused = labels is not None and self._makes_loss_without_logits(labels, logits_to_keep)
         if not fused:
             logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-        if labels is not None and "segments" in kwargs:
-            raise ValueError("segments: found labels beside them, expected scores of tokens named by the caller")
-        if fused or "token_weights" in kwargs or "z_loss" in kwargs:
+        if fused or (labels is not None and ("token_weights" in kwargs or "z_loss" in kwargs)):
             loss = mean_loss(self.lm_head, outputs.last_hidden_state, labels, **kwargs)
         elif labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)

@@ -45,7 +45,9 @@ class PretrainTrainer(CardMixin, ThroughputMixin, Trainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, data_collator=PackedCollator(), **kwargs)
-        attach_head(self.model, uniform=True)
+        if self.compute_metrics is not None:
+            raise ValueError("compute_metrics: found a function, expected none; held-out rows are only read for loss")
+        attach_head(getattr(self.model, "get_base_model", lambda: self.model)(), uniform=True)
 
     def compute_loss(self, model, inputs, *args, **kwargs):
         if self.args.z_loss and model.training:
