@@ -79,13 +79,18 @@ def test_draws_follow_the_exact_distribution(temperature, filters):
     assert torch.allclose(logprobs, scores_V.log_softmax(-1)[tokens], atol=1e-5)
 
 
-@pytest.mark.parametrize("params", [{"temperature": 0.7}, {"top_p": 0.8}])
-def test_first_tokens_of_the_engine_follow_the_model(model, params):
-    params, prompt = SamplingParams(n=5000, max_new_tokens=1, **params), [4, 8, 15, 16]
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.6])
+@pytest.mark.parametrize("filters", [{}, {"top_p": 0.8}, {"top_k": 6}, {"min_p": 0.1}, {"top_k": 9, "top_p": 0.9}])
+def test_tokens_of_the_engine_follow_the_model(model, temperature, filters):
+    """The first token, and the second after the most frequent firsts: prefill and decoding."""
+    params, prompt = SamplingParams(n=5000, max_new_tokens=2, temperature=temperature, **filters), [4, 8, 15, 16]
     (answers,) = NativeEngine(model).generate([prompt], params, set())
-    with torch.no_grad():
-        scores_V = model(torch.tensor([prompt])).logits[0, -1]
-    assert_fits(torch.tensor([answer.ids[0] for answer in answers]), exact_probabilities(scores_V, params, prompt))
+    tokens_N2 = torch.tensor([answer.ids for answer in answers])
+    most = tokens_N2[:, 0].bincount().topk(2).indices.tolist()
+    for start, drawn in (([], tokens_N2[:, 0]), *(([t], tokens_N2[tokens_N2[:, 0] == t, 1]) for t in most)):
+        with torch.no_grad():
+            scores_V = model(torch.tensor([prompt + start])).logits[0, -1]
+        assert_fits(drawn, exact_probabilities(scores_V, params, prompt + start))
 
 
 def test_top_p_of_a_flat_distribution_and_of_ties():

@@ -110,7 +110,7 @@ class Linear(nn.Linear):
         if self._routes(x):
             if torch.is_grad_enabled():
                 return _RoutedLinear.apply(x, self.weight)
-            with _permission():
+            with _permission:
                 return F.linear(x, self.weight)
         return super().forward(x)
 
