@@ -17,8 +17,8 @@ from llama_align.models import PRESETS
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 SHAPES = {
-    # 10M weights, the size people train on a laptop
-    "herd-micro": PRESETS["herd-micro"],
+    # herd-micro, 10M weights, is the size people train on a laptop
+    **{name: PRESETS[name] for name in ("herd-nano", "herd-micro", "herd-mini", "llama-3.2-1b")},
     # 124M weights, four layers of herd-mini's width under Llama 3's vocabulary: the head is most of the work
     "vocab128k": PRESETS["herd-mini"] | {"num_hidden_layers": 4, "vocab_size": 128256, "tie_word_embeddings": True},
 }

@@ -11,7 +11,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from llama_align.sampling.attention import attend, attend_plain, merge
+from llama_align.sampling import attention
+from llama_align.sampling.attention import attend, merge
 from llama_align.sampling.choose import choose
 from llama_align.sampling.engine import SamplingParams
 from llama_align.sampling.native import NativeEngine
@@ -78,13 +79,18 @@ def test_draws_follow_the_exact_distribution(temperature, filters):
     assert torch.allclose(logprobs, scores_V.log_softmax(-1)[tokens], atol=1e-5)
 
 
-@pytest.mark.parametrize("params", [{"temperature": 0.7}, {"top_p": 0.8}])
-def test_first_tokens_of_the_engine_follow_the_model(model, params):
-    params, prompt = SamplingParams(n=5000, max_new_tokens=1, **params), [4, 8, 15, 16]
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.6])
+@pytest.mark.parametrize("filters", [{}, {"top_p": 0.8}, {"top_k": 6}, {"min_p": 0.1}, {"top_k": 9, "top_p": 0.9}])
+def test_tokens_of_the_engine_follow_the_model(model, temperature, filters):
+    """The first token, and the second after the most frequent firsts: prefill and decoding."""
+    params, prompt = SamplingParams(n=5000, max_new_tokens=2, temperature=temperature, **filters), [4, 8, 15, 16]
     (answers,) = NativeEngine(model).generate([prompt], params, set())
-    with torch.no_grad():
-        scores_V = model(torch.tensor([prompt])).logits[0, -1]
-    assert_fits(torch.tensor([answer.ids[0] for answer in answers]), exact_probabilities(scores_V, params, prompt))
+    tokens_N2 = torch.tensor([answer.ids for answer in answers])
+    most = tokens_N2[:, 0].bincount().topk(2).indices.tolist()
+    for start, drawn in (([], tokens_N2[:, 0]), *(([t], tokens_N2[tokens_N2[:, 0] == t, 1]) for t in most)):
+        with torch.no_grad():
+            scores_V = model(torch.tensor([prompt + start])).logits[0, -1]
+        assert_fits(drawn, exact_probabilities(scores_V, params, prompt + start))
 
 
 def test_top_p_of_a_flat_distribution_and_of_ties():
@@ -111,23 +117,16 @@ def test_uniforms_are_uniform_and_unrelated():
     assert torch.equal(uniforms(streams, steps)[7:8], uniforms(streams[7:8], steps[7:8]))
 
 
-@pytest.mark.parametrize("operator", [attend, attend_plain])
-def test_attention_over_two_parts_equals_attention_over_all(operator):
+@pytest.mark.parametrize("block", [1, attention.BLOCK_BYTES])
+@pytest.mark.parametrize("keys", [9, 200])
+def test_attention_over_two_parts_equals_attention_over_all(keys, block, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK_BYTES", block)
     torch.manual_seed(0)
-    q, k, v = torch.randn(3, 2, 4, 16), torch.randn(3, 2, 21, 16), torch.randn(3, 2, 21, 16)
-    bias = torch.zeros(3, 1, 1, 9)
-    bias[1, ..., 5:] = -torch.inf
-    whole = torch.cat((bias, torch.zeros(3, 1, 1, 12)), -1)
+    q, k, v = torch.randn(6, 4, 16), torch.randn(6, keys + 40, 16), torch.randn(6, keys + 40, 16)
+    first, second = torch.zeros(6, 1, keys), torch.zeros(1, 1, 40)
+    first[1, :, 5:] = second[..., 33:] = -torch.inf
+    whole = torch.cat((first, second.expand(6, -1, -1)), -1)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=whole)
-    out = merge(*operator(q, k[:, :, :9], v[:, :, :9], bias), *operator(q, k[:, :, 9:], v[:, :, 9:]))
-    assert torch.allclose(out, expected, atol=1e-6)
-
-
-def test_native_engine_on_the_portable_attention(model, monkeypatch):
-    from llama_align.sampling import cohort
-
-    params, prompts = SamplingParams(n=3, max_new_tokens=16), [[4, 5, 6], [7], [8, 9, 10, 11]]
-    fused = NativeEngine(model).generate(prompts, params, {3})
-    monkeypatch.setattr(cohort, "attend", attend_plain)
-    plain = NativeEngine(model).generate(prompts, params, {3})
-    assert [[a.ids for a in answers] for answers in plain] == [[a.ids for a in answers] for answers in fused]
+    q = q / 4
+    parts = (attend(q, k[:, :keys], v[:, :keys], first), attend(q, k[:, keys:], v[:, keys:], second))
+    assert torch.allclose(merge(*parts[0], *parts[1]), expected, atol=1e-6)

@@ -45,6 +45,29 @@ def test_greedy_equals_generate(shape, penalty):
     assert {answer.finished for (answer,) in answers} == {True, False}
 
 
+@pytest.mark.parametrize("room", [65536, 1500])
+def test_greedy_equals_generate_on_many_prompts_over_long_answers(room):
+    torch.manual_seed(2)
+    fields = config(hidden_size=64, num_hidden_layers=3).to_diff_dict() | {"model_type": "llama_herd"}
+    model = LlamaHerdForCausalLM(LlamaHerdConfig(**fields)).eval()
+    prompts, stop = random_prompts(200), {3, 5}
+    params = SamplingParams(n=2, max_new_tokens=75, temperature=0)
+    answers = NativeEngine(model, max_cached_tokens=room).generate(prompts, params, stop)
+    by_length = {}
+    for prompt, of_prompt in zip(prompts, answers, strict=True):
+        by_length.setdefault(len(prompt), []).append((prompt, of_prompt))
+    for length, pairs in by_length.items():
+        ids = torch.tensor([prompt for prompt, _ in pairs])
+        options = {"do_sample": False, "max_new_tokens": 75, "eos_token_id": sorted(stop), "pad_token_id": 0}
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), **options)[:, length:].tolist()
+        for theirs, (_, of_prompt) in zip(out, pairs, strict=True):
+            end = next((i + 1 for i, token in enumerate(theirs) if token in stop), 75)
+            assert [answer.ids for answer in of_prompt] == [theirs[:end]] * 2
+    lengths = {len(answer.ids) for of_prompt in answers for answer in of_prompt}
+    assert len(lengths) > 30, "answers end all along the way"
+    assert 75 in lengths
+
+
 def test_same_answers_alone_in_a_batch_and_in_a_tiny_cache(model):
     prompts, stop = random_prompts(64), {3, 5, 8, 13}
     params = SamplingParams(n=3, max_new_tokens=20, temperature=0.8, top_p=0.9, seed=7)
@@ -53,7 +76,7 @@ def test_same_answers_alone_in_a_batch_and_in_a_tiny_cache(model):
     for budget in (1, 60, 500):
         tiny = NativeEngine(model, max_cached_tokens=budget).generate(prompts, params, stop, keys=keys)
         assert ids_of(tiny) == ids_of(together)
-    for i in range(0, 64, 7):
+    for i in range(64):
         alone = NativeEngine(model).generate([prompts[i]], params, stop, keys=[keys[i]])
         assert ids_of(alone) == ids_of(together[i : i + 1])
     backwards = NativeEngine(model).generate(prompts[::-1], params, stop, keys=keys[::-1])

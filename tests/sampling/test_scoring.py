@@ -1,9 +1,11 @@
 import pytest
 import torch
 
+from llama_align.models import LlamaHerdConfig, LlamaHerdForSequenceClassification
+from llama_align.sampling.batches import packed_batches
 from llama_align.sampling.scoring import RewardScorer
 
-from .conftest import random_prompts
+from .conftest import config, random_prompts
 
 
 @pytest.mark.parametrize("max_tokens", [1, 100, 4096])
@@ -37,3 +39,34 @@ def test_sequences_that_cannot_be_scored_are_named(reward_model):
         scorer.score([[4], []])
     with pytest.raises(ValueError, match="sequence 0 has 257 tokens"):
         scorer.score([[4] * 257])
+
+
+@pytest.mark.parametrize("max_tokens", [1, 150, 4096])
+def test_neighbours_that_begin_alike_score_as_single_sequences_do(max_tokens):
+    torch.manual_seed(0)
+    fields = config(num_labels=1).to_diff_dict() | {"model_type": "llama_herd"}
+    model = LlamaHerdForSequenceClassification(LlamaHerdConfig(**fields)).eval()
+    prompts, answers = random_prompts(6, seed=1), random_prompts(40, seed=2)
+    prompts[1] = prompts[0][:20] + prompts[1]
+    sequences = [prompts[i // 8] + answer for i, answer in enumerate(answers)] + prompts + [prompts[0]] * 3
+    with torch.no_grad():
+        expected = [model(torch.tensor([ids])).logits.item() for ids in sequences]
+    assert RewardScorer(model, 0, max_tokens).score(sequences) == pytest.approx(expected, abs=1e-5)
+    assert RewardScorer(model, 0, max_tokens).score([]) == []
+
+
+def test_runs_share_what_saves_most():
+    system, first, second = [1] * 16, [2] * 30, [3] * 30
+    sequences = [system + first + [i] for i in range(4)] + [system + second + [i] for i in range(4)] + [[5], [6]]
+    runs = [run for batch in packed_batches(sequences, 1000) for run in batch]
+    assert [(run.first, run.count, run.shared, run.tokens) for run in runs] == [
+        (0, 4, 46, 50),
+        (4, 4, 46, 50),
+        (8, 1, 0, 1),
+        (9, 1, 0, 1),
+    ]
+    for bound in (1, 47, 48, 60):
+        batches = list(packed_batches(sequences, bound))
+        assert all(len(batch) == 1 or sum(run.tokens for run in batch) <= bound for batch in batches)
+        assert [run.first for batch in batches for run in batch] == sorted(r.first for b in batches for r in b)
+        assert sum(run.count for batch in batches for run in batch) == len(sequences)

@@ -1,32 +1,54 @@
 """Attention that also returns its log-sum-exp, and the merge of two attentions over parts of one context.
 
-Suffixes: B batch, H heads, Q queries, S keys, K size of a head.
+Plain matrix products: while decoding few queries meet many keys, and PyTorch's CPU flash kernel multiplies them a head
+at a time. The operands must be contiguous, or oneDNN copies them.
+
+Suffixes: N rows times key-value heads, Q queries of each, S keys, K size of a head.
 """
 
 import torch
 from torch import Tensor
 
+from ..kernels.linear import fast_products
 
-def attend(q_BHQK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Scaled dot-product attention of every query over every key.
+BLOCK_BYTES = 4 << 20  # of the scores made at once, about a processor's own cache
+ROUTE_FROM = 32  # keys, and two queries: below that oneDNN's calls cost more than its products save
+
+
+def attend(q_NQK: Tensor, k_NSK: Tensor, v_NSK: Tensor, bias_N1S: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Attention of every query, scaled already, over every key.
 
     Args:
-        bias: added to the scores; of q's dtype, broadcastable to (B, H, Q, S).
+        bias_N1S: added to the scores; N may be 1.
 
     Returns:
-        out_BHQK and lse_BHQ, the log-sum-exp of the scores.
+        out_NQK and lse_NQ (float32 at least), the log-sum-exp of the scores.
     """
-    if q_BHQK.device.type == "cpu":
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q_BHQK, k_BHSK, v_BHSK, attn_mask=bias)
-    return attend_plain(q_BHQK, k_BHSK, v_BHSK, bias)
+    (rows, queries, _), keys = q_NQK.shape, k_NSK.shape[1]
+    step = rows
+    if q_NQK.device.type == "cpu":
+        step = max(1, BLOCK_BYTES // (4 * queries * keys))
+    if queries > 1 and keys >= ROUTE_FROM:
+        with fast_products(q_NQK, k_NSK):
+            return _attend(q_NQK, k_NSK, v_NSK, bias_N1S, step)
+    return _attend(q_NQK, k_NSK, v_NSK, bias_N1S, step)
 
 
-def attend_plain(q_BHQK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The same with matrix products only, for devices whose fused operators differ in what they return."""
-    scores_BHQS = (q_BHQK * q_BHQK.shape[-1] ** -0.5) @ k_BHSK.transpose(-1, -2)
-    scores_BHQS = scores_BHQS.float() if bias is None else scores_BHQS.float() + bias
-    lse_BHQ = scores_BHQS.logsumexp(-1)
-    return (scores_BHQS - lse_BHQ[..., None]).exp().to(v_BHSK.dtype) @ v_BHSK, lse_BHQ
+def _attend(q_NQK, k_NSK, v_NSK, bias_N1S, step: int) -> tuple[Tensor, Tensor]:
+    if len(q_NQK) > step:
+        biases = [bias_N1S] * -(-len(q_NQK) // step)
+        if bias_N1S is not None and len(bias_N1S) > 1:
+            biases = bias_N1S.split(step)
+        parts = zip(*(x.split(step) for x in (q_NQK, k_NSK, v_NSK)), biases, strict=True)
+        outs, lses = zip(*(_attend(*part, step) for part in parts), strict=True)
+        return torch.cat(outs), torch.cat(lses)
+    scores_NQS = torch.bmm(q_NQK, k_NSK.mT)
+    if bias_N1S is not None:
+        scores_NQS += bias_N1S
+    probs_NQS = torch.softmax(scores_NQS, -1, dtype=torch.promote_types(scores_NQS.dtype, torch.float32))
+    # the likeliest key gives the sum away; cheaper than a logsumexp
+    lse_NQ = scores_NQS.amax(-1) - probs_NQS.amax(-1).log()
+    return torch.bmm(probs_NQS.to(v_NSK.dtype), v_NSK), lse_NQ
 
 
 def merge(a: Tensor, lse_a: Tensor, b: Tensor, lse_b: Tensor) -> Tensor:

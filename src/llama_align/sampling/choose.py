@@ -1,6 +1,6 @@
 """From scores to tokens: penalty, temperature, top-k, top-p, min-p and an exact draw, for many rows at once.
 
-Suffixes: N rows, V vocabulary, C context tokens.
+Suffixes: N rows, V vocabulary, C context tokens, G groups of neighbouring tokens, W tokens of a group.
 """
 
 import torch
@@ -8,6 +8,8 @@ from torch import Tensor
 
 from .engine import SamplingParams
 from .streams import uniforms
+
+WIDTH = 64  # of a group: a draw goes first to a group, then to a token in it, and adds up one group alone
 
 
 def penalise(scores_NV: Tensor, context_NC: Tensor, penalty: float) -> Tensor:
@@ -38,12 +40,22 @@ def choose(
         tokens_N = _draw(chosen_probs_NV, params, streams_N, steps_N)
         if params.temperature == 1 and context_NC is None:
             return tokens_N, probs_NV.gather(1, tokens_N[:, None])[:, 0].log()
-    return tokens_N, scores_NV.gather(1, tokens_N[:, None])[:, 0] - scores_NV.logsumexp(-1)
+    # the likeliest token gives the logsumexp away, in half its time
+    lse_N = scores_NV.amax(-1) - torch.softmax(scores_NV, -1).amax(-1).log()
+    return tokens_N, scores_NV.gather(1, tokens_N[:, None])[:, 0] - lse_N
 
 
 def _keep_top_k(probs_NV: Tensor, k: int) -> Tensor:
-    floor_N1 = probs_NV.topk(min(k, probs_NV.shape[1]), -1).values[:, -1:]
-    return probs_NV.where(probs_NV >= floor_N1, 0)
+    return _at_least(probs_NV, probs_NV.topk(min(k, probs_NV.shape[1]), -1).values[:, -1:])
+
+
+def _above(probs_NV: Tensor, floor_N1: Tensor) -> Tensor:
+    """The probabilities above the floor, zeros elsewhere; in vectorised passes, which `where` is not."""
+    return (probs_NV - floor_N1).relu_().sign_().mul_(probs_NV)
+
+
+def _at_least(probs_NV: Tensor, floor_N1: Tensor) -> Tensor:
+    return _above(probs_NV, torch.nextafter(floor_N1, torch.full_like(floor_N1, -1)))
 
 
 def _draw(probs_NV: Tensor, params: SamplingParams, streams_N: Tensor, steps_N: Tensor) -> Tensor:
@@ -55,14 +67,14 @@ def _draw(probs_NV: Tensor, params: SamplingParams, streams_N: Tensor, steps_N: 
     """
     limit_N1 = params.top_p * probs_NV.sum(-1, keepdim=True) if params.top_p < 1 else None
     if params.min_p > 0:
-        probs_NV = probs_NV.where(probs_NV >= params.min_p * probs_NV.amax(-1, keepdim=True), 0)
+        probs_NV = _at_least(probs_NV, params.min_p * probs_NV.amax(-1, keepdim=True))
     tokens_N = _invert_cdf(probs_NV, uniforms(streams_N, steps_N))
     if limit_N1 is None:
         return tokens_N
     rows_N, attempt = torch.arange(len(tokens_N), device=tokens_N.device), 0
     while True:
         picked_N1 = probs_NV.gather(1, tokens_N[rows_N, None])
-        likelier_NV = probs_NV.where(probs_NV > picked_N1, 0)
+        likelier_NV = _above(probs_NV, picked_N1)
         again_N = (likelier_NV.sum(-1, keepdim=True) >= limit_N1)[:, 0].nonzero()[:, 0]
         if len(again_N) == 0:
             return tokens_N
@@ -72,8 +84,23 @@ def _draw(probs_NV: Tensor, params: SamplingParams, streams_N: Tensor, steps_N: 
 
 
 def _invert_cdf(probs_NV: Tensor, u_N: Tensor) -> Tensor:
-    cdf_NV = probs_NV.cumsum(-1)
+    vocabulary = probs_NV.shape[1]
+    whole = vocabulary - vocabulary % WIDTH
+    sums_NG = probs_NV[:, :whole].unflatten(-1, (-1, WIDTH)).sum(-1)
+    if whole < vocabulary:
+        sums_NG = torch.cat((sums_NG, probs_NV[:, whole:].sum(-1, keepdim=True)), -1)
+    cdf_NG = sums_NG.cumsum(-1)
+    group_N1, at_N1 = _first_above(cdf_NG, u_N[:, None].float() * cdf_NG[:, -1:])
+    rest_N1 = at_N1 - (cdf_NG.gather(1, group_N1) - sums_NG.gather(1, group_N1))
+    columns_NW = group_N1 * WIDTH + torch.arange(WIDTH, device=probs_NV.device)
+    probs_NW = probs_NV.gather(1, columns_NW.clamp(max=vocabulary - 1)).where(columns_NW < vocabulary, 0)
+    place_N1, _ = _first_above(probs_NW.cumsum(-1), rest_N1)
+    return (group_N1 * WIDTH + place_N1)[:, 0]
+
+
+def _first_above(cdf_NV: Tensor, at_N1: Tensor) -> tuple[Tensor, Tensor]:
+    """The first entry of each cdf above `at`, and `at` itself, held at or above zero and below the total: so the entry
+    exists and has a probability above zero."""
     total_N1 = cdf_NV[:, -1:].contiguous()
-    # strictly below the total, so that the first larger entry exists and its token has a probability above zero
-    at_N1 = torch.minimum(u_N[:, None].float() * total_N1, torch.nextafter(total_N1, torch.zeros_like(total_N1)))
-    return torch.searchsorted(cdf_NV, at_N1, right=True)[:, 0]
+    at_N1 = torch.minimum(at_N1.clamp(min=0), torch.nextafter(total_N1, torch.zeros_like(total_N1)))
+    return torch.searchsorted(cdf_NV, at_N1, right=True), at_N1

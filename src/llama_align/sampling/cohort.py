@@ -1,11 +1,12 @@
 """A cohort: prompts of about one length that were prefilled together, and their answers under way.
 
-The keys and values of a prompt are stored once and shared by its answers; what an answer adds goes into a preallocated
-suffix. All answers of a cohort have the same number of tokens, so no attention over suffixes needs a mask. An answer
-that ends is replaced by the last one, and when half the rows are gone the memory is given back.
+The keys and values of a prompt are stored once and shared by its answers; what an answer adds goes into a suffix that
+grows some tokens at a time, so that it is always one contiguous block per layer. All answers of a cohort have the same
+number of tokens. An answer that ends is replaced by the last one; when half the rows are gone, and when the suffix
+grows, their memory is given back.
 
 Suffixes: B prompts, R rows (answers), P padded prompt length, T new tokens, J key-value heads, G queries per such head,
-K size of a head, M slots for answers per prompt, Y layers, 2 keys and values.
+K size of a head, M slots for answers per prompt, Y layers, C tokens a suffix has memory for, 2 keys and values.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from .attention import attend, merge
 from .engine import Answer
+
+GROWTH = 32  # tokens by which suffixes grow: fewer are copied too often, more are computed for nothing
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,9 @@ class Cohort:
         self.owners = [(job.prompt, job.first + i) for job in jobs for i in range(job.count)]
         self.prompt_R = torch.repeat_interleave(torch.arange(len(jobs), device=device), counts_B)
         self.streams_R = streams_R
-        rows = len(self.owners)
-        self.suffix_2YRJTK = prefix_2YBJPK.new_empty(2, layers, rows, heads, max_new, size)
+        self._rows = rows = len(self.owners)
+        self._keys = [prefix_2YBJPK.new_empty(rows, heads, 0, size) for _ in range(layers)]  # RJCK of every layer
+        self._values = list(self._keys)
         self.tokens_RT = torch.zeros(rows, max_new, dtype=torch.int64, device=device)
         self.logprobs_RT = torch.zeros(rows, max_new, device=device)
         self.steps = 0
@@ -65,9 +69,9 @@ class Cohort:
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens whose keys and values have memory, used or not."""
-        (_, _, prompts, _, length, _), (_, _, rows, _, new, _) = self.prefix_2YBJPK.shape, self.suffix_2YRJTK.shape
-        return prompts * length + rows * new
+        """Tokens whose keys and values have memory or will need it."""
+        _, _, prompts, _, length, _ = self.prefix_2YBJPK.shape
+        return prompts * length + self._rows * self.tokens_RT.shape[1]
 
     @property
     def context_RC(self) -> Tensor:
@@ -95,31 +99,58 @@ class Cohort:
         self._slot_of_row_R = self.prompt_R * self._slots + rank_R
         self._row_of_slot = rows_R.new_zeros(prompts * self._slots)
         self._row_of_slot[self._slot_of_row_R] = rows_R
-        length = self.prefix_2YBJPK.shape[4]
-        self._bias = None
+        self._in_order = torch.equal(self._row_of_slot, rows_R)
+        _, layers, _, heads, length, _ = self.prefix_2YBJPK.shape
+        self._prefixes = [tuple(self.prefix_2YBJPK[:, layer].flatten(1, 2)) for layer in range(layers)]
+        self._outside = None
         if not bool((self.lengths_B == length).all()):
             outside_BP = torch.arange(length, device=self.lengths_B.device) >= self.lengths_B[:, None]
             bias_BP = self.prefix_2YBJPK.new_zeros(outside_BP.shape).masked_fill_(outside_BP, -torch.inf)
-            self._bias = bias_BP[:, None, None]
+            self._outside = bias_BP.repeat_interleave(heads, 0)[:, None]
 
     def begin_step(self):
-        """Slice out, once per step, what each layer's attention needs."""
-        filled_2YRJSK = self.suffix_2YRJTK[:, :, : len(self), :, : self.steps]
-        self._layers = list(zip(*(x.unbind(0) for x in (*filled_2YRJSK, *self.prefix_2YBJPK)), strict=True))
+        """Make room for one more token of every row."""
+        rows, (_, heads, room, size) = len(self), self._keys[0].shape
+        if self.steps > room:
+            more = min(room + GROWTH, self.tokens_RT.shape[1])
+            for tensors in (self._keys, self._values):
+                for layer, old_RJCK in enumerate(tensors):
+                    # zeros: no weight, but a NaN there would spread
+                    tensors[layer] = old_RJCK.new_zeros(rows, heads, more, size)
+                    tensors[layer][:, :, :room] = old_RJCK[:rows]
+            self._rows, room = rows, more
+        self._unused = None
+        if self.steps < room:
+            self._unused = self._keys[0].new_zeros(1, 1, room)
+            self._unused[..., self.steps :] = -torch.inf
 
     def attend(self, layer: int, q_RJGK: Tensor, k_RJK: Tensor, v_RJK: Tensor) -> Tensor:
         """Store the new keys and values of a layer and return out_RJGK, attention over prompt and answer so far."""
-        keys_RJSK, values_RJSK, prefix_keys_BJPK, prefix_values_BJPK = self._layers[layer]
-        keys_RJSK[:, :, -1], values_RJSK[:, :, -1] = k_RJK, v_RJK
-        own_RJGK, own_lse_RJG = attend(q_RJGK, keys_RJSK, values_RJSK)
-        prompts, (_, heads, group, size), slots = len(self.lengths_B), q_RJGK.shape, self._slots
-        q_BMJGK = q_RJGK.index_select(0, self._row_of_slot).view(prompts, slots, heads, group, size)
-        q_BJQK = q_BMJGK.transpose(1, 2).reshape(prompts, heads, slots * group, size)
-        shared_BJQK, lse_BJQ = attend(q_BJQK, prefix_keys_BJPK, prefix_values_BJPK, self._bias)
-        shared_BMJGK = shared_BJQK.view(prompts, heads, slots, group, size).transpose(1, 2)
-        lse_BMJG = lse_BJQ.view(prompts, heads, slots, group).transpose(1, 2)
-        shared_RJGK = shared_BMJGK.flatten(0, 1).index_select(0, self._slot_of_row_R)
-        return merge(own_RJGK, own_lse_RJG, shared_RJGK, lse_BMJG.flatten(0, 1).index_select(0, self._slot_of_row_R))
+        (rows, heads, group, size), at = q_RJGK.shape, self.steps - 1
+        keys_RJCK, values_RJCK = self._keys[layer][:rows], self._values[layer][:rows]
+        keys_RJCK[:, :, at], values_RJCK[:, :, at] = k_RJK, v_RJK
+        q_RJGK = q_RJGK * size**-0.5
+        own_NGK, own_lse_NG = attend(
+            q_RJGK.flatten(0, 1), keys_RJCK.flatten(0, 1), values_RJCK.flatten(0, 1), self._unused
+        )
+        prompts, slots = len(self.lengths_B), self._slots
+        q_BMJGK = self._to_slots(q_RJGK).view(prompts, slots, heads, group, size)
+        q_NQK = q_BMJGK.transpose(1, 2).reshape(prompts * heads, slots * group, size)
+        shared_NQK, lse_NQ = attend(q_NQK, *self._prefixes[layer], self._outside)
+        shared_BMJGK = shared_NQK.view(prompts, heads, slots, group, size).transpose(1, 2)
+        lse_BMJG = lse_NQ.view(prompts, heads, slots, group).transpose(1, 2)
+        return merge(
+            own_NGK.view(rows, heads, group, size),
+            own_lse_NG.view(rows, heads, group),
+            self._to_rows(shared_BMJGK.flatten(0, 1)),
+            self._to_rows(lse_BMJG.flatten(0, 1)),
+        )
+
+    def _to_slots(self, x_R: Tensor) -> Tensor:
+        return x_R if self._in_order else x_R.index_select(0, self._row_of_slot)
+
+    def _to_rows(self, x_S: Tensor) -> Tensor:
+        return x_S if self._in_order else x_S.index_select(0, self._slot_of_row_R)
 
     def record(self, tokens_R: Tensor, logprobs_R: Tensor, stop: Tensor) -> list[tuple[int, int, Answer]]:
         """Append one token to every row; return the answers this completes as (prompt, index, answer)."""
@@ -146,19 +177,19 @@ class Cohort:
         order_R = torch.arange(rows_left, device=alive_R.device)
         gaps = (~alive_R[:rows_left]).nonzero()[:, 0]
         order_R[gaps] = alive_R[rows_left:].nonzero()[:, 0] + rows_left
-        if 2 * rows_left > self.suffix_2YRJTK.shape[2]:
-            self.suffix_2YRJTK[:, :, gaps, :, : self.steps] = self.suffix_2YRJTK[:, :, order_R[gaps], :, : self.steps]
-            self.tokens_RT[gaps], self.logprobs_RT[gaps] = (
-                self.tokens_RT[order_R[gaps]],
-                self.logprobs_RT[order_R[gaps]],
-            )
+        if 2 * rows_left > self._rows:
+            moved = order_R[gaps]
+            for x_R in (*self._keys, *self._values, self.tokens_RT, self.logprobs_RT):
+                x_R.index_copy_(0, gaps, x_R.index_select(0, moved))
             self.prompt_R = self.prompt_R[order_R]
         else:
-            self.suffix_2YRJTK = self.suffix_2YRJTK[:, :, order_R]
+            self._keys, self._values = ([x[order_R] for x in tensors] for tensors in (self._keys, self._values))
+            self._rows = rows_left
             self.tokens_RT, self.logprobs_RT = self.tokens_RT[order_R], self.logprobs_RT[order_R]
             kept_prompts, self.prompt_R = self.prompt_R[order_R].unique(return_inverse=True)
             self.lengths_B, self.prompts_BP = self.lengths_B[kept_prompts], self.prompts_BP[kept_prompts]
-            self.prefix_2YBJPK = self.prefix_2YBJPK[:, :, kept_prompts]
+            if len(kept_prompts) < self.prefix_2YBJPK.shape[2]:
+                self.prefix_2YBJPK = self.prefix_2YBJPK[:, :, kept_prompts]
         self.streams_R = self.streams_R[order_R]
         self.owners = [self.owners[row] for row in order_R.tolist()]
         self._arrange()

@@ -5,7 +5,7 @@ weights, so adapters and sharded parameters work. It gains over `generate` by wo
 a prompt computed and stored once for all its answers, finished answers dropped at once, new prompts taken in while
 others go on.
 
-Suffixes: N tokens or rows, D hidden size, H query heads, J key-value heads, G = H / J, K size of a head, L length of
+Suffixes: N tokens or rows, D hidden size, H query heads, J key-value heads, K size of a head, L length of
 a prompt, B prompts, P padded prompt length, 2 keys and values.
 """
 
@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from ..kernels import Segments, segment_attention
+from ..kernels.linear import fast_products
 from .choose import choose
 from .cohort import Cohort, Job
 from .engine import Answer, SamplingParams, prepare_keys, unwrap
@@ -152,7 +153,7 @@ class _Decoder:
     def __init__(self, model: torch.nn.Module, params: SamplingParams, stop_ids: set[int], longest: int):
         config, self.backbone, self.head = model.config, model.model, model.lm_head
         self.params = params
-        self.kv_heads, self.size = config.num_key_value_heads, config.head_dim
+        self.heads, self.kv_heads, self.size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
         self.device = self.backbone.embed_tokens.weight.device
         self.stop = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=self.device)
         self.rows_at_once = max(1, SCORES_AT_ONCE // config.vocab_size)
@@ -161,19 +162,33 @@ class _Decoder:
         half = self.size // 2  # sine negated in the first half, so that rotating needs no negation
         self.cos_LK, self.sin_LK = cos[0], torch.cat((-sin[0, :, :half], sin[0, :, half:]), -1)
 
-    def _forward(self, ids_N: Tensor, positions_N: Tensor, attend: Callable[..., Tensor]) -> Tensor:
-        """Return hidden_ND; `attend(layer, q_NJGK, k_NJK, v_NJK)` is the only place where rows meet."""
+    def _forward(
+        self, ids_N: Tensor, positions_N: Tensor, attend: Callable[..., Tensor], wanted: Tensor | None = None
+    ) -> Tensor:
+        """Return hidden_ND, of the wanted tokens only if given.
+
+        `attend(layer, q_NHK, k_NJK, v_NJK)` returns out_NHK and is the only place where rows meet.
+        """
         x_ND = self.backbone.embed_tokens(ids_N)
-        cos_N1K, sin_N1K = self.cos_LK[positions_N][:, None], self.sin_LK[positions_N][:, None]
+        # a table entry for every head: broadcast over heads, products take several times as long
+        tables = [
+            table[positions_N][:, None].expand(-1, heads, -1).contiguous()
+            for heads in (self.heads, self.kv_heads)
+            for table in (self.cos_LK, self.sin_LK)
+        ]
+        last = len(self.backbone.layers) - 1
         for i, layer in enumerate(self.backbone.layers):
             block, h_ND = layer.self_attn, layer.input_layernorm(x_ND)
-            q_NHK, k_NJK, v_NJK = (
-                proj(h_ND).unflatten(-1, (-1, self.size)) for proj in (block.q_proj, block.k_proj, block.v_proj)
-            )
-            q_NHK, k_NJK = _rotate(q_NHK, cos_N1K, sin_N1K), _rotate(k_NJK, cos_N1K, sin_N1K)
-            out_NJGK = attend(i, q_NHK.unflatten(1, (self.kv_heads, -1)), k_NJK, v_NJK)
-            x_ND = x_ND + block.o_proj(out_NJGK.flatten(1))
-            x_ND = x_ND + layer.mlp(layer.post_attention_layernorm(x_ND))
+            with fast_products(h_ND):
+                q_NHK, k_NJK, v_NJK = (
+                    proj(h_ND).unflatten(-1, (-1, self.size)) for proj in (block.q_proj, block.k_proj, block.v_proj)
+                )
+            out_NHK = attend(i, _rotate(q_NHK, *tables[:2]), _rotate(k_NJK, *tables[2:]), v_NJK)
+            if i == last and wanted is not None:
+                x_ND, out_NHK = x_ND[wanted], out_NHK[wanted]
+            with fast_products(h_ND):
+                x_ND = x_ND + block.o_proj(out_NHK.flatten(1))
+                x_ND = x_ND + layer.mlp(layer.post_attention_layernorm(x_ND))
         return self.backbone.norm(x_ND)
 
     def start(self, jobs: list[Job], keys: Sequence[int]) -> Cohort:
@@ -191,25 +206,18 @@ class _Decoder:
     def _prefill(self, prompts: list[Sequence[int]], prefix_2YBJPK: Tensor) -> Tensor:
         """Fill in the keys and values of some prompts and return hidden_BD of their last tokens."""
         lengths = [len(ids) for ids in prompts]
+        segments = Segments.documents(lengths)
 
-        def attend(layer: int, q_NJGK: Tensor, k_NJK: Tensor, v_NJK: Tensor) -> Tensor:
-            keys_BJPK, values_BJPK = prefix_2YBJPK[:, layer]
-            out, parts = [], (x.split(lengths) for x in (q_NJGK, k_NJK, v_NJK))
-            for b, (q_LJGK, k_LJK, v_LJK) in enumerate(zip(*parts, strict=True)):
-                k_JLK, v_JLK = k_LJK.transpose(0, 1), v_LJK.transpose(0, 1)
-                keys_BJPK[b, :, : lengths[b]], values_BJPK[b, :, : lengths[b]] = k_JLK, v_JLK
-                # key-value heads stand in the batch dimension, so that their queries share them without a copy
-                q_JGLK, shape = q_LJGK.permute(1, 2, 0, 3), (-1, q_LJGK.shape[2], -1, -1)
-                out_JGLK = F.scaled_dot_product_attention(
-                    q_JGLK, k_JLK[:, None].expand(shape), v_JLK[:, None].expand(shape), is_causal=True
-                )
-                out.append(out_JGLK.permute(2, 0, 1, 3))
-            return torch.cat(out)
+        def attend(layer: int, *qkv: Tensor) -> Tensor:
+            for stored_BJPK, x_NJK in zip(prefix_2YBJPK[:, layer], qkv[1:], strict=True):
+                for b, x_LJK in enumerate(x_NJK.split(lengths)):
+                    stored_BJPK[b, :, : lengths[b]] = x_LJK.transpose(0, 1)
+            q_1HNK, k_1JNK, v_1JNK = (x.transpose(0, 1)[None] for x in qkv)
+            return segment_attention(q_1HNK, k_1JNK, v_1JNK, segments, self.size**-0.5)[0].transpose(0, 1)
 
         ids_N = torch.tensor([token for ids in prompts for token in ids], device=self.device)
-        positions_N = torch.cat([torch.arange(length, device=self.device) for length in lengths])
-        hidden_ND = self._forward(ids_N, positions_N, attend)
-        return hidden_ND[torch.tensor(lengths, device=self.device).cumsum(0) - 1]
+        ends_B = torch.tensor(lengths, device=self.device).cumsum(0) - 1
+        return self._forward(ids_N, segments.positions().to(self.device), attend, ends_B)
 
     def step(self, cohorts: list[Cohort]):
         """Run the last token of every row through the model."""
@@ -217,9 +225,11 @@ class _Decoder:
         for cohort in cohorts:
             cohort.begin_step()
 
-        def attend(layer: int, *qkv: Tensor) -> Tensor:
+        def attend(layer: int, q_NHK: Tensor, k_NJK: Tensor, v_NJK: Tensor) -> Tensor:
+            qkv = (q_NHK.unflatten(1, (self.kv_heads, -1)), k_NJK, v_NJK)
             parts = zip(cohorts, *(x.split(sizes) for x in qkv), strict=True)
-            return torch.cat([cohort.attend(layer, *part) for cohort, *part in parts])
+            out = [cohort.attend(layer, *part) for cohort, *part in parts]
+            return (out[0] if len(out) == 1 else torch.cat(out)).flatten(1, 2)
 
         ids_N, positions_N = (torch.cat([getattr(c, name) for c in cohorts]) for name in ("last_R", "positions_R"))
         hidden_ND = self._forward(ids_N, positions_N, attend)
@@ -234,9 +244,11 @@ class _Decoder:
             for begin in range(0, len(cohort), self.rows_at_once):
                 rows = slice(begin, begin + self.rows_at_once)
                 streams = cohort.streams_R[rows]
+                with fast_products(cohort.hidden_RD):
+                    scores_NV = self.head(cohort.hidden_RD[rows]).float()
                 drawn.append(
                     choose(
-                        self.head(cohort.hidden_RD[rows]).float(),
+                        scores_NV,
                         self.params,
                         streams,
                         torch.full_like(streams, cohort.steps),
@@ -246,9 +258,9 @@ class _Decoder:
             yield from cohort.record(*(torch.cat(x) for x in zip(*drawn, strict=True)), self.stop)
 
 
-def _rotate(x_NHK: Tensor, cos_N1K: Tensor, sin_N1K: Tensor) -> Tensor:
+def _rotate(x_NHK: Tensor, cos_NHK: Tensor, sin_NHK: Tensor) -> Tensor:
     half = x_NHK.shape[-1] // 2
-    return torch.addcmul(x_NHK * cos_N1K, torch.cat((x_NHK[..., half:], x_NHK[..., :half]), -1), sin_N1K)
+    return torch.addcmul(x_NHK * cos_NHK, torch.cat((x_NHK[..., half:], x_NHK[..., :half]), -1), sin_NHK)
 
 
 def _packs(lengths: list[int]) -> Iterator[int]:

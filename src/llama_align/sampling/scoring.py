@@ -10,7 +10,7 @@ import torch
 from ..kernels import Segments
 from ..models import LlamaHerdForSequenceClassification
 from ..models.sharing import can_share
-from .batches import packed_batches, token_batches
+from .batches import Run, packed_batches, token_batches
 from .engine import unwrap
 from .native import inference
 
@@ -21,6 +21,8 @@ class RewardScorer:
     Args:
         pad_token_id: fills rows on the right; causal attention never lets a score see it, whatever it is.
         max_tokens: bound on the tokens of a batch, padding counted; a longer sequence is scored alone.
+
+    A LlamaHerd takes a beginning that neighbours in the list have in common (the prompt of several answers) only once.
     """
 
     def __init__(self, model: torch.nn.Module, pad_token_id: int, max_tokens: int = 4096):
@@ -39,13 +41,13 @@ class RewardScorer:
         for i, ids in enumerate(sequences):
             if not 0 < len(ids) <= limit:
                 raise ValueError(f"sequence {i} has {len(ids)} tokens, expected 1 to {limit}")
-        scores = [0.0] * len(sequences)
-        lengths = [len(ids) for ids in sequences]
         with inference(self.model):
-            packs = isinstance(model, LlamaHerdForSequenceClassification) and can_share(model)
-            batches, score_batch = (packed_batches, _score_packed) if packs else (token_batches, self._score_padded)
-            for batch in batches(lengths, self.max_tokens):
-                for i, score in zip(batch, score_batch(model, [sequences[i] for i in batch]), strict=True):
+            if isinstance(model, LlamaHerdForSequenceClassification) and can_share(model):
+                batches = packed_batches(sequences, self.max_tokens)
+                return [score for batch in batches for score in _score_packed(model, sequences, batch)]
+            scores = [0.0] * len(sequences)
+            for batch in token_batches([len(ids) for ids in sequences], self.max_tokens):
+                for i, score in zip(batch, self._score_padded(model, [sequences[i] for i in batch]), strict=True):
                     scores[i] = score
         return scores
 
@@ -60,7 +62,19 @@ class RewardScorer:
         return model.score(hidden_BLD[torch.arange(len(batch), device=device), last_B]).float()[:, 0].tolist()
 
 
-def _score_packed(model: LlamaHerdForSequenceClassification, batch: list[Sequence[int]]) -> list[float]:
-    """All of a batch in one row, without padding."""
-    row = torch.tensor([[token for ids in batch for token in ids]], device=model.score.weight.device)
-    return model(input_ids=row, segments=Segments.documents(map(len, batch)), use_cache=False).logits[:, 0].tolist()
+def _score_packed(
+    model: LlamaHerdForSequenceClassification, sequences: Sequence[Sequence[int]], batch: list[Run]
+) -> list[float]:
+    """All of a batch in one row, without padding, what a run shares only once."""
+    tokens, groups, scored = [], [], []
+    for run in batch:
+        members = sequences[run.first : run.first + run.count]
+        tokens += members[0][: run.shared]
+        for ids in members:
+            tokens += ids[run.shared :]
+        own = [len(ids) - run.shared for ids in members]
+        groups.append((run.shared, own) if run.shared else (own[0], []))
+        scored += [not run.shared] + [True] * (run.count if run.shared else 0)
+    row = torch.tensor([tokens], device=model.score.weight.device)
+    logits_S1 = model(input_ids=row, segments=Segments.groups(groups), use_cache=False).logits
+    return logits_S1[torch.tensor(scored), 0].tolist()

@@ -1,0 +1,230 @@
+"""The native sampler against `generate` and continuous batching, and reward scoring against padded batches.
+
+    python benchmarks/sampling.py [--cases micro answers prompts batching scoring] [--turns 5] [--output results.json]
+
+Every variant draws K answers of at most 128 tokens to 8 random prompts, from the same random weights; figures are time
+per token of an answer, terminators included. "ending": a random 1/128 of the vocabulary ends an answer, which a model
+of random weights draws at about that rate; "none ending": nothing does. "plain" is ours without the route of float32
+products; "stock, routed" is Llama with that route switched on globally. A GPU is used where there is one; larger
+shapes are then of interest: --shapes herd-mini llama-3.2-1b.
+"""
+
+import argparse
+import json
+import logging
+import os
+import statistics
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+
+import torch
+from measure import about, alternate, table
+from model import padded, routed_everywhere
+from setup import lognormal_lengths, twins
+from transformers import GenerationConfig
+
+from llama_align.kernels.linear import SETTING, routed
+from llama_align.sampling import SamplingParams
+from llama_align.sampling.native import NativeEngine
+from llama_align.sampling.scoring import RewardScorer
+
+PROMPTS, NEW = 8, 128
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def linears(setting: str):
+    before = os.environ.get(SETTING)
+    os.environ[SETTING] = setting
+    routed.cache_clear()
+    try:
+        yield
+    finally:
+        os.environ.pop(SETTING)
+        if before is not None:
+            os.environ[SETTING] = before
+        routed.cache_clear()
+
+
+class Work:
+    """One task for every sampler: a shape, K answers to prompts of one length, some terminators or none. Each method
+    makes a function that does it once, with draws of its own, and returns the number of tokens drawn."""
+
+    def __init__(self, shape: str, dtype: str, answers: int, prompt: int, ending: bool):
+        self.stock, self.herd = (model.to(DEVICE).eval() for model in twins(shape, dtype))
+        vocabulary = self.herd.config.vocab_size
+        draw = torch.Generator().manual_seed(1)
+        self.ids = torch.randint(3, vocabulary, (PROMPTS, prompt), generator=draw)
+        stop = torch.randperm(vocabulary, generator=draw)[: vocabulary // NEW] if ending else []
+        self.stop = set(map(int, stop))
+        self.answers = answers
+        self.title = f"{shape}, {dtype}, K={answers}, prompt {prompt}, {'ending' if ending else 'none ending'}"
+        self.calls = 0
+
+    def native(self, model=None):
+        engine, prompts = NativeEngine(self.herd if model is None else model), self.ids.tolist()
+
+        def run() -> int:
+            self.calls += 1
+            params = SamplingParams(n=self.answers, max_new_tokens=NEW, seed=self.calls)
+            return sum(len(a.ids) for of_prompt in engine.generate(prompts, params, self.stop) for a in of_prompt)
+
+        return run
+
+    def plain(self):
+        native = self.native()
+
+        def run() -> int:
+            with linears("plain"):
+                return native()
+
+        return run
+
+    def _config(self) -> GenerationConfig:
+        return GenerationConfig(
+            do_sample=True,
+            top_k=0,
+            max_new_tokens=NEW,
+            num_return_sequences=self.answers,
+            pad_token_id=0,
+            eos_token_id=sorted(self.stop) or [self.herd.config.vocab_size],
+        )
+
+    def generate(self):
+        ids, config = self.ids.to(DEVICE), self._config()
+        stop = torch.tensor(sorted(self.stop), dtype=torch.int64, device=DEVICE)
+
+        def run() -> int:
+            options = {"attention_mask": torch.ones_like(ids), "generation_config": config}
+            drawn_NT = self.stock.generate(ids, **options)[:, ids.shape[1] :]
+            before_N = torch.isin(drawn_NT, stop).cummax(-1).values.sum(-1)  # from the terminator on
+            return int((drawn_NT.shape[1] - (before_N - 1).clamp(min=0)).sum())
+
+        return run
+
+    def batching(self):
+        model, config, prompts = deepcopy(self.stock), self._config(), self.ids.tolist()
+
+        def run() -> int:
+            outputs = model.generate_batch(prompts, generation_config=config, warmup=False)
+            return sum(len(output.generated_tokens) for output in outputs.values())
+
+        return run
+
+
+def compare(work: Work, variants: dict, turns: int) -> list[dict]:
+    """A table of times per token: variants draw answers of different lengths."""
+    tokens: dict[str, list[int]] = {name: [] for name in variants}
+
+    def counted(name: str):
+        return lambda: tokens[name].append(variants[name]())
+
+    seconds = alternate({name: counted(name) for name in variants}, turns)
+    usual = statistics.mean(tokens["ours"])
+    for name, times in seconds.items():
+        seconds[name] = [s * usual / n for s, n in zip(times, tokens[name][-turns:], strict=True)]
+    return table(work.title, seconds, round(usual), "tok")
+
+
+def micro(turns: int, shapes: list[str]) -> list[dict]:
+    """Eight prompts of 64 tokens, 16 answers each, in every precision."""
+    results = []
+    for dtype in ("float32", "bf16"):
+        for ending in (False, True):
+            work = Work("herd-micro", dtype, 16, 64, ending)
+            variants = {"ours": work.native(), "generate": work.generate()}
+            if dtype == "float32" and DEVICE == "cpu":
+                variants |= {"ours, plain": work.plain()}
+            results += compare(work, variants, turns)
+    return results
+
+
+def answers(turns: int, shapes: list[str]) -> list[dict]:
+    """By the number of answers to a prompt; stock's weights too, in our engine."""
+    results = []
+    for shape in shapes:
+        for count in (1, 4, 16, 32):
+            work = Work(shape, "float32", count, 64, True)
+            variants = {"ours": work.native(), "generate": work.generate()}
+            if count == 4:
+                variants |= {"ours, on LlamaForCausalLM": work.native(work.stock)}
+                variants |= {"generate, routed": routed_everywhere(work.generate())} if DEVICE == "cpu" else {}
+            results += compare(work, variants, turns)
+    return results
+
+
+def prompts(turns: int, shapes: list[str]) -> list[dict]:
+    """By the length of the prompt."""
+    results = []
+    for shape in shapes:
+        for length in (32, 128, 512):
+            work = Work(shape, "float32", 16, length, True)
+            results += compare(work, {"ours": work.native(), "generate": work.generate()}, turns)
+    return results
+
+
+def batching(turns: int, shapes: list[str]) -> list[dict]:
+    """Continuous batching, which on a processor is slower than `generate`: few answers, so that a run ends."""
+    results = []
+    for shape in shapes:
+        for ending in (False, True):
+            work = Work(shape, "float32", 4, 64, ending)
+            variants = {"ours": work.native(), "generate_batch": work.batching()}
+            results += compare(work, variants, turns)
+    return results
+
+
+def scoring(turns: int, shapes: list[str]) -> list[dict]:
+    """128 answers of lognormal length, mean 200, at most 1024; then 8 prompts of 128 tokens with 16 such answers."""
+    results = []
+    draw = torch.Generator().manual_seed(1)
+    single = [torch.randint(3, 8192, (n,), generator=draw) for n in lognormal_lengths(128)]
+    starts = [torch.randint(3, 8192, (128,), generator=draw) for _ in range(8)]
+    grouped = [torch.cat((starts[i // 16], answer)) for i, answer in enumerate(single)]
+    for dtype in ("float32", "bf16"):
+        stock, herd = (model.to(DEVICE).eval() for model in twins("herd-micro", dtype, "reward"))
+        for title, texts in (("128 answers", single), ("8 prompts x 16 answers", grouped)):
+            lists, scorer = [text.tolist() for text in texts], RewardScorer(herd, 0)
+            variants = {"ours": lambda lists=lists, scorer=scorer: scorer.score(lists)}
+            batches = {"random order": padded(texts, 16), "sorted by length": padded(sorted(texts, key=len), 16)}
+            for order, rows in batches.items():
+                variants[f"stock, 16 at a time, {order}"] = lambda rows=rows, stock=stock: naive_scores(stock, rows)
+            seconds = alternate(variants, turns)
+            results += table(f"reward scores, herd-micro, {dtype}, {title}", seconds, sum(map(len, texts)), "tok")
+    return results
+
+
+@torch.no_grad()
+def naive_scores(model, batches: list[dict]) -> list[float]:
+    return [
+        score
+        for batch in batches
+        for score in model(input_ids=batch["input_ids"].to(DEVICE), attention_mask=batch["attention_mask"].to(DEVICE))
+        .logits[:, 0]
+        .tolist()
+    ]
+
+
+CASES = {"micro": micro, "answers": answers, "prompts": prompts, "batching": batching, "scoring": scoring}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument(
+        "--shapes", nargs="+", default=["herd-nano", "herd-micro"], help="of answers, prompts, batching"
+    )
+    parser.add_argument("--turns", type=int, default=5, help="timed turns of every variant")
+    parser.add_argument("--output", help="write all rows as JSON")
+    options = parser.parse_args()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)
+    about()
+    results = [row for case in options.cases for row in CASES[case](options.turns, options.shapes)]
+    with open(options.output, "w") if options.output else nullcontext() as file:
+        if file:
+            json.dump(results, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
