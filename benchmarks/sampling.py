@@ -1,6 +1,6 @@
 """The native sampler against `generate` and continuous batching, and reward scoring against padded batches.
 
-    python benchmarks/sampling.py [--cases micro answers prompts batching scoring] [--turns 5] [--output results.json]
+    python benchmarks/sampling.py [--cases micro answers ...] [--turns 5] [--output results.json]
 
 Every variant draws K answers of at most 128 tokens to 8 random prompts, from the same random weights; figures are time
 per token of an answer, terminators included. "ending": a random 1/128 of the vocabulary ends an answer, which a model
@@ -80,7 +80,7 @@ class Work:
 
         return run
 
-    def _config(self) -> GenerationConfig:
+    def config(self) -> GenerationConfig:
         return GenerationConfig(
             do_sample=True,
             top_k=0,
@@ -91,19 +91,18 @@ class Work:
         )
 
     def generate(self):
-        ids, config = self.ids.to(DEVICE), self._config()
+        ids, config = self.ids.to(DEVICE), self.config()
         stop = torch.tensor(sorted(self.stop), dtype=torch.int64, device=DEVICE)
 
         def run() -> int:
             options = {"attention_mask": torch.ones_like(ids), "generation_config": config}
             drawn_NT = self.stock.generate(ids, **options)[:, ids.shape[1] :]
-            before_N = torch.isin(drawn_NT, stop).cummax(-1).values.sum(-1)  # from the terminator on
-            return int((drawn_NT.shape[1] - (before_N - 1).clamp(min=0)).sum())
+            return int(lengths_of(drawn_NT, stop).sum())
 
         return run
 
     def batching(self):
-        model, config, prompts = deepcopy(self.stock), self._config(), self.ids.tolist()
+        model, config, prompts = deepcopy(self.stock), self.config(), self.ids.tolist()
 
         def run() -> int:
             outputs = model.generate_batch(prompts, generation_config=config, warmup=False)
@@ -112,7 +111,13 @@ class Work:
         return run
 
 
-def compare(work: Work, variants: dict, turns: int) -> list[dict]:
+def lengths_of(drawn_NT: torch.Tensor, stop: torch.Tensor) -> torch.Tensor:
+    """Tokens of every answer, its terminator included."""
+    from_terminator_N = torch.isin(drawn_NT, stop).cummax(-1).values.sum(-1)
+    return drawn_NT.shape[1] - (from_terminator_N - 1).clamp(min=0)
+
+
+def compare(work: Work, variants: dict, turns: int, title: str = "") -> list[dict]:
     """A table of times per token: variants draw answers of different lengths."""
     tokens: dict[str, list[int]] = {name: [] for name in variants}
 
@@ -123,7 +128,7 @@ def compare(work: Work, variants: dict, turns: int) -> list[dict]:
     usual = statistics.mean(tokens["ours"])
     for name, times in seconds.items():
         seconds[name] = [s * usual / n for s, n in zip(times, tokens[name][-turns:], strict=True)]
-    return table(work.title, seconds, round(usual), "tok")
+    return table(title or work.title, seconds, round(usual), "tok")
 
 
 def micro(turns: int, shapes: list[str]) -> list[dict]:
@@ -194,6 +199,61 @@ def scoring(turns: int, shapes: list[str]) -> list[dict]:
     return results
 
 
+def step(turns: int, shapes: list[str]) -> list[dict]:
+    """A step of rejection sampling: 16 prompts of several lengths, 16 answers to each, their scores, the best."""
+    results = []
+    for dtype in ("float32", "bf16"):
+        work = Work("herd-micro", dtype, 16, 64, True)
+        stock, herd = (model.to(DEVICE).eval() for model in twins("herd-micro", dtype, "reward"))
+        draw = torch.Generator().manual_seed(2)
+        prompts = [torch.randint(3, 8192, (n,), generator=draw) for n in lognormal_lengths(16, mean=128, longest=512)]
+        variants = {
+            "ours": our_step(work, prompts, herd),
+            "generate, scores in batches of 16": stock_step(work, prompts, stock, together=8),
+            "generate prompt by prompt, as TRL's BestOfNSampler did": stock_step(work, prompts, stock, together=1),
+        }
+        results += compare(work, variants, turns, f"rejection sampling, herd-micro, {dtype}, 16 prompts, K=16")
+    return results
+
+
+def our_step(work: Work, prompts: list[torch.Tensor], reward_model):
+    engine, scorer = NativeEngine(work.herd), RewardScorer(reward_model, 0)
+    lists = [prompt.tolist() for prompt in prompts]
+
+    def run() -> int:
+        work.calls += 1
+        params = SamplingParams(n=work.answers, max_new_tokens=NEW, seed=work.calls)
+        answers = [[a.ids for a in of_prompt] for of_prompt in engine.generate(lists, params, work.stop)]
+        scores = iter(scorer.score([p + a for p, drawn in zip(lists, answers, strict=True) for a in drawn]))
+        best = [max(drawn, key=lambda _: next(scores)) for drawn in answers]
+        assert len(best) == len(prompts)
+        return sum(len(a) for drawn in answers for a in drawn)
+
+    return run
+
+
+def stock_step(work: Work, prompts: list[torch.Tensor], reward_model, together: int):
+    """Prompts padded on the left, `together` at a time; 16 answers at a time scored, padded on the right."""
+    config, stop = work.config(), torch.tensor(sorted(work.stop), device=DEVICE)
+
+    def run() -> int:
+        rows, lengths = [], []
+        for at in range(0, len(prompts), together):
+            (batch,) = padded([prompt.flip(0) for prompt in prompts[at : at + together]], together)
+            ids, mask = (batch[name].flip(1).to(DEVICE) for name in ("input_ids", "attention_mask"))
+            drawn_NT = work.stock.generate(ids, attention_mask=mask, generation_config=config)[:, ids.shape[1] :]
+            kept_N = lengths_of(drawn_NT, stop).tolist()
+            starts = [prompt for prompt in prompts[at : at + together] for _ in range(work.answers)]
+            rows += [torch.cat((p, a[:n].cpu())) for p, a, n in zip(starts, drawn_NT, kept_N, strict=True)]
+            lengths += kept_N
+        scores = naive_scores(reward_model, padded(rows, 16))
+        best = torch.tensor(scores).view(len(prompts), -1).argmax(-1)
+        assert len(best) == len(prompts)
+        return sum(lengths)
+
+    return run
+
+
 @torch.no_grad()
 def naive_scores(model, batches: list[dict]) -> list[float]:
     return [
@@ -205,7 +265,7 @@ def naive_scores(model, batches: list[dict]) -> list[float]:
     ]
 
 
-CASES = {"micro": micro, "answers": answers, "prompts": prompts, "batching": batching, "scoring": scoring}
+CASES = {"micro": micro, "answers": answers, "prompts": prompts, "batching": batching, "scoring": scoring, "step": step}
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from functools import partial, wraps
 from types import MethodType, ModuleType
 
 import torch
-import torch.nn.functional as F
 from transformers import LlamaForCausalLM, PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
@@ -74,32 +73,17 @@ def attach_head(
             return plain_forward(*args, **kwargs, **{k: v for k, v in given.items() if v is not None})
         kwargs["use_cache"] = False
         hidden_ND, targets_N, label_mask = _labelled_states(self, share, labels, shift_labels, *args, **kwargs)
-        found = score(self.lm_head, *_as_many_everywhere(self.lm_head, hidden_ND, targets_N))
-        found = {name: values[: len(targets_N)] for name, values in found.items() if values is not None}
+        found = score(self.lm_head, hidden_ND, targets_N)
         fields = {
             name: found[name].new_zeros(label_mask.shape).masked_scatter(label_mask, found[name])
             for name in ("log_probs", "entropy", "mean_logits", "is_top1")
-            if name in found
+            if found.get(name) is not None
         }
         count = label_mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         return FusedCausalLMOutput(loss=-found["log_probs"].sum() / count, label_mask=label_mask, **fields)
 
     forward.attached = True
     model.forward = MethodType(forward, model)
-
-
-def _as_many_everywhere(head, hidden_ND, targets_N) -> tuple[torch.Tensor, torch.Tensor]:
-    """Under ZeRO-3 as many tokens as the process that has most, the rest filled up; else as they are.
-
-    A head that ZeRO-3 has partitioned is called chunk by chunk, each call gathers it from all processes, and a process
-    with fewer chunks than another would leave that one waiting for ever.
-    """
-    if not hasattr(head.weight, "ds_id"):
-        return hidden_ND, targets_N
-    most = torch.tensor(len(targets_N), device=targets_N.device)
-    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
-    missing = int(most) - len(targets_N)
-    return F.pad(hidden_ND, (0, 0, 0, missing)), F.pad(targets_N, (0, missing))
 
 
 def _labelled_states(model, share, labels_BL, shift_labels, input_ids=None, attention_mask=None, **kwargs):

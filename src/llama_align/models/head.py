@@ -7,6 +7,7 @@ logits are made chunk by chunk under checkpointing, which bounds memory too.
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -58,9 +59,25 @@ def _by_module(head, hidden_ND, targets_N, function: Callable, options: dict) ->
         return function(head(hidden_CD), targets_C, **options)
 
     # one empty chunk if there is no token, so that every process calls the module
+    N = len(targets_N)
+    hidden_ND, targets_N = _as_many_everywhere(head, hidden_ND, targets_N)
     chunks = zip(hidden_ND.split(MODULE_CHUNK), targets_N.split(MODULE_CHUNK), strict=True)
     scored = [checkpoint(score, hidden, targets, use_reentrant=False) for hidden, targets in chunks]
-    return [None if parts[0] is None else torch.cat(parts) for parts in zip(*scored, strict=True)]
+    return [None if parts[0] is None else torch.cat(parts)[:N] for parts in zip(*scored, strict=True)]
+
+
+def _as_many_everywhere(head, hidden_ND, targets_N) -> tuple[torch.Tensor, torch.Tensor]:
+    """Under ZeRO-3 as many tokens as the process that has most, the rest filled up; else as they are.
+
+    A head that ZeRO-3 has partitioned is called chunk by chunk, each call gathers it from all processes, and a process
+    with fewer chunks than another would leave that one waiting for ever.
+    """
+    if not hasattr(getattr(head, "weight", None), "ds_id"):
+        return hidden_ND, targets_N
+    most = torch.tensor(len(targets_N), device=targets_N.device)
+    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+    missing = int(most) - len(targets_N)
+    return F.pad(hidden_ND, (0, 0, 0, missing)), F.pad(targets_N, (0, missing))
 
 
 def labelled(
@@ -72,7 +89,7 @@ def labelled(
         labels_BL: of the token itself, or, if `shifted`, of the one after it.
     """
     if not shifted:
-        labels_BL = torch.nn.functional.pad(labels_BL[:, 1:], (0, 1), value=ignore_index)
+        labels_BL = F.pad(labels_BL[:, 1:], (0, 1), value=ignore_index)
     labels = labels_BL.reshape(-1).to(hidden_BLD.device)
     where_N = (labels != ignore_index).nonzero().squeeze(1)
     return hidden_BLD.reshape(-1, hidden_BLD.shape[-1]).index_select(0, where_N), labels[where_N], where_N

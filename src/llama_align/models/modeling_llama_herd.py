@@ -92,7 +92,8 @@ class LlamaHerdMLP(nn.Module):
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
         gate, up = self.gate_proj(x_BLD), self.up_proj(x_BLD)
         hooked = self.act_fn._forward_hooks or self.act_fn._forward_pre_hooks
-        fused = isinstance(self.act_fn, nn.SiLU) and not hooked and gate.dtype == up.dtype and not traced(x_BLD)
+        silu = isinstance(self.act_fn, type(ACT2FN["silu"])) and not hooked
+        fused = silu and gate.dtype == up.dtype and not traced(x_BLD)
         return self.down_proj(swiglu(gate, up) if fused else self.act_fn(gate) * up)
 
 
