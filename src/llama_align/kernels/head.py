@@ -14,17 +14,26 @@ from torch.autograd.function import once_differentiable
 
 from .linear import fast_products
 
-CHUNK_BYTES = 64 << 20  # of one chunk's logits; larger ones are no faster
+CHUNK_BYTES = 128 << 20  # of one chunk's logits; larger ones are no faster
 CACHE_BYTES = 4 << 20  # of the float32 rows whose softmax is taken at once: about a processor's own cache
-COLUMNS = 16384  # of the vocabulary whose weight gradient is added at once
+COLUMNS = 4096  # of the vocabulary whose gradients are made at once
 
 
 def _chunks(count: int, weight_VD: torch.Tensor):
     """Slices of tokens whose logits exist at one time."""
+    size = _chunk_size(weight_VD)
+    return (slice(at, min(at + size, count)) for at in range(0, count, size))
+
+
+def _chunk_size(weight_VD: torch.Tensor) -> int:
     on_cpu = weight_VD.device.type == "cpu"
     # an accelerator reads and writes the whole sum of the head's gradient once a chunk: fewer, larger ones there
-    size = max(64 if on_cpu else 2048, CHUNK_BYTES // (weight_VD.shape[0] * weight_VD.itemsize))
-    return (slice(at, min(at + size, count)) for at in range(0, count, size))
+    return max(64 if on_cpu else 2048, CHUNK_BYTES // (weight_VD.shape[0] * weight_VD.itemsize))
+
+
+def _room(count: int, weight_VD: torch.Tensor) -> torch.Tensor:
+    """Memory for the logits of every chunk in turn: pages new to a process cost more than the softmax over them."""
+    return weight_VD.new_empty(min(count, _chunk_size(weight_VD)), weight_VD.shape[0])
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:
@@ -38,44 +47,57 @@ def _row_blocks(logits_CV: torch.Tensor):
     return (slice(at, min(at + size, rows)) for at in range(0, rows, size))
 
 
-def _logits(hidden_CD: torch.Tensor, weight_VD: torch.Tensor) -> torch.Tensor:
+def _logits(hidden_CD: torch.Tensor, weight_VD: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
     with fast_products(hidden_CD, weight_VD):
-        return hidden_CD @ weight_VD.T
+        return torch.mm(hidden_CD, weight_VD.T, out=room[: len(hidden_CD)])
 
 
 class _Gradients:
-    """Gradients of hidden states and head from those of the logits, added up over chunks."""
+    """Gradients of hidden states and head from those of the logits, added up over chunks.
+
+    In parts of the vocabulary: products of that size are faster than whole ones, and what they add to stays in the
+    cache. Sums are in float32 at least, whatever the precision of the products.
+    """
 
     def __init__(self, hidden_ND, weight_VD, of_hidden: bool, of_weight: bool):
         self.hidden_ND, self.weight_VD = hidden_ND, weight_VD
         self.to_hidden_ND = torch.empty_like(hidden_ND) if of_hidden else None
-        # sums over chunks in float32, whatever the precision of the products; in parts, so that they can go in parts
-        exact = _exact(weight_VD.dtype)
-        self.to_weight = [torch.zeros_like(part, dtype=exact) for part in weight_VD.split(COLUMNS)] if of_weight else []
+        self.of_head, self.to_weight = of_weight, []
+        self.product = torch.empty_like(weight_VD[:COLUMNS])  # one part's, before it is added
 
     def add(self, chunk: slice, to_logits_CV: torch.Tensor, factor_C1: torch.Tensor | float = 1.0) -> None:
         """`factor_C1` multiplies rows of `to_logits_CV`: cheaper here, over D columns, than there, over V."""
+        exact, parts = _exact(self.weight_VD.dtype), to_logits_CV.split(COLUMNS, 1)
         with fast_products(self.hidden_ND, self.weight_VD):
             if self.to_hidden_ND is not None:
-                torch.mm(to_logits_CV, self.weight_VD, out=self.to_hidden_ND[chunk])
-                self.to_hidden_ND[chunk].mul_(factor_C1)
-            if self.to_weight:
+                total_CD = torch.zeros_like(self.hidden_ND[chunk], dtype=exact)
+                for part_CV, weight in zip(parts, self.weight_VD.split(COLUMNS), strict=True):
+                    _add_product(total_CD, part_CV, weight)
+                self.to_hidden_ND[chunk] = total_CD.mul_(factor_C1)
+            if self.of_head:
                 hidden_CD = (self.hidden_ND[chunk] * factor_C1).to(self.hidden_ND.dtype)
-                for total, part_CV in zip(self.to_weight, to_logits_CV.split(COLUMNS, 1), strict=True):
-                    if hidden_CD.dtype == total.dtype:
-                        total.addmm_(part_CV.T, hidden_CD)
-                    else:
-                        total += part_CV.T @ hidden_CD
+                if not self.to_weight:
+                    self.to_weight = [torch.zeros_like(part, dtype=exact) for part in self.weight_VD.split(COLUMNS)]
+                for total, part_CV in zip(self.to_weight, parts, strict=True):
+                    _add_product(total, part_CV.T, hidden_CD, self.product)
 
     def of_weight(self) -> torch.Tensor | None:
         """The sums in the head's precision, or in float32 where a sum may not fit; parts are freed when copied."""
-        if not self.to_weight:
+        if not self.of_head:
             return None
-        narrow = self.weight_VD.dtype == torch.float16
-        whole = torch.empty_like(self.weight_VD, dtype=torch.float32 if narrow else self.weight_VD.dtype)
-        for part in whole.split(COLUMNS):
+        self.product, narrow = None, self.weight_VD.dtype == torch.float16
+        whole = torch.zeros_like(self.weight_VD, dtype=torch.float32 if narrow else self.weight_VD.dtype)
+        for part in whole.split(COLUMNS) if self.to_weight else ():
             part.copy_(self.to_weight.pop(0))
         return whole
+
+
+def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor, room: torch.Tensor | None = None) -> None:
+    """total += a @ b; where they differ in precision through `room`."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b if room is None else torch.mm(a, b, out=room[: len(total)])
 
 
 class CrossEntropy(NamedTuple):
@@ -136,6 +158,11 @@ def softmax(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     return probabilities, largest, largest - probabilities.amax(-1).log_()
 
 
+def _own(targets_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each token's target as an index; `scatter_` copies all logits first in bf16."""
+    return torch.arange(len(targets_C), device=targets_C.device), targets_C
+
+
 def is_first(logits: torch.Tensor, targets: torch.Tensor, target_logits: torch.Tensor, largest: torch.Tensor):
     """Whether each target is its row's argmax; looked for only where its logit is as large as the largest."""
     if logits.device.type != "cpu":  # a mask as an index would wait for the device
@@ -168,8 +195,9 @@ class _CrossEntropy(torch.autograd.Function):
         losses_N, entropy_N = (hidden_ND.new_zeros(count, dtype=exact) for _ in range(2))
         is_top1_N = torch.zeros_like(targets_N, dtype=torch.bool)
         gradients = _Gradients(hidden_ND, weight_VD, *ctx.needs_input_grad[:2])
+        room = _room(count, weight_VD)
         for chunk in _chunks(count, weight_VD):
-            logits_CV, targets_C = _logits(hidden_ND[chunk], weight_VD), targets_N[chunk]
+            logits_CV, targets_C = _logits(hidden_ND[chunk], weight_VD, room), targets_N[chunk]
             log_z_C, target_C, entropy_N[chunk], is_top1_N[chunk] = _probabilities_(logits_CV, targets_C, metrics)
             losses_N[chunk] = log_z_C - target_C + z_loss * log_z_C**2
             if any(ctx.needs_input_grad[:2]):
@@ -178,9 +206,10 @@ class _CrossEntropy(torch.autograd.Function):
                     stretch_C = 1 + 2 * z_loss * log_z_C
                     logits_CV.mul_(stretch_C[:, None].to(logits_CV.dtype))
                     to_target_C *= stretch_C
-                logits_CV.scatter_(1, targets_C[:, None], (to_target_C - 1).to(logits_CV.dtype)[:, None])
+                logits_CV[_own(targets_C)] = (to_target_C - 1).to(logits_CV.dtype)
                 factor = scale if weights_N is None else (scale * weights_N[chunk])[:, None].to(hidden_ND.dtype)
                 gradients.add(chunk, logits_CV, factor)
+        del room
         ctx.save_for_backward(hidden_ND, weight_VD, targets_N, weights_N, gradients.to_hidden_ND, gradients.of_weight())
         ctx.z_loss, ctx.scale = z_loss, scale
         ctx.mark_non_differentiable(entropy_N, is_top1_N)

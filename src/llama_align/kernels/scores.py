@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
-from .head import _chunks, _exact, _Gradients, _logits, _row_blocks, is_first, softmax
+from .head import _chunks, _exact, _Gradients, _logits, _own, _room, _row_blocks, is_first, softmax
 
 
 class TokenScores(NamedTuple):
@@ -78,9 +78,10 @@ class _TokenScores(torch.autograd.Function):
         exact, count = _exact(hidden_ND.dtype), len(targets_N)
         log_probs, entropies, kl, mean = (hidden_ND.new_zeros(count, dtype=exact) for _ in range(4))
         top1 = torch.zeros_like(targets_N, dtype=torch.bool)
+        room, other_room = _room(count, weight_VD), None if hidden_ref is None else _room(count, weight_VD)
         for chunk in _chunks(count, weight_VD):
-            logits_CV = _logits(hidden_ND[chunk], weight_VD)
-            others_CV = None if hidden_ref is None else _logits(hidden_ref[chunk], weight_ref)
+            logits_CV = _logits(hidden_ND[chunk], weight_VD, room)
+            others_CV = None if hidden_ref is None else _logits(hidden_ref[chunk], weight_ref, other_room)
             for rows in _row_blocks(logits_CV):
                 at = slice(chunk.start + rows.start, chunk.start + rows.stop)
                 block = _scaled(logits_CV[rows], exact, temperature)
@@ -107,9 +108,11 @@ class _TokenScores(torch.autograd.Function):
         gradients = _Gradients(hidden_ND, weight_VD, *ctx.needs_input_grad[:2])
         to_log_probs = torch.zeros_like(log_probs) if to_log_probs is None else to_log_probs
         alone = to_entropy is None and to_kl is None
-        for chunk in _chunks(len(targets_N), weight_VD):
-            logits_CV = _logits(hidden_ND[chunk], weight_VD)
-            others_CV = None if to_kl is None else _logits(hidden_ref[chunk], weight_ref)
+        count = len(targets_N)
+        room, other_room = _room(count, weight_VD), None if to_kl is None else _room(count, weight_VD)
+        for chunk in _chunks(count, weight_VD):
+            logits_CV = _logits(hidden_ND[chunk], weight_VD, room)
+            others_CV = None if to_kl is None else _logits(hidden_ref[chunk], weight_ref, other_room)
             for rows in _row_blocks(logits_CV):
                 at = slice(chunk.start + rows.start, chunk.start + rows.stop)
                 block = _scaled(logits_CV[rows], log_probs.dtype, ctx.temperature)
@@ -123,13 +126,12 @@ class _TokenScores(torch.autograd.Function):
                         slope = slope - to_kl[at, None] * (block - others - (log_z + kl[at])[:, None])
                     probabilities.mul_(slope)
                 logits_CV[rows] = probabilities
-            index, factor = targets_N[chunk, None], -1 / ctx.temperature
+            own, factor = _own(targets_N[chunk]), -1 / ctx.temperature
             if alone:  # p_j - [j = target], times what each token's log-probability counts
-                own = log_probs[chunk, None].exp() - 1
-                logits_CV.scatter_(1, index, own.to(logits_CV.dtype))
+                logits_CV[own] = (log_probs[chunk].exp() - 1).to(logits_CV.dtype)
                 factor = (to_log_probs[chunk, None] * factor).to(hidden_ND.dtype)
             else:
-                logits_CV.scatter_add_(1, index, -to_log_probs[chunk, None].to(logits_CV.dtype))
+                logits_CV[own] -= to_log_probs[chunk].to(logits_CV.dtype)
             gradients.add(chunk, logits_CV, factor)
         to_weight_VD = gradients.of_weight()
         to_weight_VD = None if to_weight_VD is None else to_weight_VD.to(weight_VD.dtype)

@@ -47,6 +47,8 @@ def stage_rows(metrics: Mapping, details: Mapping[str, Mapping] | None = None, w
         "False refusals %": [_rate(where, row, "safety.false_refusal_rate") for row in rows],
         "Win rate %": [_win_rate(where, row) for row in rows],
         "Perplexity": [_plain(where, row, "perplexity.value", "{:.3g}") for row in rows],
+        "No end %": [_rate(where, row, "endings.missing_end") for row in rows],
+        "Repetitive %": [_rate(where, row, "endings.repetitive") for row in rows],
         "Mean tokens": [_plain(where, row, "length.mean_tokens", "{:.1f}") for row in rows],
     }
     if names[1:2] and names[0] == sft and len(names) == 2:
