@@ -1,6 +1,7 @@
 """Side-by-side measurements: alternating runs in one process, peak memory in fresh ones."""
 
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 def alternate(variants: dict[str, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[str, list[float]]:
     """Seconds of every variant, run in turn `repeats` times: what disturbs one disturbs the others too."""
+    gc.collect()  # trainers of an earlier table hold gigabytes in cycles
     seconds = {name: [] for name in variants}
     with tqdm(total=(repeats + warm_up) * len(variants), leave=False, disable=None) as bar:
         for turn in range(repeats + warm_up):
@@ -51,8 +53,9 @@ def table(title: str, seconds: dict[str, list[float]], work: int, unit: str, our
 
 
 def peak() -> float:
-    """Most memory this process has held, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Most memory this process has held, MB; `getrusage` begins with what the parent held."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 
 def resident() -> float:
