@@ -46,6 +46,16 @@ def linears(setting: str):
         routed.cache_clear()
 
 
+def plain(run):
+    """`run` without the route."""
+
+    def slower():
+        with linears("plain"):
+            return run()
+
+    return slower
+
+
 class Work:
     """One task for every sampler: a shape, K answers to prompts of one length, some terminators or none. Each method
     makes a function that does it once, with draws of its own, and returns the number of tokens drawn."""
@@ -72,13 +82,7 @@ class Work:
         return run
 
     def plain(self):
-        native = self.native()
-
-        def run() -> int:
-            with linears("plain"):
-                return native()
-
-        return run
+        return plain(self.native())
 
     def config(self) -> GenerationConfig:
         return GenerationConfig(
@@ -101,11 +105,27 @@ class Work:
 
         return run
 
+    def generate_from_cache(self):
+        """Stock at its best with long prompts: computed once, their keys and values repeated for every answer."""
+        ids, config, stop = self.ids.to(DEVICE), self.config(), torch.tensor(sorted(self.stop), device=DEVICE)
+        config.num_return_sequences = 1
+
+        @torch.no_grad()
+        def run() -> int:
+            cache = self.stock(ids[:, :-1], use_cache=True, logits_to_keep=1).past_key_values
+            cache.batch_repeat_interleave(self.answers)
+            rows = ids.repeat_interleave(self.answers, 0)
+            options = {"attention_mask": torch.ones_like(rows), "past_key_values": cache, "generation_config": config}
+            return int(lengths_of(self.stock.generate(rows, **options)[:, ids.shape[1] :], stop).sum())
+
+        return run
+
     def batching(self):
         model, config, prompts = deepcopy(self.stock), self.config(), self.ids.tolist()
 
         def run() -> int:
             outputs = model.generate_batch(prompts, generation_config=config, warmup=False)
+            assert len(outputs) == PROMPTS * self.answers, "generate_batch leaves out what failed"
             return sum(len(output.generated_tokens) for output in outputs.values())
 
         return run
@@ -139,7 +159,7 @@ def micro(turns: int, shapes: list[str]) -> list[dict]:
             work = Work("herd-micro", dtype, 16, 64, ending)
             variants = {"ours": work.native(), "generate": work.generate()}
             if dtype == "float32" and DEVICE == "cpu":
-                variants |= {"ours, plain": work.plain()}
+                variants |= {"ours, plain": work.plain(), "generate, routed": routed_everywhere(work.generate())}
             results += compare(work, variants, turns)
     return results
 
@@ -153,7 +173,6 @@ def answers(turns: int, shapes: list[str]) -> list[dict]:
             variants = {"ours": work.native(), "generate": work.generate()}
             if count == 4:
                 variants |= {"ours, on LlamaForCausalLM": work.native(work.stock)}
-                variants |= {"generate, routed": routed_everywhere(work.generate())} if DEVICE == "cpu" else {}
             results += compare(work, variants, turns)
     return results
 
@@ -164,18 +183,20 @@ def prompts(turns: int, shapes: list[str]) -> list[dict]:
     for shape in shapes:
         for length in (32, 128, 512):
             work = Work(shape, "float32", 16, length, True)
-            results += compare(work, {"ours": work.native(), "generate": work.generate()}, turns)
+            variants = {"ours": work.native(), "generate": work.generate()}
+            if length == 512:
+                variants |= {"generate, prompts computed once": work.generate_from_cache()}
+                variants |= {"ours, plain": work.plain()} if DEVICE == "cpu" else {}
+            results += compare(work, variants, turns)
     return results
 
 
 def batching(turns: int, shapes: list[str]) -> list[dict]:
-    """Continuous batching, which on a processor is slower than `generate`: few answers, so that a run ends."""
+    """Continuous batching, which on a processor is slower than `generate`."""
     results = []
-    for shape in shapes:
-        for ending in (False, True):
-            work = Work(shape, "float32", 4, 64, ending)
-            variants = {"ours": work.native(), "generate_batch": work.batching()}
-            results += compare(work, variants, turns)
+    for shape, count in [*((shape, 4) for shape in shapes), (shapes[-1], 16)]:
+        work = Work(shape, "float32", count, 64, True)
+        results += compare(work, {"ours": work.native(), "generate_batch": work.batching()}, turns)
     return results
 
 
@@ -194,6 +215,8 @@ def scoring(turns: int, shapes: list[str]) -> list[dict]:
             batches = {"random order": padded(texts, 16), "sorted by length": padded(sorted(texts, key=len), 16)}
             for order, rows in batches.items():
                 variants[f"stock, 16 at a time, {order}"] = lambda rows=rows, stock=stock: naive_scores(stock, rows)
+            if dtype == "float32" and DEVICE == "cpu":
+                variants["ours, plain"] = plain(variants["ours"])
             seconds = alternate(variants, turns)
             results += table(f"reward scores, herd-micro, {dtype}, {title}", seconds, sum(map(len, texts)), "tok")
     return results
@@ -209,9 +232,11 @@ def step(turns: int, shapes: list[str]) -> list[dict]:
         prompts = [torch.randint(3, 8192, (n,), generator=draw) for n in lognormal_lengths(16, mean=128, longest=512)]
         variants = {
             "ours": our_step(work, prompts, herd),
-            "generate, scores in batches of 16": stock_step(work, prompts, stock, together=8),
+            "generate, scores sorted, 16 at a time": stock_step(work, prompts, stock, together=8),
             "generate prompt by prompt, as TRL's BestOfNSampler did": stock_step(work, prompts, stock, together=1),
         }
+        if dtype == "float32" and DEVICE == "cpu":
+            variants["ours, plain"] = plain(our_step(work, prompts, herd))
         results += compare(work, variants, turns, f"rejection sampling, herd-micro, {dtype}, 16 prompts, K=16")
     return results
 
@@ -233,7 +258,7 @@ def our_step(work: Work, prompts: list[torch.Tensor], reward_model):
 
 
 def stock_step(work: Work, prompts: list[torch.Tensor], reward_model, together: int):
-    """Prompts padded on the left, `together` at a time; 16 answers at a time scored, padded on the right."""
+    """Prompts padded on the left, `together` at a time; answers of like length scored, 16 at a time."""
     config, stop = work.config(), torch.tensor(sorted(work.stop), device=DEVICE)
 
     def run() -> int:
@@ -246,8 +271,9 @@ def stock_step(work: Work, prompts: list[torch.Tensor], reward_model, together: 
             starts = [prompt for prompt in prompts[at : at + together] for _ in range(work.answers)]
             rows += [torch.cat((p, a[:n].cpu())) for p, a, n in zip(starts, drawn_NT, kept_N, strict=True)]
             lengths += kept_N
-        scores = naive_scores(reward_model, padded(rows, 16))
-        best = torch.tensor(scores).view(len(prompts), -1).argmax(-1)
+        order, scores = sorted(range(len(rows)), key=lambda i: len(rows[i])), torch.empty(len(rows))
+        scores[order] = torch.tensor(naive_scores(reward_model, padded([rows[i] for i in order], 16)))
+        best = scores.view(len(prompts), -1).argmax(-1)
         assert len(best) == len(prompts)
         return sum(lengths)
 

@@ -207,7 +207,7 @@ class _CrossEntropy(torch.autograd.Function):
                     logits_CV.mul_(stretch_C[:, None].to(logits_CV.dtype))
                     to_target_C *= stretch_C
                 logits_CV[_own(targets_C)] = (to_target_C - 1).to(logits_CV.dtype)
-                factor = scale if weights_N is None else (scale * weights_N[chunk])[:, None].to(hidden_ND.dtype)
+                factor = scale if weights_N is None else (scale * weights_N[chunk])[:, None]
                 gradients.add(chunk, logits_CV, factor)
         del room
         ctx.save_for_backward(hidden_ND, weight_VD, targets_N, weights_N, gradients.to_hidden_ND, gradients.of_weight())

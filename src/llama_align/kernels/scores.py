@@ -78,7 +78,7 @@ class _TokenScores(torch.autograd.Function):
         exact, count = _exact(hidden_ND.dtype), len(targets_N)
         log_probs, entropies, kl, mean = (hidden_ND.new_zeros(count, dtype=exact) for _ in range(4))
         top1 = torch.zeros_like(targets_N, dtype=torch.bool)
-        room, other_room = _room(count, weight_VD), None if hidden_ref is None else _room(count, weight_VD)
+        room, other_room = _room(count, weight_VD), None if hidden_ref is None else _room(count, weight_ref)
         for chunk in _chunks(count, weight_VD):
             logits_CV = _logits(hidden_ND[chunk], weight_VD, room)
             others_CV = None if hidden_ref is None else _logits(hidden_ref[chunk], weight_ref, other_room)
@@ -109,7 +109,7 @@ class _TokenScores(torch.autograd.Function):
         to_log_probs = torch.zeros_like(log_probs) if to_log_probs is None else to_log_probs
         alone = to_entropy is None and to_kl is None
         count = len(targets_N)
-        room, other_room = _room(count, weight_VD), None if to_kl is None else _room(count, weight_VD)
+        room, other_room = _room(count, weight_VD), None if to_kl is None else _room(count, weight_ref)
         for chunk in _chunks(count, weight_VD):
             logits_CV = _logits(hidden_ND[chunk], weight_VD, room)
             others_CV = None if to_kl is None else _logits(hidden_ref[chunk], weight_ref, other_room)
@@ -129,7 +129,7 @@ class _TokenScores(torch.autograd.Function):
             own, factor = _own(targets_N[chunk]), -1 / ctx.temperature
             if alone:  # p_j - [j = target], times what each token's log-probability counts
                 logits_CV[own] = (log_probs[chunk].exp() - 1).to(logits_CV.dtype)
-                factor = (to_log_probs[chunk, None] * factor).to(hidden_ND.dtype)
+                factor = to_log_probs[chunk, None] * factor
             else:
                 logits_CV[own] -= to_log_probs[chunk].to(logits_CV.dtype)
             gradients.add(chunk, logits_CV, factor)
