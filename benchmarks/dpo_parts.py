@@ -4,8 +4,8 @@
 
 Four variants of one DPO step start from the SFT checkpoint of a finished `make demo` and its first preferences, which
 are over that checkpoint's own answers. Printed by learning rate: how the log-probability of the chosen answers moved
-in training (nats per answer, over the tokens of the ratio), and, of answers sampled to held-out prompts at temperature
-1, the share without an end of turn, of repetitive tails, their length and how many are right. Means over the seeds,
+in training (nats per answer, over the tokens of the ratio: all with "plain" and "NLL", content with the others), and,
+of answers sampled to held-out prompts at temperature 1, the share without an end of turn, of repetitive tails, their length and how many are right. Means over the seeds,
 lowest and highest in brackets. What is done is not repeated.
 """
 
@@ -18,8 +18,10 @@ import sys
 from pathlib import Path
 
 import yaml
+from ppo import found
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+WANTED = "wanted.yaml"
 VARIANTS = {
     "plain": {"mask_format_tokens": False, "nll_coefficient": 0.0},
     "masked": {"mask_format_tokens": True, "nll_coefficient": 0.0},
@@ -28,18 +30,12 @@ VARIANTS = {
 }
 
 
-def step_of(run: Path, name: str) -> str:
-    """The finished step `name` of a run."""
-    (found,) = [path.parent for path in run.glob(f"{name}-*/step.json")]
-    return str(found)
-
-
 def launch(recipe: str, config: dict) -> None:
     folder = Path(config["output_dir"])
-    if (folder / "metrics.json").exists():
+    path = folder / WANTED
+    if (folder / "metrics.json").exists() and path.read_text() == yaml.safe_dump(config):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "wanted.yaml"
     path.write_text(yaml.safe_dump(config))
     command = [sys.executable, str(RECIPES / f"{recipe}.py"), "--config", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"ACCELERATE_USE_CPU": "true"})
@@ -51,8 +47,8 @@ def train(run: Path, output: Path, rate: float, seed: int) -> dict[str, str]:
     """Checkpoints of all variants, by name."""
     base = yaml.safe_load((RECIPES / "herd-nano" / "dpo.yaml").read_text())
     start = {
-        "model_name_or_path": step_of(run, "sft"),
-        "datasets": [{"path": f"{step_of(run, 'annotate')}/preferences.jsonl"}],
+        "model_name_or_path": found(run, "sft"),
+        "datasets": [{"path": f"{found(run, 'annotate')}/preferences.jsonl"}],
         "learning_rate": rate,
         "num_train_epochs": 4,
         "seed": seed,
@@ -67,27 +63,27 @@ def measure(run: Path, output: Path, rate: float, seed: int, models: dict[str, s
     """What is printed, by variant."""
     folder = output / f"{rate:g}-{seed}" / "evaluate"
     config = yaml.safe_load((RECIPES / "herd-nano" / "evaluate.yaml").read_text())
-    config |= {"output_dir": str(folder), "models": {"start": step_of(run, "sft")} | models, "baseline": "start"}
-    config |= {"datasets": [{"path": f"{step_of(run, 'sandbox')}/heldout.jsonl"}], "texts": [], "reward_models": {}}
+    config |= {"output_dir": str(folder), "models": {"start": found(run, "sft")} | models, "baseline": "start"}
+    config |= {"datasets": [{"path": f"{found(run, 'sandbox')}/heldout.jsonl"}], "texts": [], "reward_models": {}}
     launch("evaluate", config | {"temperature": 1.0, "max_new_tokens": 64, "seed": seed})
-    found = {}
+    row_of = {}
     for name, path in ({"start": None} | models).items():
         row = json.loads((folder / f"{name}.json").read_text())
-        found[name] = {
+        row_of[name] = {
             "no end": row["endings"]["missing_end"],
             "repetitive": row["endings"]["repetitive"],
             "tokens": row["length"]["mean_tokens"],
             "right": row["score"]["mean"],
             "chosen": 0.0 if path is None else moved(Path(path)),
         }
-    return found
+    return row_of
 
 
 def moved(path: Path) -> float:
     """Log-probability of the chosen answers against the reference's, mean of the last five logs, nats per answer."""
     rows = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
     rewards = [row["rewards/chosen"] for row in rows if "rewards/chosen" in row]
-    return statistics.mean(rewards[-5:]) / yaml.safe_load((path / "config.yaml").read_text())["beta"]
+    return statistics.mean(rewards[-5:]) / yaml.safe_load((path / WANTED).read_text())["beta"]
 
 
 def table(rate: float, of_seeds: list[dict[str, dict]]) -> None:

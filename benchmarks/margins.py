@@ -15,6 +15,7 @@ import statistics
 from itertools import product
 from pathlib import Path
 
+from scipy.stats import t
 from transformers import set_seed
 
 from llama_align import recipe
@@ -25,7 +26,6 @@ from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_tab
 
 FOLDER = "${LLAMA_ALIGN_SHARED:-../shared}/data/preference/"
 FOLDS, CONTEXT, MARGINS = 5, 384, ("none", "small", "large")
-T95 = {4: 2.776, 5: 2.571, 9: 2.262}  # two-sided, by degrees of freedom
 GRADED = {"grades": {"grade4": {4: GRADES[0], 3: GRADES[1], 2: GRADES[2], 1: GRADES[3]}}}
 SCORED = {"grades": {"score_gap": {GRADES[0]: 3, GRADES[1]: 1.5, GRADES[2]: 0.75, GRADES[3]: 0}}}
 UNTIED = {"where": {"tie": False}, "skip": "count"}
@@ -105,34 +105,48 @@ def wins(pairs: list[dict], longer: bool = False) -> float:
 
 
 def interval(values: list[float]) -> str:
-    """Mean over seeds and half the width of Student's 95% interval, in percent."""
-    spread = statistics.stdev(values) / math.sqrt(len(values)) * T95.get(len(values) - 1, 1.96)
+    """Mean over seeds and half the width of Student's 95% interval, in percent.
+
+    Folds share training pairs, so seeds are not quite independent and the interval is a little too narrow.
+    """
+    spread = statistics.stdev(values) / math.sqrt(len(values)) * t.ppf(0.975, len(values) - 1)
     return f"{100 * statistics.mean(values):.1f} ± {100 * spread:.1f}"
 
 
+def difference(a: list[float], b: list[float]) -> str:
+    return interval([x - y for x, y in zip(a, b, strict=True)])
+
+
+def groups_of(objective: str):
+    """Rows of the table, a name and which pairs are in it: grades over all sets, then within each set."""
+    yield "all", lambda pair: True
+    for grade in GRADES:
+        yield grade.replace("_", " "), lambda pair, grade=grade: pair["grade"] == grade
+    for name, source in SETS[objective].items():
+        yield name, lambda pair, name=name: pair["set"] == name
+        for grade in GRADES if "grades" in source else ():
+            both = (name, grade)
+            yield f"{name}, {grade.replace('_', ' ')}", lambda pair, both=both: (pair["set"], pair["grade"]) == both
+
+
 def report(output: Path) -> None:
-    """Accuracy by set and by grade, the longer answer's, and what a margin changes on the same folds."""
+    """Accuracy, the longer answer's, the difference, and what a margin changes on the same folds."""
     runs = {path.stem: json.loads(path.read_text()) for path in sorted(output.glob("*/*.json"))}
-    for objective, sets in SETS.items():
+    for objective in SETS:
         seeds = [n for n in range(100) if all(f"{objective}-{margin}-{n}" in runs for margin in MARGINS)]
         if len(seeds) < 2:
             continue
         print(f"\n### {objective}, {len(seeds)} seeds\n")
-        print("| pairs | n | longer | " + " | ".join(MARGINS) + " | small - none | large - none |")
-        print("|---|---|---|" + "---|" * (len(MARGINS) + 2))
-        groups = {"all": lambda pair: True}
-        groups |= {name: lambda pair, name=name: pair["set"] == name for name in sets}
-        groups |= {grade: lambda pair, grade=grade: pair["grade"] == grade for grade in GRADES}
-        for name, within in groups.items():
+        print("| pairs | n | longer wins | " + " | ".join(MARGINS) + " | none - longer | small - none | large - none |")
+        print("|---|---|---|" + "---|" * (len(MARGINS) + 3))
+        for name, within in groups_of(objective):
             chosen = {m: [[p for p in runs[f"{objective}-{m}-{n}"] if within(p)] for n in seeds] for m in MARGINS}
             if not all(chosen["none"]):
                 continue
             found = {m: [wins(pairs) for pairs in of_seeds] for m, of_seeds in chosen.items()}
-            longer = interval([wins(pairs, longer=True) for pairs in chosen["none"]])
-            cells = [name.replace("_", " "), str(sum(map(len, chosen["none"]))), longer]
-            cells += [interval(found[m]) for m in MARGINS]
-            for m in MARGINS[1:]:
-                cells.append(interval([a - b for a, b in zip(found[m], found["none"], strict=True)]))
+            longer = [wins(pairs, longer=True) for pairs in chosen["none"]]
+            cells = [name, str(sum(map(len, chosen["none"]))), interval(longer), *map(interval, found.values())]
+            cells += [difference(found["none"], longer), *(difference(found[m], found["none"]) for m in MARGINS[1:])]
             print("| " + " | ".join(cells) + " |")
 
 
@@ -153,6 +167,11 @@ def main() -> None:
 
 
 def run(options) -> None:
+    options.output.mkdir(parents=True, exist_ok=True)
+    settings, path = {"base": options.base, "learning_rate": options.learning_rate}, options.output / "settings.json"
+    if path.exists() and json.loads(path.read_text()) != settings:
+        raise SystemExit(f"{path}: found {path.read_text()}, expected {json.dumps(settings)}: take another --output")
+    path.write_text(json.dumps(settings))
     for objective in options.objectives:
         folds = folds_of(objective)
         for seed, margin in product(options.seeds, options.margins):
