@@ -5,8 +5,8 @@
 Four variants of one DPO step start from the SFT checkpoint of a finished `make demo` and its first preferences, which
 are over that checkpoint's own answers. Printed by learning rate: how the log-probability of the chosen answers moved
 in training (nats per answer, over the tokens of the ratio: all with "plain" and "NLL", content with the others), and,
-of answers sampled to held-out prompts at temperature 1, the share without an end of turn, of repetitive tails, their length and how many are right. Means over the seeds,
-lowest and highest in brackets. What is done is not repeated.
+of answers sampled to held-out prompts at temperature 1, the share without an end of turn, of repetitive tails, their
+length and how many are right. Means over the seeds, lowest and highest in brackets. What is done is not repeated.
 """
 
 import argparse
