@@ -66,7 +66,7 @@ def routed_everywhere(step):
     def run():
         before, setting.fp32_precision = setting.fp32_precision, "bf16"
         try:
-            step()
+            return step()
         finally:
             setting.fp32_precision = before
 
