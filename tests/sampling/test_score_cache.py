@@ -1,6 +1,7 @@
 """No model scores an answer twice, and what is scored together depends on the samples alone."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from llama_align import recipe
 from llama_align.data import RecordError, Sample
+from llama_align.sampling import parts
 from llama_align.sampling.score_cache import CachedRewards
 
 
@@ -67,6 +69,17 @@ def test_nothing_is_scored_twice(make):
     padded = [replace(s, completion=f" {s.completion}\n") for s in SAMPLES]
     assert again(padded)["helpfulness"] == scores, "text is stripped before it is encoded"
     assert sum(asked) == 1
+
+
+def test_what_a_killed_write_left_is_removed(make, tmp_path):
+    make()[0](SAMPLES)
+    (folder,) = (tmp_path / "scores").iterdir()
+    cut, other = (folder / f".x.jsonl.{pid}.part" for pid in (17, 18))
+    for part in (cut, other):
+        part.write_text('{"answer": "x')
+    os.utime(cut, (parts.STARTED - 9, parts.STARTED - 9))
+    make()[0](SAMPLES)
+    assert (cut.exists(), other.exists()) == (False, True), "the second may be of another run at work"
 
 
 def test_a_cut_answer_is_not_a_finished_one(make):

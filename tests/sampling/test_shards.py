@@ -1,11 +1,13 @@
 """Samples survive a kill, and nothing is taken for what it is not."""
 
 import json
+import os
 
 import pytest
 
 from llama_align.data import Prompt, Sample
 from llama_align.processes import Group
+from llama_align.sampling import parts
 from llama_align.sampling.identity import checkpoint_digest, records_digest
 from llama_align.sampling.shards import Shards
 
@@ -75,9 +77,14 @@ def test_a_kill_loses_and_repeats_nothing(tmp_path, dies_at):
         Shards(tmp_path / "killed", 7, 3, SETTINGS).run(killed)
     shards = Shards(tmp_path / "killed", 7, 3, SETTINGS)
     # what a process leaves that is killed while it writes a shard
-    (shards.folder / f".{dies_at:08d}-x.jsonl.17.part").write_text('{"prompt": [{"role": "us')
+    cut, other = (shards.folder / f".{dies_at:08d}-x.jsonl.{pid}.part" for pid in (17, 18))
+    for part in (cut, other):
+        part.write_text('{"prompt": [{"role": "us')
+    os.utime(cut, (parts.STARTED - 9, parts.STARTED - 9))
     resumed = Sampler()
     assert shards.run(resumed) == undisturbed
+    assert not cut.exists(), "of a run before this one"
+    assert other.exists(), "perhaps of another run at work"
     assert killed.asked + resumed.asked == [(0, 3), (3, 6), (6, 7)]
 
 

@@ -18,6 +18,7 @@ from ..data import RecordError, Sample, read_jsonl, write_jsonl
 from ..data.records import is_number, show
 from ..processes import ALONE, Group
 from .identity import checkpoint_digest, lines_digest
+from .parts import remove_stale_parts
 from .rewards import RewardModel, RewardModels
 
 Asked = tuple[list[Message], str, bool]  # prompt, answer, whether it ended by itself
@@ -147,3 +148,6 @@ class CachedRewards:
             for name in missing[block]:
                 self.caches[name].fill(block, blocks[block], self.rewards.models[name], known[name])
         self.group.wait()
+        if self.group.is_main:
+            for cache in self.caches.values():
+                remove_stale_parts(cache.folder)
