@@ -10,6 +10,7 @@ from .metrics import functional as metrics
 from .recipe import RecipeError, write_json
 from .sampling.dialogs import DialogSampler, Draft
 from .sampling.engine import SamplingParams
+from .sampling.heldout import is_exact
 from .sampling.identity import checkpoint_digest, records_digest, settings_digest
 from .sampling.likelihood import negative_log_likelihood
 from .sampling.rewards import RewardModels
@@ -48,11 +49,13 @@ class Evaluation:
     settings: dict
 
     def __post_init__(self):
-        if self.judge not in ("sandbox", "none"):
-            raise RecipeError(f"judge: found {self.judge!r}, expected sandbox or none")
+        try:
+            self._exact = is_exact(self.judge)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
         if not self.prompts and not self.texts:
             raise RecipeError("datasets, texts: found neither, expected held-out prompts or documents")
-        if self.judge == "sandbox" and any(prompt.task is None for prompt in self.prompts):
+        if self._exact and any(prompt.task is None for prompt in self.prompts):
             raise RecipeError("datasets: found a prompt without a task, expected the sandbox's held-out prompts")
         self._data = {"prompts": records_digest(self.prompts), "texts": records_digest(self.texts)}
 
@@ -86,7 +89,7 @@ class Evaluation:
             result |= {"n": len(drafts), "length": _lengths(drafts)}
             result["endings"] = metrics.answer_endings([d.text for d in drafts], [int(d.finished) for d in drafts])
             verdicts = None
-            if self.judge == "sandbox":
+            if self._exact:
                 verdicts = [judge(p.task, d.text, d.finished) for p, d in zip(self.prompts, drafts, strict=True)]
                 result |= self._judged(verdicts)
             if self.rewards is not None:

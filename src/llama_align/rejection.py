@@ -1,6 +1,5 @@
 """The parts of rejection sampling that know files and checkpoints; the rules themselves are in sampling/."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,7 +15,7 @@ from .sampling.curves import best_of_k_curves, best_temperature
 from .sampling.dialogs import DialogSampler
 from .sampling.draws import Draws, sources
 from .sampling.guards import guards
-from .sampling.pool import Pool, best_answers, rewarded
+from .sampling.pool import Pool, best_answers, prompt_key, rewarded
 from .sampling.score_cache import CachedRewards
 
 
@@ -74,9 +73,9 @@ def prompts_for(
 
 def check_heldout(prompts: Sequence[Prompt], searched: Sequence[Prompt]) -> None:
     """Raises RecipeError where a prompt of the temperature search is among those to be sampled."""
-    taken = {json.dumps(p.messages, sort_keys=True) for p in prompts}
+    taken = {prompt_key(p.messages) for p in prompts}
     for prompt in searched:
-        if json.dumps(prompt.messages, sort_keys=True) in taken:
+        if prompt_key(prompt.messages) in taken:
             raise recipe.RecipeError(
                 f"search_datasets: found {show(prompt.messages[-1]['content'])}, which is in datasets, too; expected "
                 "held-out prompts (the same file can serve both with parts that do not overlap, see `part`)"

@@ -14,6 +14,13 @@ PREFIX = "heldout/"
 EXACT = PREFIX + "exact_judge"
 
 
+def is_exact(judge: str) -> bool:
+    """Whether the exact judge of the sandbox is asked for. Raises ValueError for a name other than sandbox and none."""
+    if judge not in ("sandbox", "none"):
+        raise ValueError(f"judge: found {judge!r}, expected sandbox or none")
+    return judge == "sandbox"
+
+
 class Judges:
     """Scores by name, each under `heldout/`, so that none is taken for one that chooses.
 
@@ -35,9 +42,7 @@ class Judges:
         size: int,
         group: Group,
     ):
-        if judge not in ("sandbox", "none"):
-            raise ValueError(f"judge: found {judge!r}, expected sandbox or none")
-        self.exact = judge == "sandbox"
+        self.exact = is_exact(judge)
         self.rewards = CachedRewards(checkpoints, load, threshold, folder, size, group) if checkpoints else None
 
     @property
