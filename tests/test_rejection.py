@@ -4,6 +4,7 @@ import json
 import os
 import random
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -253,10 +254,17 @@ def test_a_model_that_chose_nothing_scores_what_was_chosen(run, tmp_path, models
         ({"datasets": []}, "datasets: found none, expected sources of prompts"),
         ({"model": []}, "model: found none, expected at least one checkpoint"),
         ({"threshold": 1e9}, "found .* to choose from beside .* cut, .* reach the threshold of 1000000000.0"),
+        (
+            {"heldout_models": {"copy": "COPY"}},
+            "heldout_models, copy: found .*copy, the same model as .*helpfulness, expe",
+        ),
         ({"judge": "sandbox"}, "prompt 1, 'bado 0\\?', field 'task': found nothing, expected the task"),
     ],
 )
-def test_what_cannot_be(run, changes, message):
+def test_what_cannot_be(run, changes, message, models, tmp_path):
+    if "heldout_models" in changes:
+        shutil.copytree(models["helpfulness"], tmp_path / "copy")
+        changes = {"heldout_models": {"copy": str(tmp_path / "copy")}}
     with pytest.raises(ValueError, match=message):
         run("out", **changes)
 

@@ -1,7 +1,7 @@
 """The parts of rejection sampling that know files and checkpoints; the rules themselves are in sampling/."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +15,7 @@ from .sampling.curves import best_of_k_curves, best_temperature
 from .sampling.dialogs import DialogSampler
 from .sampling.draws import Draws, sources
 from .sampling.guards import guards
+from .sampling.identity import checkpoint_digest
 from .sampling.pool import Pool, best_answers, prompt_key, rewarded
 from .sampling.score_cache import CachedRewards
 
@@ -42,8 +43,7 @@ def check(args: Any) -> Choice:
     for name in ("answers", "prompts_per_shard"):
         if getattr(args, name) < 1:
             raise recipe.RecipeError(f"{name}: found {getattr(args, name)}, expected at least 1")
-    if both := {*args.reward_models.values()} & {*args.heldout_models.values()}:
-        raise recipe.RecipeError(f"heldout_models: found {both.pop()}, expected none that is in reward_models, too")
+    _check_judges(args.reward_models, args.heldout_models)
     try:
         choice = Choice(args.select, args.share, args.threshold, args.keep, args.gaps)
     except ValueError as error:
@@ -53,6 +53,20 @@ def check(args: Any) -> Choice:
     for path in args.model:
         recipe.check_weights(path)
     return choice
+
+
+def _check_judges(reward_models: Mapping[str, str], heldout_models: Mapping[str, str]) -> None:
+    for path in (*reward_models.values(), *heldout_models.values()):
+        recipe.check_weights(path)
+    if not heldout_models:
+        return
+    chooses = {checkpoint_digest(path): path for path in reward_models.values()}
+    for name, path in heldout_models.items():
+        if same := chooses.get(checkpoint_digest(path)):
+            found = path if same == path else f"{path}, the same model as {same}"
+            raise recipe.RecipeError(
+                f"heldout_models, {name}: found {found}, expected none that is in reward_models, too"
+            )
 
 
 def prompts_for(

@@ -113,9 +113,40 @@ def test_a_checkpoint_is_known_by_its_content(tmp_path):
     assert checkpoint_digest(write("a")) == first, "written again with the same bytes"
     assert checkpoint_digest(write("b")) == first, "elsewhere"
     assert checkpoint_digest(write("b", **{"README.md": "card", "log.jsonl": "{}"})) == first
-    for file in ("config.json", "model.safetensors", "tokenizer.json", "model-00002-of-00002.safetensors"):
+    for file in (
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "model-00002-of-00002.safetensors",
+    ):
         assert checkpoint_digest(write("c" + file, **{file: "other"})) != first
-    assert checkpoint_digest("owner/model") == "owner/model"
+
+
+def test_a_name_on_the_hub_is_known_by_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert checkpoint_digest("owner/model") == "owner/model", "never seen"
+    for commit in ("a" * 40, "b" * 40):
+        for name, file in (("model", "config.json"), ("adapter", "adapter_config.json")):
+            snapshot = tmp_path / f"models--owner--{name}" / "snapshots" / commit
+            snapshot.mkdir(parents=True)
+            (snapshot / file).write_text("{}")
+            (snapshot.parents[1] / "refs").mkdir(exist_ok=True)
+            (snapshot.parents[1] / "refs" / "main").write_text(commit)
+            assert checkpoint_digest(f"owner/{name}") == f"owner/{name}@{commit}"
+    assert checkpoint_digest("no name/of the/Hub") == "no name/of the/Hub"
+
+
+def test_an_adapter_is_known_by_its_base_too(tmp_path):
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    base.mkdir()
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    found = []
+    for weights in ("w", "v", "w"):
+        (base / "model.safetensors").write_text(weights)
+        found.append(checkpoint_digest(str(adapter)))
+    assert found[0] == found[2] != found[1]
 
 
 def test_records_are_known_by_content_and_order():
