@@ -41,14 +41,20 @@ class Judges:
         folder: str | Path,
         size: int,
         group: Group,
+        dtype: str = "float32",
     ):
         self.exact = is_exact(judge)
-        self.rewards = CachedRewards(checkpoints, load, threshold, folder, size, group) if checkpoints else None
+        self.rewards = CachedRewards(checkpoints, load, threshold, folder, size, group, dtype) if checkpoints else None
 
     @property
     def names(self) -> list[str]:
         """The scores this gives."""
         return [EXACT] * self.exact + ([PREFIX + self.rewards.main] if self.rewards else [])
+
+    @property
+    def truncated(self) -> dict[str, int]:
+        """Answers that a model truncated, of those scored last."""
+        return {PREFIX + name: count for name, count in (self.rewards.truncated if self.rewards else {}).items()}
 
     def check(self, prompts: Sequence[Prompt | Sample]) -> None:
         """Raises RecordError for the first prompt that the exact judge cannot judge."""
