@@ -112,7 +112,7 @@ def drafts(prompts: list[Prompt], seed: int) -> list[Draft]:
     for prompt in prompts:
         good, wrong = answers.answer(prompt.task, rng), answers.answer(prompt.task, rng, wrong=True)
         text, finished = rng.choice([(good, True)] * 3 + [(good, False), (wrong, True), (answers.refuse(rng), True)])
-        made.append(Draft(text, finished, rng.randint(1, 12), -1.0))
+        made.append(Draft(text, finished, rng.randint(1, 12)))
     return made
 
 
@@ -217,7 +217,7 @@ def test_only_unsafe_prompts_give_no_score(make, checkpoint, tokenizer, prompts,
 
 def test_without_a_judge_there_is_no_verdict(make, tmp_path, checkpoint, tokenizer, said):
     plain = [Prompt([{"role": "user", "content": "bado?"}], "helpfulness")]
-    said.append([Draft("kilu", True, 3, -1.0)])
+    said.append([Draft("kilu", True, 3)])
     path = checkpoint(0)
     row = make(prompts=plain, texts=[], judge="none").measure("sft", path, tokenizer)
     assert set(row) == {"row", "model", "settings", "n", "length", "endings"}

@@ -51,7 +51,7 @@ def canned(said: dict[str, list[str]], asked: list):
 
         def __call__(self, prompts, params, keys=None, progress=False):
             asked.append(list(keys))
-            return [[Draft(text, True, 3, -1.0) for text in self.texts] for _ in prompts]
+            return [[Draft(text, True, 3) for text in self.texts] for _ in prompts]
 
     return Canned
 

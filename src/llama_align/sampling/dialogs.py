@@ -15,7 +15,6 @@ class Draft:
     text: str
     finished: bool
     tokens: int
-    logprob: float
 
 
 class DialogSampler:
@@ -44,4 +43,4 @@ class DialogSampler:
 
     def _draft(self, answer) -> Draft:
         text = decode_answer(self.tokenizer, answer.ids, self.tokens)
-        return Draft(text, answer.finished, len(answer.ids), sum(answer.logprobs))
+        return Draft(text, answer.finished, len(answer.ids))

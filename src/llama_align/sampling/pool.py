@@ -27,7 +27,7 @@ def answer_pool(samples: Sequence[Sample]) -> tuple[Pool, dict[str, int]]:
         else:
             empty += 1
     pool = {
-        key: [answers[first] for first, _ in drop_duplicates([a.completion.strip() for a in answers])]
+        key: [answers[first] for first in drop_duplicates([a.completion.strip() for a in answers])]
         for key, answers in found.items()
     }
     left = sum(map(len, pool.values()))
