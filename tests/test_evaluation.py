@@ -390,6 +390,8 @@ def test_the_recipe_measures_only_what_changed(run, tmp_path, checkpoint, judges
     checkpoint(9, Path(judges["safety"]), AutoModelForSequenceClassification, num_labels=1)
     run(models, baseline="b", reward_models=judges)
     assert "measured before" not in capsys.readouterr().out, "another judge"
+    run(models, baseline="b", reward_models=judges, dtype="bfloat16")
+    assert "measured before" not in capsys.readouterr().out, "in another type"
     run(models, reward_models=judges, max_new_tokens=5)
     assert "measured before" not in capsys.readouterr().out, "other settings"
 
