@@ -6,11 +6,14 @@ Annotators: the sandbox's (the exact judge seen through noise), or reward models
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from llama_align import recipe
 from llama_align.annotate import Annotate, check_tasks, judge_annotator, pick_pairs, reward_annotator
 from llama_align.data import Prompt, write_jsonl
-from llama_align.sampling import DialogSampler, SamplingParams
+from llama_align.engines import EngineSettings
+from llama_align.sampling import DialogSampler, Draft, SamplingParams
+from llama_align.sampling.memory import release
 from llama_align.sampling.rewards import RewardModels
 
 
@@ -34,6 +37,10 @@ class AnnotateArguments:
     max_new_tokens: int = field(default=128, metadata={"help": "longest answer"})
     round: int = field(default=1, metadata={"help": "number of the round, written into the preferences"})
     engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
+    engine_options: dict = field(
+        default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
+    )
+    dtype: str = field(default="float32", metadata={"help": "of policies and reward models: float32 or bfloat16"})
     seed: int = field(default=0, metadata={"help": "of sampling and of the annotators"})
 
 
@@ -47,7 +54,19 @@ def make_annotator(args: AnnotateArguments, prompts: list[Prompt]) -> Annotate:
         raise recipe.RecipeError(f"annotator: found {args.annotator!r}, expected sandbox or reward")
     if not args.reward_models:
         raise recipe.RecipeError("reward_models: found none, expected checkpoints by name for annotator: reward")
-    return reward_annotator(RewardModels.load(args.reward_models, recipe.load_reward_model, args.safety_threshold))
+    load = partial(recipe.load_reward_model, dtype=args.dtype)
+    return reward_annotator(RewardModels.load(args.reward_models, load, args.safety_threshold))
+
+
+def draw(
+    path: str, settings: EngineSettings, prompts: list[Prompt], params: SamplingParams, keys: range
+) -> list[list[Draft]]:
+    """Answers of one checkpoint, which is given up afterwards."""
+    release()
+    tokenizer = recipe.load_tokenizer(path)
+    model = settings.model(path, tokenizer)
+    sampler = DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options)
+    return sampler([p.messages for p in prompts], params, keys, progress=True)
 
 
 def main(args: AnnotateArguments) -> None:
@@ -56,19 +75,24 @@ def main(args: AnnotateArguments) -> None:
         raise recipe.RecipeError("models: found none, expected at least one checkpoint")
     for path in args.models:
         recipe.check_weights(path)
+    settings = EngineSettings(args.engine, args.dtype, args.engine_options)
     first = args.models[0]
     prompts = recipe.load_prompts(
-        args.datasets, first, recipe.load_tokenizer(first), args.max_new_tokens, args.too_long, seed=args.seed
+        args.datasets,
+        first,
+        recipe.load_tokenizer(first),
+        args.max_new_tokens,
+        args.too_long,
+        seed=args.seed,
+        context=settings.context(first),
     )
     params = SamplingParams(args.answers, args.max_new_tokens, temperature=args.temperature, seed=args.seed)
     annotate = make_annotator(args, prompts)  # before hours of sampling
     drafts = []
     for number, path in enumerate(args.models):
-        tokenizer = recipe.load_tokenizer(path)
-        sampler = DialogSampler(recipe.sampling_model(path, tokenizer, args.engine), tokenizer, args.engine)
         # streams of its own, so that checkpoints that hardly differ do not draw the same answers
         keys = range(number * len(prompts), (number + 1) * len(prompts))
-        drafts.append(sampler([p.messages for p in prompts], params, keys, progress=True))
+        drafts.append(draw(path, settings, prompts, params, keys))
 
     # answers of all checkpoints take turns, so that a pair comes from two of them wherever it can
     pools = [[draft for turn in zip(*groups, strict=True) for draft in turn] for groups in zip(*drafts, strict=True)]

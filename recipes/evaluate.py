@@ -6,9 +6,11 @@ A checkpoint that was measured with the same settings before is not measured aga
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from llama_align import recipe
 from llama_align.data import load_records
+from llama_align.engines import EngineSettings
 from llama_align.evaluation import Evaluation, check_rows
 from llama_align.report import print_stages
 from llama_align.sampling import SamplingParams
@@ -37,26 +39,38 @@ class EvaluateArguments:
     max_new_tokens: int = field(default=128, metadata={"help": "longest answer"})
     context: int = field(default=256, metadata={"help": "tokens of a held-out document, the rest is cut"})
     engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
+    engine_options: dict = field(
+        default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
+    )
+    dtype: str = field(default="float32", metadata={"help": "of checkpoints and judges: float32 or bfloat16"})
     seed: int = field(default=0, metadata={"help": "of sampling"})
 
 
 def main(args: EvaluateArguments) -> None:
     recipe.one_process()
     check_rows(args.models, args.baseline)
+    settings = EngineSettings(args.engine, args.dtype, args.engine_options)
     for path in args.models.values():
         recipe.check_weights(path)  # before the first of them is measured
     first = next(iter(args.models.values()))
     prompts = []
     if args.datasets:
         prompts = recipe.load_prompts(
-            args.datasets, first, recipe.load_tokenizer(first), args.max_new_tokens, args.too_long
+            args.datasets,
+            first,
+            recipe.load_tokenizer(first),
+            args.max_new_tokens,
+            args.too_long,
+            context=settings.context(first),
         )
     evaluation = Evaluation(
         output_dir=args.output_dir,
         prompts=prompts,
         texts=load_records(args.texts, "document")[0] if args.texts else [],
         judge=args.judge,
-        rewards=RewardModels.load(args.reward_models, recipe.load_reward_model, args.safety_threshold)
+        rewards=RewardModels.load(
+            args.reward_models, partial(recipe.load_reward_model, dtype=args.dtype), args.safety_threshold
+        )
         if args.reward_models
         else None,
         params=SamplingParams(1, args.max_new_tokens, args.temperature, args.top_p, seed=args.seed),
@@ -68,9 +82,7 @@ def main(args: EvaluateArguments) -> None:
         if evaluation.done(row, path):
             print(f"{row}: measured before")
             continue
-        tokenizer = recipe.load_tokenizer(path)
-        model = recipe.on_device(recipe.load_model(path, tokenizer=tokenizer))
-        evaluation.measure(row, path, model, tokenizer, args.engine)
+        evaluation.measure(row, path, recipe.load_tokenizer(path), settings)
     print_stages(evaluation.summary(list(args.models), args.baseline))
 
 

@@ -3,7 +3,8 @@
     python recipes/rejection_sampling.py --config recipes/herd-nano/rejection_sampling.yaml
 
 Shards are written as they finish; a restart with the same output_dir goes on behind the last whole one. Under
-`accelerate launch` each process samples and scores its own shards; the results are the same bytes.
+`accelerate launch` each process samples and scores its own shards; the results are the same bytes if its number of
+threads is the same (OMP_NUM_THREADS).
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from itertools import product
 
 from llama_align import processes, recipe, rejection
 from llama_align.data import load_records, write_jsonl
+from llama_align.engines import EngineSettings
 from llama_align.report import save_best_of_k
 from llama_align.sampling import SamplingParams
 from llama_align.sampling.draws import Draws, sources
@@ -46,6 +48,9 @@ class RejectionSamplingArguments:
         default_factory=list, metadata={"help": "sources of held-out prompts for the search, a hundred or so"}
     )
     top_p: float = field(default=1.0, metadata={"help": "nucleus"})
+    top_k: int = field(default=0, metadata={"help": "only the k likeliest tokens; 0: all"})
+    min_p: float = field(default=0.0, metadata={"help": "no token less likely than this share of the likeliest"})
+    repetition_penalty: float = field(default=1.0, metadata={"help": "on scores of tokens already seen; 1: none"})
     max_new_tokens: int = field(default=128, metadata={"help": "longest answer"})
     earlier: list[str] = field(
         default_factory=list, metadata={"help": "samples.jsonl of earlier rounds that compete too, scored anew"}
@@ -70,6 +75,13 @@ class RejectionSamplingArguments:
     prompts_per_shard: int = field(default=512, metadata={"help": "prompts sampled between two writes"})
     round: int = field(default=1, metadata={"help": "number of the round, written into the samples"})
     engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
+    engine_options: dict = field(
+        default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
+    )
+    max_cached_tokens: int | None = field(
+        default=None, metadata={"help": "tokens held at once by engines other than vllm; None: 65536"}
+    )
+    dtype: str = field(default="float32", metadata={"help": "of policies and reward models: float32 or bfloat16"})
     seed: int = field(default=0, metadata={"help": "of sampling"})
 
     def __post_init__(self):
@@ -81,20 +93,23 @@ class RejectionSamplingArguments:
 def main(args: RejectionSamplingArguments) -> None:
     group = processes.join()
     choice = rejection.check(args)
-    load = rejection.samplers(args.engine, group)
+    settings = EngineSettings(args.engine, args.dtype, args.engine_options, args.max_cached_tokens)
+    load = rejection.samplers(settings, group)
     earlier = load_records(args.earlier, "sample")[0]
     prompts, search_prompts = (
-        rejection.prompts_for(args.model, datasets, args.max_new_tokens, args.too_long, args.seed, group)
-        for datasets in (args.datasets, args.search_datasets)
+        rejection.prompts_for(args, datasets, settings, group) for datasets in (args.datasets, args.search_datasets)
     )
     rejection.check_heldout(prompts, search_prompts)
+    earlier = rejection.fitting_earlier(args, earlier, group)
     size = args.prompts_per_shard * args.answers
-    cache = args.safety_threshold, args.score_cache or f"{args.output_dir}/scores", size, group
-    rewards = CachedRewards(args.reward_models, recipe.load_reward_model, *cache)
-    judges = Judges(args.judge, args.heldout_models, recipe.load_reward_model, *cache)
+    folder = args.score_cache or f"{args.output_dir}/scores"
+    cache = rejection.judge_loader(load, args.dtype), args.safety_threshold, folder, size, group, args.dtype
+    rewards = CachedRewards(args.reward_models, *cache)
+    judges = Judges(args.judge, args.heldout_models, *cache)
     judges.check([*prompts, *earlier])
-    params = SamplingParams(args.answers, args.max_new_tokens, top_p=args.top_p)
-    draws = Draws(args.output_dir, params, args.prompts_per_shard, args.round, args.engine, load, group)
+    filters = {name: getattr(args, name) for name in ("top_p", "top_k", "min_p", "repetition_penalty")}
+    params = SamplingParams(args.answers, args.max_new_tokens, **filters)
+    draws = Draws(args.output_dir, params, args.prompts_per_shard, args.round, settings.identity, load, group)
 
     # Llama 2 found the best temperature anew in every round
     heats, search = list(product(args.model, args.temperature)), None
@@ -108,6 +123,7 @@ def main(args: RejectionSamplingArguments) -> None:
     samples = rewarded(samples, rewards(samples), judges(samples))
     if not group.is_main:
         return
+    rejection.remove_earlier_choice(args.output_dir)
     write_jsonl(f"{args.output_dir}/samples.jsonl", samples[: len(drawn)])
     score = rewards.main
     pool, counts = answer_pool(samples)
@@ -115,6 +131,7 @@ def main(args: RejectionSamplingArguments) -> None:
     rejection.write_choice(args.output_dir, choice, best, pairs, counts)
     shape = len(heats), len(prompts), args.answers
     metrics = counts | rejection.metrics_of(samples, pool, best, pairs, score, judges.names, shape)
+    metrics |= {"truncated": rewards.truncated | judges.truncated}
     metrics |= {"temperature_search": search} if search else {}
     recipe.write_json(f"{args.output_dir}/metrics.json", metrics)
     save_best_of_k(f"{args.output_dir}/best_of_k.svg", (search or {}).get("curves") or metrics["best_of_k"])

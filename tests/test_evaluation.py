@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from llama_align import evaluation, recipe
 from llama_align.data import Document, Prompt, RecordError, load_records
+from llama_align.engines import EngineSettings
 from llama_align.evaluation import Evaluation, check_rows
 from llama_align.metrics.functional import paired_difference, win_rate
 from llama_align.sampling import Draft, RewardModels, SamplingParams
@@ -111,7 +112,7 @@ def drafts(prompts: list[Prompt], seed: int) -> list[Draft]:
     for prompt in prompts:
         good, wrong = answers.answer(prompt.task, rng), answers.answer(prompt.task, rng, wrong=True)
         text, finished = rng.choice([(good, True)] * 3 + [(good, False), (wrong, True), (answers.refuse(rng), True)])
-        made.append(Draft(text, finished, rng.randint(1, 12), -1.0))
+        made.append(Draft(text, finished, rng.randint(1, 12)))
     return made
 
 
@@ -122,7 +123,7 @@ def test_a_row_of_a_random_model(make, tmp_path, checkpoint, tokenizer, prompts,
     path = checkpoint(0)
     rewards = RewardModels.load(judges, recipe.load_reward_model)
     made = make(rewards=rewards)
-    result = made.measure("sft", path, recipe.load_model(path), tokenizer)
+    result = made.measure("sft", path, tokenizer)
     row = read(tmp_path / "sft.json")
     assert row == json.loads(json.dumps(result))
     assert set(row) == {
@@ -147,7 +148,7 @@ def test_numbers_agree_with_counts_by_hand(make, tmp_path, checkpoint, tokenizer
     given = drafts(prompts, 1)
     said.append(given)
     path = checkpoint(0)
-    make(texts=[]).measure("sft", path, recipe.load_model(path), tokenizer)
+    make(texts=[]).measure("sft", path, tokenizer)
     row, samples = read(tmp_path / "sft.json"), samples_of(tmp_path, "sft")
     assert [(s["completion"], s["finished"], s["task"]) for s in samples] == [
         (d.text, d.finished, p.task) for d, p in zip(given, prompts, strict=True)
@@ -188,7 +189,7 @@ def test_numbers_agree_with_counts_by_hand(make, tmp_path, checkpoint, tokenizer
 def test_perplexity_equals_a_direct_computation(make, tmp_path, checkpoint, tokenizer, texts):
     path = checkpoint(0)
     model = recipe.load_model(path)
-    row = make(prompts=[], judge="none").measure("sft", path, model, tokenizer)
+    row = make(prompts=[], judge="none").measure("sft", path, tokenizer)
     assert set(row) == {"row", "model", "settings", "perplexity"}
     assert not list(tmp_path.glob("samples_*")), "no prompts, no samples"
     nll, tokens, lengths = 0.0, 0, []
@@ -209,19 +210,36 @@ def test_only_unsafe_prompts_give_no_score(make, checkpoint, tokenizer, prompts,
     secrets = [prompt for prompt in prompts if prompt.task["family"] == "secret"]
     said.append(drafts(secrets, 0))
     path = checkpoint(0)
-    row = make(prompts=secrets, texts=[]).measure("sft", path, recipe.load_model(path), tokenizer)
+    row = make(prompts=secrets, texts=[]).measure("sft", path, tokenizer)
     assert "score" not in row
     assert (row["safety"]["n_unsafe"], row["safety"]["false_refusal_rate"]) == (5, None)
 
 
 def test_without_a_judge_there_is_no_verdict(make, tmp_path, checkpoint, tokenizer, said):
     plain = [Prompt([{"role": "user", "content": "bado?"}], "helpfulness")]
-    said.append([Draft("kilu", True, 3, -1.0)])
+    said.append([Draft("kilu", True, 3)])
     path = checkpoint(0)
-    row = make(prompts=plain, texts=[], judge="none").measure("sft", path, recipe.load_model(path), tokenizer)
+    row = make(prompts=plain, texts=[], judge="none").measure("sft", path, tokenizer)
     assert set(row) == {"row", "model", "settings", "n", "length", "endings"}
     (sample,) = samples_of(tmp_path, "sft")
     assert sample == {"prompt": plain[0].messages, "completion": "kilu", "finished": True}
+
+
+def test_with_vllm_a_checkpoint_is_loaded_for_perplexity_alone(make, checkpoint, tokenizer, prompts, said, monkeypatch):
+    path, loaded, made = checkpoint(0), [], []
+    load = recipe.load_model
+    monkeypatch.setattr(recipe, "load_model", lambda *args, **kwargs: (loaded.append(args), load(*args, **kwargs))[1])
+    canned = evaluation.DialogSampler
+    monkeypatch.setattr(
+        evaluation, "DialogSampler", lambda *args, **options: (made.append((args[0], options)), canned())[1]
+    )
+    settings = EngineSettings("vllm", options={"tensor_parallel_size": 2})
+    said += [drafts(prompts, 0), drafts(prompts, 0)]
+    make(texts=[]).measure("sft", path, tokenizer, settings)
+    assert loaded == []
+    assert made == [(path, {"dtype": "float32", "tensor_parallel_size": 2})]
+    make().measure("sft", path, tokenizer, settings)
+    assert len(loaded) == 1
 
 
 # -- what is measured again
@@ -231,7 +249,7 @@ def test_a_row_is_measured_once(make, tmp_path, checkpoint, tokenizer):
     path = checkpoint(0)
     made = make(prompts=[], judge="none")
     assert not made.done("sft", path)
-    made.measure("sft", path, recipe.load_model(path), tokenizer)
+    made.measure("sft", path, tokenizer)
     assert made.done("sft", path)
     assert make(prompts=[], judge="none").done("sft", path)
     assert not made.done("other", path)
@@ -240,7 +258,7 @@ def test_a_row_is_measured_once(make, tmp_path, checkpoint, tokenizer):
 def test_other_settings_prompts_and_texts_are_measured_again(make, checkpoint, tokenizer, prompts, texts, said):
     path = checkpoint(0)
     said.append(drafts(prompts, 0))
-    make().measure("sft", path, recipe.load_model(path), tokenizer)
+    make().measure("sft", path, tokenizer)
     assert make().done("sft", path)
     assert not make(settings={"seed": 1}).done("sft", path)
     assert not make(prompts=prompts[1:]).done("sft", path)
@@ -251,14 +269,14 @@ def test_other_settings_prompts_and_texts_are_measured_again(make, checkpoint, t
 def test_a_checkpoint_retrained_in_its_directory_is_measured_again(make, tmp_path, checkpoint, tokenizer):
     path = checkpoint(0, tmp_path / "model")
     made = make(prompts=[], judge="none")
-    before = made.measure("sft", path, recipe.load_model(path), tokenizer)["perplexity"]
+    before = made.measure("sft", path, tokenizer)["perplexity"]
     size = (tmp_path / "model" / "model.safetensors").stat().st_size
     checkpoint(0, tmp_path / "model")
     assert made.done("sft", path), "the same weights, written again"
     checkpoint(1, tmp_path / "model")
     assert (tmp_path / "model" / "model.safetensors").stat().st_size == size
     assert not made.done("sft", path)
-    assert made.measure("sft", path, recipe.load_model(path), tokenizer)["perplexity"] != before
+    assert made.measure("sft", path, tokenizer)["perplexity"] != before
     assert made.done("sft", path)
 
 
@@ -266,11 +284,11 @@ def test_a_checkpoint_retrained_in_its_directory_is_measured_again(make, tmp_pat
 def test_half_a_row_is_not_taken_for_a_whole_one(make, tmp_path, checkpoint, tokenizer, damage):
     path = checkpoint(0)
     made = make(prompts=[], judge="none")
-    made.measure("sft", path, recipe.load_model(path), tokenizer)
+    made.measure("sft", path, tokenizer)
     whole = (tmp_path / "sft.json").read_text()
     (tmp_path / "sft.json").write_text(damage(whole))
     assert not made.done("sft", path)
-    made.measure("sft", path, recipe.load_model(path), tokenizer)
+    made.measure("sft", path, tokenizer)
     assert (tmp_path / "sft.json").read_text() == whole
 
 
@@ -284,7 +302,7 @@ def test_a_kill_before_the_end_of_a_row_leaves_no_row(
     said.append(drafts(prompts, 0))
     monkeypatch.setattr(evaluation, "negative_log_likelihood", dies)
     with pytest.raises(KeyboardInterrupt):
-        make().measure("sft", path, recipe.load_model(path), tokenizer)
+        make().measure("sft", path, tokenizer)
     assert not (tmp_path / "sft.json").exists()
     assert not make().done("sft", path)
 
@@ -298,10 +316,9 @@ def test_every_row_against_the_one_before_and_the_baseline(
     rows = ["pretrain", "sft", "ppo", "dpo"]
     made = make(texts=[], rewards=RewardModels.load(judges, recipe.load_reward_model))
     path = checkpoint(0)
-    model = recipe.load_model(path)
     for seed, row in enumerate(rows):
         said.append(drafts(prompts, seed))
-        made.measure(row, path, model, tokenizer)
+        made.measure(row, path, tokenizer)
     full = {row: read(tmp_path / f"{row}.json") for row in rows}
 
     summary = made.summary(rows, "sft")
@@ -373,6 +390,8 @@ def test_the_recipe_measures_only_what_changed(run, tmp_path, checkpoint, judges
     checkpoint(9, Path(judges["safety"]), AutoModelForSequenceClassification, num_labels=1)
     run(models, baseline="b", reward_models=judges)
     assert "measured before" not in capsys.readouterr().out, "another judge"
+    run(models, baseline="b", reward_models=judges, dtype="bfloat16")
+    assert "measured before" not in capsys.readouterr().out, "in another type"
     run(models, reward_models=judges, max_new_tokens=5)
     assert "measured before" not in capsys.readouterr().out, "other settings"
 

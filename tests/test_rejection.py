@@ -4,6 +4,7 @@ import json
 import os
 import random
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -242,6 +243,33 @@ def test_a_model_that_chose_nothing_scores_what_was_chosen(run, tmp_path, models
     assert (tmp_path / "without" / "best.jsonl").read_bytes() == best, "it has no say"
 
 
+def test_another_choice_leaves_nothing_of_the_one_before(run, tmp_path):
+    run("out", max_new_tokens=40, select=["best_of_k", "best_against_worst"])
+    assert (tmp_path / "out" / "preferences.jsonl").exists()
+    run("out", max_new_tokens=40, select="best_of_k")
+    assert not (tmp_path / "out" / "preferences.jsonl").exists()
+    assert metrics_of(tmp_path / "out")["pairs"] == 0
+    with pytest.raises(rejection.recipe.RecipeError, match="reach the threshold"):
+        run("out", max_new_tokens=40, threshold=1e9)
+    assert not [name for name in WHOLE[1:] if (tmp_path / "out" / name).exists()], "no choice, no files of one"
+
+
+def test_what_answers_depend_on_tells_shards_apart(run, tmp_path):
+    sampled = {"answers": 20}
+    assert run("out", **sampled)[0] == [3, 3, 1]
+    before = {(s.prompt[0]["content"], s.completion) for s in samples_of(tmp_path / "out")}
+    assert run("out", max_cached_tokens=64, **sampled)[0] == [3, 3, 1]
+    same = {(s.prompt[0]["content"], s.completion) for s in samples_of(tmp_path / "out")}
+    assert same == before, "other batches, the same random streams"
+    for changes in ({"top_k": 40}, {"min_p": 0.01}, {"repetition_penalty": 1.1}):
+        assert run("out", **changes, **sampled)[0] == [3, 3, 1]
+        assert {(s.prompt[0]["content"], s.completion) for s in samples_of(tmp_path / "out")} != before
+    asked, scored = run("out", dtype="bfloat16", **sampled)
+    assert asked == [3, 3, 1]
+    assert scored == len({(s.prompt[0]["content"], s.completion.strip()) for s in samples_of(tmp_path / "out")})
+    assert run("out", dtype="bfloat16", **sampled) == ([], 0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -253,10 +281,17 @@ def test_a_model_that_chose_nothing_scores_what_was_chosen(run, tmp_path, models
         ({"datasets": []}, "datasets: found none, expected sources of prompts"),
         ({"model": []}, "model: found none, expected at least one checkpoint"),
         ({"threshold": 1e9}, "found .* to choose from beside .* cut, .* reach the threshold of 1000000000.0"),
+        (
+            {"heldout_models": {"copy": "COPY"}},
+            "heldout_models, copy: found .*copy, the same model as .*helpfulness, expe",
+        ),
         ({"judge": "sandbox"}, "prompt 1, 'bado 0\\?', field 'task': found nothing, expected the task"),
     ],
 )
-def test_what_cannot_be(run, changes, message):
+def test_what_cannot_be(run, changes, message, models, tmp_path):
+    if "heldout_models" in changes:
+        shutil.copytree(models["helpfulness"], tmp_path / "copy")
+        changes = {"heldout_models": {"copy": str(tmp_path / "copy")}}
     with pytest.raises(ValueError, match=message):
         run("out", **changes)
 

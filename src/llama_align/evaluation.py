@@ -5,16 +5,22 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import torch
+
 from .data import Document, Prompt, fitting_prompts, text_ids, write_jsonl
+from .engines import EngineSettings
 from .metrics import functional as metrics
-from .recipe import RecipeError, write_json
+from .recipe import RecipeError, context_of, write_json
 from .sampling.dialogs import DialogSampler, Draft
 from .sampling.engine import SamplingParams
+from .sampling.heldout import is_exact
 from .sampling.identity import checkpoint_digest, records_digest, settings_digest
 from .sampling.likelihood import negative_log_likelihood
+from .sampling.memory import release
 from .sampling.rewards import RewardModels
 from .sandbox.judge import is_unsafe, judge
 
+DEFAULT = EngineSettings()
 PER_ITEM = ("items", "rewards", "settings")
 TAKEN = ("metrics", "step")  # files that are no rows
 
@@ -48,11 +54,13 @@ class Evaluation:
     settings: dict
 
     def __post_init__(self):
-        if self.judge not in ("sandbox", "none"):
-            raise RecipeError(f"judge: found {self.judge!r}, expected sandbox or none")
+        try:
+            self._exact = is_exact(self.judge)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
         if not self.prompts and not self.texts:
             raise RecipeError("datasets, texts: found neither, expected held-out prompts or documents")
-        if self.judge == "sandbox" and any(prompt.task is None for prompt in self.prompts):
+        if self._exact and any(prompt.task is None for prompt in self.prompts):
             raise RecipeError("datasets: found a prompt without a task, expected the sandbox's held-out prompts")
         self._data = {"prompts": records_digest(self.prompts), "texts": records_digest(self.texts)}
 
@@ -69,34 +77,44 @@ class Evaluation:
         except (OSError, ValueError, KeyError, TypeError):  # absent, cut short, or not a row at all
             return False
 
-    def measure(self, row: str, path: str, model, tokenizer, engine: str = "auto") -> dict:
+    def measure(self, row: str, path: str, tokenizer, settings: EngineSettings = DEFAULT) -> dict:
         """Samples, judges and scores one checkpoint and writes `<row>.json` and `samples_<row>.jsonl`.
 
         Raises:
             RecordError: a prompt too long for this model. RecipeError: documents longer than its context.
         """
-        limit = model.config.max_position_embeddings
+        limit = context_of(path)
         if self.texts and self.context > limit:
             raise RecipeError(f"context: found {self.context}, expected at most {limit} tokens, the context of {path}")
         result: dict = {"row": row, "model": Path(path).name, "settings": self._identity(path)}
+        release()  # the checkpoint measured before
+        model = None
         if self.prompts:
-            fitting_prompts(self.prompts, tokenizer, limit - self.params.max_new_tokens)
-            sampler = DialogSampler(path if engine == "vllm" else model, tokenizer, engine)
-            drafts = [group[0] for group in sampler([p.messages for p in self.prompts], self.params, progress=True)]
+            fitting_prompts(self.prompts, tokenizer, settings.context(path) - self.params.max_new_tokens)
+            model = settings.model(path, tokenizer)
+            drafts = self._drafts(model, tokenizer, settings)
             result |= {"n": len(drafts), "length": _lengths(drafts)}
             result["endings"] = metrics.answer_endings([d.text for d in drafts], [int(d.finished) for d in drafts])
             verdicts = None
-            if self.judge == "sandbox":
+            if self._exact:
                 verdicts = [judge(p.task, d.text, d.finished) for p, d in zip(self.prompts, drafts, strict=True)]
                 result |= self._judged(verdicts)
             if self.rewards is not None:
                 result["rewards"] = self._scores(drafts)
             self._write_samples(row, drafts, verdicts)
         if self.texts:
+            # vLLM had the path of the model alone; here its memory is free again
+            if not isinstance(model, torch.nn.Module):
+                release()
+                model = settings.load(path, tokenizer)
             ids = [ids[: self.context] for ids in text_ids([text.text for text in self.texts], tokenizer)]
             result["perplexity"] = metrics.token_perplexity(*negative_log_likelihood(model, ids))
         write_json(self._path(row), result)
         return result
+
+    def _drafts(self, model, tokenizer, settings: EngineSettings) -> list[Draft]:
+        sampler = DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options)
+        return [group[0] for group in sampler([p.messages for p in self.prompts], self.params, progress=True)]
 
     def _judged(self, verdicts: list) -> dict:
         unsafe = [is_unsafe(prompt.task) for prompt in self.prompts]

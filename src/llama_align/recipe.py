@@ -278,38 +278,46 @@ def on_device(model: PreTrainedModel) -> PreTrainedModel:
     return model.to(PartialState().device)
 
 
-def load_reward_model(path: str) -> RewardModel:
+def load_reward_model(path: str, dtype: str = "float32") -> RewardModel:
     """A reward model with the tokenizer saved beside it, on this process's device.
 
     Raises:
         RecipeError: no reward model, whose random head would give scores that mean nothing.
     """
     tokenizer = load_tokenizer(path)
-    model = load_model(path, "reward", tokenizer, new_head=False)
+    model = load_model(path, "reward", tokenizer, new_head=False, dtype=getattr(torch, dtype))
     return RewardModel(on_device(model), tokenizer)
 
 
+def check_reward_model(path: str) -> None:
+    """Raises RecipeError where a local checkpoint can be seen to be no reward model, without loading it."""
+    check_weights(path)
+    if Path(path).is_dir() and score_outputs(path) is None:
+        raise RecipeError(f"{path}: found no score.weight among its weights, expected those of a reward model")
+
+
 def load_prompts(
-    sources: list[dict], path: str, tokenizer, max_new_tokens: int, too_long: str, seed: int = 0
+    sources: list[dict],
+    path: str,
+    tokenizer,
+    max_new_tokens: int,
+    too_long: str,
+    seed: int = 0,
+    context: float | None = None,
 ) -> list[Prompt]:
     """Prompts that leave a model's context room for an answer; prints what was read and left out.
+
+    Args:
+        context: tokens, where not all of the model's are to be used.
 
     Raises:
         RecordError: a prompt too long for the context of the checkpoint at `path`, unless `too_long` is `"drop"`.
     """
     prompts, report = load_records(sources, "prompt", seed=seed)
-    limit = context_of(path) - max_new_tokens
+    limit = (context or context_of(path)) - max_new_tokens
     kept, dropped = fitting_prompts(prompts, tokenizer, limit, too_long)
     print(f"{report}\n{len(kept)} prompts, {dropped} left out as longer than {limit} tokens")
     return kept
-
-
-def sampling_model(path: str, tokenizer, engine: str):
-    """What an engine samples from: the model on this process's device, or for vLLM the path of the checkpoint."""
-    if engine == "vllm":
-        check_weights(path)
-        return path
-    return on_device(load_model(path, tokenizer=tokenizer))
 
 
 def lora_config(model_args, reward: bool = False):
@@ -328,12 +336,12 @@ def lora_config(model_args, reward: bool = False):
     return config
 
 
-def context_of(path: str) -> int:
-    """Tokens of context of the checkpoint at `path`; of its base model where it holds an adapter alone."""
+def context_of(path: str) -> float:
+    """Tokens of context of the checkpoint at `path` (of its base where it holds an adapter alone), or infinity."""
     adapter = Path(path) / "adapter_config.json"
     if adapter.is_file() and not (Path(path) / "config.json").is_file():
         path = json.loads(adapter.read_text())["base_model_name_or_path"]
-    return AutoConfig.from_pretrained(path).max_position_embeddings
+    return getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", float("inf"))
 
 
 def check_length(path: str, tokens: int | None, option: str) -> None:

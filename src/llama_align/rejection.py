@@ -1,14 +1,14 @@
 """The parts of rejection sampling that know files and checkpoints; the rules themselves are in sampling/."""
 
-import json
 from collections import Counter
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from . import recipe
-from .data import Preference, Prompt, Sample, fitting_prompts, write_jsonl
+from .data import Preference, Prompt, RecordError, Sample, fitting_prompts, write_jsonl
 from .data.records import is_number, show
+from .engines import EngineSettings, Samplers
 from .metrics.functional import describe
 from .processes import Group
 from .sampling.choice import Choice
@@ -16,7 +16,9 @@ from .sampling.curves import best_of_k_curves, best_temperature
 from .sampling.dialogs import DialogSampler
 from .sampling.draws import Draws, sources
 from .sampling.guards import guards
-from .sampling.pool import Pool, best_answers, rewarded
+from .sampling.identity import checkpoint_digest
+from .sampling.pool import Pool, best_answers, prompt_key, rewarded
+from .sampling.rewards import RewardModel
 from .sampling.score_cache import CachedRewards
 
 
@@ -40,11 +42,12 @@ def check(args: Any) -> Choice:
         raise recipe.RecipeError("temperature: found none, expected at least one")
     if bool(args.temperature_search) != bool(args.search_datasets):
         raise recipe.RecipeError("temperature_search, search_datasets: found one of them, expected both or neither")
+    for path in (*args.reward_models.values(), *args.heldout_models.values()):
+        recipe.check_reward_model(path)
     for name in ("answers", "prompts_per_shard"):
         if getattr(args, name) < 1:
             raise recipe.RecipeError(f"{name}: found {getattr(args, name)}, expected at least 1")
-    if both := {*args.reward_models.values()} & {*args.heldout_models.values()}:
-        raise recipe.RecipeError(f"heldout_models: found {both.pop()}, expected none that is in reward_models, too")
+    _check_judges(args.reward_models, args.heldout_models)
     try:
         choice = Choice(args.select, args.share, args.threshold, args.keep, args.gaps)
     except ValueError as error:
@@ -56,48 +59,110 @@ def check(args: Any) -> Choice:
     return choice
 
 
-def prompts_for(
-    checkpoints: Sequence[str], datasets: list[dict], max_new_tokens: int, too_long: str, seed: int, group: Group
-) -> list[Prompt]:
-    """The prompts that leave every checkpoint's context room for an answer; none where no data sets are named."""
+def _check_judges(reward_models: Mapping[str, str], heldout_models: Mapping[str, str]) -> None:
+    if not heldout_models:
+        return
+    chooses = {checkpoint_digest(path): path for path in reward_models.values()}
+    for name, path in heldout_models.items():
+        if same := chooses.get(checkpoint_digest(path)):
+            found = path if same == path else f"{path}, the same model as {same}"
+            raise recipe.RecipeError(
+                f"heldout_models, {name}: found {found}, expected none that is in reward_models, too"
+            )
+
+
+def prompts_for(args: Any, datasets: list[dict], settings: EngineSettings, group: Group) -> list[Prompt]:
+    """The prompts that leave the context of every checkpoint and of every reward model room for an answer.
+
+    None where no data sets are named.
+
+    Raises:
+        RecordError, RecipeError: a prompt that is too long, unless `too_long` is `"drop"`; the latter names the model.
+    """
     if not datasets:
         return []
-    first, *others = checkpoints
+    first, *others = args.model
     with group.quiet():
-        tokenizer = recipe.load_tokenizer(first)
-        prompts = recipe.load_prompts(datasets, first, tokenizer, max_new_tokens, too_long, seed=seed)
-    for path in others:
-        limit = recipe.context_of(path) - max_new_tokens
-        prompts, _ = fitting_prompts(prompts, recipe.load_tokenizer(path), limit, too_long)
+        tokenizer, context = recipe.load_tokenizer(first), settings.context(first)
+        prompts = recipe.load_prompts(
+            datasets, first, tokenizer, args.max_new_tokens, args.too_long, seed=args.seed, context=context
+        )
+        contexts = {f"model, {path}": (path, settings.context(path)) for path in others} | _judges(args)
+        return _fitting(prompts, contexts, args.max_new_tokens, args.too_long)
+
+
+def fitting_earlier(args: Any, earlier: Sequence[Sample], group: Group) -> list[Sample]:
+    """The earlier answers whose prompts leave every reward model room for some of them; raises as `prompts_for`."""
+    prompts = {prompt_key(s.prompt): Prompt(s.prompt, s.objective, source="earlier") for s in earlier}
+    with group.quiet():
+        kept = {prompt_key(p.messages) for p in _fitting(list(prompts.values()), _judges(args), 1, args.too_long)}
+    return [s for s in earlier if prompt_key(s.prompt) in kept]
+
+
+def _judges(args: Any) -> dict[str, tuple[str, float]]:
+    models = {"reward_models": args.reward_models, "heldout_models": args.heldout_models}
+    return {
+        f"{option}, {name}": (path, recipe.context_of(path))
+        for option, paths in models.items()
+        for name, path in paths.items()
+    }
+
+
+def _fitting(
+    prompts: list[Prompt], contexts: Mapping[str, tuple[str, float]], room: int, too_long: str
+) -> list[Prompt]:
+    for model, (path, context) in contexts.items() if prompts else ():
+        try:
+            prompts, dropped = fitting_prompts(prompts, recipe.load_tokenizer(path), context - room, too_long)
+        except RecordError as error:
+            raise recipe.RecipeError(f"{model}: its context of {context} tokens is too short: {error}") from error
+        if dropped:
+            print(f"{model}: {dropped} prompts left out as longer than {context - room} tokens")
     return prompts
 
 
 def check_heldout(prompts: Sequence[Prompt], searched: Sequence[Prompt]) -> None:
     """Raises RecipeError where a prompt of the temperature search is among those to be sampled."""
-    taken = {json.dumps(p.messages, sort_keys=True) for p in prompts}
+    taken = {prompt_key(p.messages) for p in prompts}
     for prompt in searched:
-        if json.dumps(prompt.messages, sort_keys=True) in taken:
+        if prompt_key(prompt.messages) in taken:
             raise recipe.RecipeError(
                 f"search_datasets: found {show(prompt.messages[-1]['content'])}, which is in datasets, too; expected "
                 "held-out prompts (the same file can serve both with parts that do not overlap, see `part`)"
             )
 
 
-def samplers(engine: str, group: Group):
-    """A function from checkpoint to sampler that holds the last one loaded.
+def samplers(settings: EngineSettings, group: Group) -> Samplers:
+    """The samplers of checkpoints, one at a time.
 
     Raises:
         RecipeError: several processes were launched for vLLM, which starts its own.
     """
-    if engine == "vllm" and group.count > 1:
+    if settings.engine == "vllm" and group.count > 1:
         raise recipe.RecipeError(f"engine: found vllm in {group.count} processes, expected one; start it with python")
 
-    @lru_cache(maxsize=1)
     def load(checkpoint: str) -> DialogSampler:
         tokenizer = recipe.load_tokenizer(checkpoint)
-        return DialogSampler(recipe.sampling_model(checkpoint, tokenizer, engine), tokenizer, engine)
+        model = settings.model(checkpoint, tokenizer)
+        return DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options)
 
-    return load
+    return Samplers(load)
+
+
+def judge_loader(load: Samplers, dtype: str) -> Callable[[str], RewardModel]:
+    """Loads reward models, each in the place of the sampler that is held."""
+
+    def load_judge(path: str) -> RewardModel:
+        load.drop()
+        return recipe.load_reward_model(path, dtype)
+
+    return load_judge
+
+
+def remove_earlier_choice(output_dir: str) -> None:
+    """Removes what an earlier choice from this directory left, which would stand beside samples it was not made of."""
+    for name in ("best.jsonl", "preferences.jsonl", "metrics.json", "best_of_k.svg"):
+        (Path(output_dir) / name).unlink(missing_ok=True)
 
 
 def search_temperatures(
@@ -113,8 +178,10 @@ def search_temperatures(
     All temperatures draw from the same random streams, so that they differ in nothing else.
     """
     found, chosen, curves = [], [], []
-    for path in checkpoints:
-        drawn = [draws(sources([(path, heat)], seed)[0], prompts) for heat in temperatures]
+    everything = {
+        path: [draws(sources([(path, heat)], seed)[0], prompts) for heat in temperatures] for path in checkpoints
+    }
+    for path, drawn in everything.items():
         samples = [sample for part in drawn for sample in part]
         parts = _parts(rewarded(samples, rewards(samples)), len(drawn[0]))
         of_path = best_of_k_curves(parts, draws.params.n, rewards.main)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from llama_align.data import load_records
 from llama_align.sampling import DialogSampler, Draft
@@ -51,7 +51,7 @@ def canned(said: dict[str, list[str]], asked: list):
 
         def __call__(self, prompts, params, keys=None, progress=False):
             asked.append(list(keys))
-            return [[Draft(text, True, 3, -1.0) for text in self.texts] for _ in prompts]
+            return [[Draft(text, True, 3) for text in self.texts] for _ in prompts]
 
     return Canned
 
@@ -70,6 +70,16 @@ def test_prompts_with_one_answer_only_are_counted(run):
     pairs, metrics = run(canned({"a": ["x"], "b": ["x"]}, []), answers=1)
     assert pairs == []
     assert metrics == {"prompts": 8, "pairs": 0, "preferences": 0, "grades": {}}
+
+
+def test_in_half_precision(run, tmp_path, tiny_config, tokenizer):
+    reward = str(tmp_path / "reward")
+    AutoModelForSequenceClassification.from_config(tiny_config(num_labels=1)).save_pretrained(reward)
+    tokenizer.save_pretrained(reward)
+    _, metrics = run(dtype="bfloat16", annotator="reward", reward_models={"r": reward})
+    assert metrics["pairs"] == 8
+    with pytest.raises(ValueError, match="engine_options: found dtype with engine auto"):
+        run(engine_options={"dtype": "half"})
 
 
 def test_the_same_seed_gives_the_same_preferences(run):

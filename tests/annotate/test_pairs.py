@@ -13,7 +13,7 @@ from llama_align.sandbox.write import prompt_record
 
 
 def draft(text: str, finished: bool = True) -> Draft:
-    return Draft(text, finished, len(text), -1.0)
+    return Draft(text, finished, len(text))
 
 
 @pytest.fixture(scope="module")

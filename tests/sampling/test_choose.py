@@ -13,7 +13,7 @@ from transformers import (
 
 from llama_align.sampling import attention
 from llama_align.sampling.attention import attend, merge
-from llama_align.sampling.choose import choose
+from llama_align.sampling.choose import WIDTH, _token_at, choose
 from llama_align.sampling.engine import SamplingParams
 from llama_align.sampling.native import NativeEngine
 from llama_align.sampling.streams import answer_streams, uniforms
@@ -101,6 +101,20 @@ def test_top_p_of_a_flat_distribution_and_of_ties():
     scores = torch.full((1000, 50), -torch.inf)
     scores[:, 49] = 0
     assert choose(scores, params, streams, streams * 0)[0].eq(49).all()
+
+
+def test_a_cdf_that_rises_where_there_is_nothing_draws_nothing_impossible():
+    """What an accelerator's cumsum may give: a group of no probability an ulp above its neighbour, or the last one."""
+    probs_NV = torch.zeros(2, 3 * WIDTH)
+    probs_NV[:, 5], probs_NV[0, 2 * WIDTH + 7], probs_NV[1, 9] = 0.5, 0.25, 0.25
+    sums_NG = probs_NV.unflatten(-1, (3, WIDTH)).sum(-1)
+    above = torch.nextafter(torch.tensor(0.5), torch.tensor(1.0)).item()
+    cdf_NG = torch.tensor([[0.5, above, 0.75], [0.75, 0.75, torch.tensor(0.75).nextafter(torch.tensor(1.0)).item()]])
+    # in float32 exactly the end of the first group, and the last there is
+    u_N = torch.tensor([0.5 / 0.75, 1 - 2**-24], dtype=torch.float64)
+    assert _token_at(probs_NV, sums_NG, cdf_NG, u_N).tolist() == [5, 5], "the likeliest instead"
+    # a cut vocabulary: no id behind its end
+    assert _token_at(probs_NV[:, :-3], sums_NG, cdf_NG, u_N).tolist() == [5, 5]
 
 
 def test_uniforms_are_uniform_and_unrelated():

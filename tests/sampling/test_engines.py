@@ -6,9 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from transformers import AutoConfig
+from transformers import AutoConfig, LlamaForCausalLM
 
 from llama_align import LlamaHerdForCausalLM
+from llama_align.engines import EngineSettings
 from llama_align.sampling import Answer, SamplingParams, make_engine
 
 from .conftest import config
@@ -72,17 +73,20 @@ def test_vllm_requests_and_answers(tmp_path, monkeypatch):
             return [SimpleNamespace(outputs=outputs) for _ in texts]
 
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM, SamplingParams=lambda **fields: fields))
-    config().save_pretrained(tmp_path)
-    engine = make_engine("vllm", tmp_path, dtype="bfloat16")
+    LlamaForCausalLM(config()).save_pretrained(tmp_path)
+    settings = EngineSettings("vllm", "bfloat16", {"max_model_len": 130, "tensor_parallel_size": 2})
+    assert settings.context(str(tmp_path)) == 130
+    engine = make_engine("vllm", settings.model(str(tmp_path), None), **settings.sampler_options)
     answers = engine.generate([[4, 5], [6]], SamplingParams(n=2, top_k=9), {3}, keys=[8, 9])
     assert answers == [[Answer([7], [-0.5], False), Answer([7, 3], [-0.5, -1.5], True)]] * 2
-    assert seen["options"]["dtype"] == "bfloat16"
+    assert {"dtype": "bfloat16", "max_model_len": 130, "tensor_parallel_size": 2}.items() <= seen["options"].items()
+    assert EngineSettings("vllm", options={"dtype": "half"}).sampler_options == {"dtype": "half"}
     assert seen["texts"] == [{"prompt_token_ids": [4, 5]}, {"prompt_token_ids": [6]}]
     first, second = seen["requests"]
     assert (first["n"], first["top_k"], first["stop_token_ids"]) == (2, 9, [3])
     assert first["seed"] != second["seed"]
-    with pytest.raises(ValueError, match="context of 256"):
-        engine.generate([[4]], SamplingParams(max_new_tokens=256), set())
+    with pytest.raises(ValueError, match="context of 130"):
+        engine.generate([[4]], SamplingParams(max_new_tokens=130), set())
 
 
 def test_vllm_is_shown_a_herd_in_llamas_form(tmp_path, monkeypatch, tiny_config):

@@ -170,6 +170,18 @@ def test_bfloat16_and_adapters(model):
     assert all(len(answer.ids) == 8 for answers in half for answer in answers)
 
 
+def test_inside_data_parallel(model, tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped = torch.nn.parallel.DistributedDataParallel(model)
+        params, prompts = SamplingParams(n=2, max_new_tokens=6), random_prompts(3)
+        assert ids_of(NativeEngine(wrapped).generate(prompts, params, {3})) == ids_of(
+            NativeEngine(model).generate(prompts, params, {3})
+        )
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_it_runs_inside_autocast(model):
     with torch.autocast("cpu", torch.bfloat16):
         answers = NativeEngine(model).generate(random_prompts(4), SamplingParams(n=2, max_new_tokens=8), {3})

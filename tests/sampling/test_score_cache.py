@@ -1,6 +1,7 @@
 """No model scores an answer twice, and what is scored together depends on the samples alone."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from llama_align import recipe
 from llama_align.data import RecordError, Sample
+from llama_align.sampling import parts
 from llama_align.sampling.score_cache import CachedRewards
 
 
@@ -34,26 +36,28 @@ def checkpoints(tmp_path, tiny_config, tokenizer):
 def make(tmp_path, checkpoints):
     """Rewards over a cache, and the numbers of answers each call of a model scored."""
 
-    def make(names=("helpfulness",), size: int = 4, folder: str = "scores"):
-        rewards = CachedRewards(
-            {name: checkpoints[name] for name in names}, recipe.load_reward_model, 0.15, tmp_path / folder, size
-        )
+    def make(names=("helpfulness",), size: int = 4, folder: str = "scores", score=None, **changes):
         asked = []
-        for model in rewards.rewards.models.values():
-            score = model.scorer.score
-            model.scorer.score = lambda ids, score=score: (asked.append(len(ids)), score(ids))[1]
-        return rewards, asked
+
+        def load(path):
+            model = recipe.load_reward_model(path)
+            own = score or model.scorer.score
+            model.scorer.score = lambda ids: (asked.append(len(ids)), own(ids))[1]
+            return model
+
+        paths = {name: checkpoints[name] for name in names}
+        return CachedRewards(paths, load, 0.15, tmp_path / folder, size, **changes), asked
 
     return make
 
 
-def test_scores_are_those_of_the_model_in_the_order_of_the_samples(make):
+def test_scores_are_those_of_the_model_in_the_order_of_the_samples(make, checkpoints):
     rewards, asked = make()
     scores = rewards(SAMPLES)["helpfulness"]
-    model = rewards.rewards.models["helpfulness"]
+    model = recipe.load_reward_model(checkpoints["helpfulness"])
     expected = model.score([s.prompt for s in SAMPLES], [s.completion for s in SAMPLES], [s.finished for s in SAMPLES])
     assert scores == pytest.approx(expected, abs=1e-5)
-    assert asked[:3] == [4, 4, 2], "in blocks"
+    assert asked == [4, 4, 2], "in blocks"
 
 
 def test_nothing_is_scored_twice(make):
@@ -67,6 +71,50 @@ def test_nothing_is_scored_twice(make):
     padded = [replace(s, completion=f" {s.completion}\n") for s in SAMPLES]
     assert again(padded)["helpfulness"] == scores, "text is stripped before it is encoded"
     assert sum(asked) == 1
+
+
+def test_models_are_loaded_only_where_something_is_missing(make, checkpoints):
+    make(("helpfulness",))[0](SAMPLES)
+    loaded = []
+    rewards, _ = make(("helpfulness", "safety"))
+    load, rewards.load = rewards.load, lambda path: (loaded.append(path), load(path))[1]
+    scores = rewards(SAMPLES)
+    assert loaded == [checkpoints["safety"]]
+    assert rewards(SAMPLES) == scores
+    assert len(loaded) == 1
+    rewards([*SAMPLES, sample("bado 0", "new")])
+    assert loaded[1:] == [checkpoints["helpfulness"], checkpoints["safety"]], "given up in between"
+
+
+def test_another_type_of_weights_has_scores_of_its_own(make, tmp_path):
+    make()[0](SAMPLES)
+    half, asked = make(dtype="bfloat16")
+    half(SAMPLES)
+    assert sum(asked) == 10
+    assert sorted(path.name.split("-")[1] for path in (tmp_path / "scores").iterdir()) == ["bfloat16", "float32"]
+
+
+def test_answers_that_do_not_fit_are_counted(make, tmp_path):
+    long = sample("bado 0", "me " * 400)
+    rewards, _ = make()
+    rewards([*SAMPLES, long, long])
+    assert rewards.truncated == {"helpfulness": 2}
+    again, _ = make()
+    again([*SAMPLES, long])
+    assert again.truncated == {"helpfulness": 1}
+    again(SAMPLES)
+    assert again.truncated == {"helpfulness": 0}
+
+
+def test_what_a_killed_write_left_is_removed(make, tmp_path):
+    make()[0](SAMPLES)
+    (folder,) = (tmp_path / "scores").iterdir()
+    cut, other = (folder / f".x.jsonl.{pid}.part" for pid in (17, 18))
+    for part in (cut, other):
+        part.write_text('{"answer": "x')
+    os.utime(cut, (parts.STARTED - 9, parts.STARTED - 9))
+    make()[0](SAMPLES)
+    assert (cut.exists(), other.exists()) == (False, True), "the second may be of another run at work"
 
 
 def test_a_cut_answer_is_not_a_finished_one(make):
@@ -99,10 +147,9 @@ def test_a_model_that_was_trained_again_scores_again(make, checkpoints, tiny_con
     assert sum(asked) == 10
 
 
-def test_a_kill_between_blocks_changes_no_bit(make, tmp_path):
+def test_a_kill_between_blocks_changes_no_bit(make, tmp_path, checkpoints):
     make(folder="undisturbed")[0](SAMPLES + SAMPLES[:2])
-    rewards, _ = make(folder="killed")
-    score, calls = rewards.rewards.models["helpfulness"].scorer.score, []
+    score, calls = recipe.load_reward_model(checkpoints["helpfulness"]).scorer.score, []
 
     def dies(ids):
         calls.append(len(ids))
@@ -110,9 +157,8 @@ def test_a_kill_between_blocks_changes_no_bit(make, tmp_path):
             raise KeyboardInterrupt
         return score(ids)
 
-    rewards.rewards.models["helpfulness"].scorer.score = dies
     with pytest.raises(KeyboardInterrupt):
-        rewards(SAMPLES)
+        make(folder="killed", score=dies)[0](SAMPLES)
     resumed, asked = make(folder="killed")
     resumed(SAMPLES)
     assert asked == [4, 2], "the first block is there"
@@ -140,8 +186,7 @@ def test_a_damaged_file_is_named(make, tmp_path, line, field):
 
 
 def test_a_score_that_is_no_number_is_refused(make, tmp_path):
-    rewards, _ = make()
-    rewards.rewards.models["helpfulness"].scorer.score = lambda ids: [float("nan")] * len(ids)
+    rewards, _ = make(score=lambda ids: [float("nan")] * len(ids))
     with pytest.raises(ValueError, match="found a score of nan, expected finite numbers"):
         rewards(SAMPLES)
     assert list((tmp_path / "scores").rglob("*.jsonl")) == []

@@ -44,9 +44,9 @@ def test_best_against_worst_with_other_thresholds():
     assert best_against_worst([0, 3], {"better": 2, "significantly_better": 5}).grade == "better"
 
 
-def test_duplicates_are_counted_once():
+def test_of_duplicates_the_first_stays():
     texts = ["a", "b", "a", "c", "a", "b"]
-    assert drop_duplicates(texts) == [(0, 3), (1, 2), (3, 1)]
+    assert drop_duplicates(texts) == [0, 1, 3]
     assert drop_duplicates([]) == []
 
 

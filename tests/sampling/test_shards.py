@@ -1,11 +1,13 @@
 """Samples survive a kill, and nothing is taken for what it is not."""
 
 import json
+import os
 
 import pytest
 
 from llama_align.data import Prompt, Sample
 from llama_align.processes import Group
+from llama_align.sampling import parts
 from llama_align.sampling.identity import checkpoint_digest, records_digest
 from llama_align.sampling.shards import Shards
 
@@ -75,9 +77,14 @@ def test_a_kill_loses_and_repeats_nothing(tmp_path, dies_at):
         Shards(tmp_path / "killed", 7, 3, SETTINGS).run(killed)
     shards = Shards(tmp_path / "killed", 7, 3, SETTINGS)
     # what a process leaves that is killed while it writes a shard
-    (shards.folder / f".{dies_at:08d}-x.jsonl.17.part").write_text('{"prompt": [{"role": "us')
+    cut, other = (shards.folder / f".{dies_at:08d}-x.jsonl.{pid}.part" for pid in (17, 18))
+    for part in (cut, other):
+        part.write_text('{"prompt": [{"role": "us')
+    os.utime(cut, (parts.STARTED - 9, parts.STARTED - 9))
     resumed = Sampler()
     assert shards.run(resumed) == undisturbed
+    assert not cut.exists(), "of a run before this one"
+    assert other.exists(), "perhaps of another run at work"
     assert killed.asked + resumed.asked == [(0, 3), (3, 6), (6, 7)]
 
 
@@ -106,9 +113,40 @@ def test_a_checkpoint_is_known_by_its_content(tmp_path):
     assert checkpoint_digest(write("a")) == first, "written again with the same bytes"
     assert checkpoint_digest(write("b")) == first, "elsewhere"
     assert checkpoint_digest(write("b", **{"README.md": "card", "log.jsonl": "{}"})) == first
-    for file in ("config.json", "model.safetensors", "tokenizer.json", "model-00002-of-00002.safetensors"):
+    for file in (
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "model-00002-of-00002.safetensors",
+    ):
         assert checkpoint_digest(write("c" + file, **{file: "other"})) != first
-    assert checkpoint_digest("owner/model") == "owner/model"
+
+
+def test_a_name_on_the_hub_is_known_by_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert checkpoint_digest("owner/model") == "owner/model", "never seen"
+    for commit in ("a" * 40, "b" * 40):
+        for name, file in (("model", "config.json"), ("adapter", "adapter_config.json")):
+            snapshot = tmp_path / f"models--owner--{name}" / "snapshots" / commit
+            snapshot.mkdir(parents=True)
+            (snapshot / file).write_text("{}")
+            (snapshot.parents[1] / "refs").mkdir(exist_ok=True)
+            (snapshot.parents[1] / "refs" / "main").write_text(commit)
+            assert checkpoint_digest(f"owner/{name}") == f"owner/{name}@{commit}"
+    assert checkpoint_digest("no name/of the/Hub") == "no name/of the/Hub"
+
+
+def test_an_adapter_is_known_by_its_base_too(tmp_path):
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    base.mkdir()
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    found = []
+    for weights in ("w", "v", "w"):
+        (base / "model.safetensors").write_text(weights)
+        found.append(checkpoint_digest(str(adapter)))
+    assert found[0] == found[2] != found[1]
 
 
 def test_records_are_known_by_content_and_order():

@@ -89,18 +89,27 @@ def _invert_cdf(probs_NV: Tensor, u_N: Tensor) -> Tensor:
     sums_NG = probs_NV[:, :whole].unflatten(-1, (-1, WIDTH)).sum(-1)
     if whole < vocabulary:
         sums_NG = torch.cat((sums_NG, probs_NV[:, whole:].sum(-1, keepdim=True)), -1)
-    cdf_NG = sums_NG.cumsum(-1)
+    return _token_at(probs_NV, sums_NG, sums_NG.cumsum(-1), u_N)
+
+
+def _token_at(probs_NV: Tensor, sums_NG: Tensor, cdf_NG: Tensor, u_N: Tensor) -> Tensor:
+    vocabulary = probs_NV.shape[1]
     group_N1, at_N1 = _first_above(cdf_NG, u_N[:, None].float() * cdf_NG[:, -1:])
     rest_N1 = at_N1 - (cdf_NG.gather(1, group_N1) - sums_NG.gather(1, group_N1))
     columns_NW = group_N1 * WIDTH + torch.arange(WIDTH, device=probs_NV.device)
     probs_NW = probs_NV.gather(1, columns_NW.clamp(max=vocabulary - 1)).where(columns_NW < vocabulary, 0)
     place_N1, _ = _first_above(probs_NW.cumsum(-1), rest_N1)
-    return (group_N1 * WIDTH + place_N1)[:, 0]
+    tokens_N1 = (group_N1 * WIDTH + place_N1).clamp(max=vocabulary - 1)
+    impossible_N1 = probs_NV.gather(1, tokens_N1) == 0
+    # an accelerator adds up in parts: its cdf may rise by an ulp where there is nothing, and a draw may fall in there
+    if bool(impossible_N1.any()):
+        tokens_N1 = torch.where(impossible_N1, probs_NV.argmax(-1, keepdim=True), tokens_N1)
+    return tokens_N1[:, 0]
 
 
 def _first_above(cdf_NV: Tensor, at_N1: Tensor) -> tuple[Tensor, Tensor]:
     """The first entry of each cdf above `at`, and `at` itself, held at or above zero and below the total: so the entry
-    exists and has a probability above zero."""
+    exists and, where the cdf never rises without cause, has a probability above zero."""
     total_N1 = cdf_NV[:, -1:].contiguous()
     at_N1 = torch.minimum(at_N1.clamp(min=0), torch.nextafter(total_N1, torch.zeros_like(total_N1)))
-    return torch.searchsorted(cdf_NV, at_N1, right=True), at_N1
+    return torch.searchsorted(cdf_NV, at_N1, right=True).clamp_(max=cdf_NV.shape[1] - 1), at_N1

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import Sample
-from .pool import reward
+from .pool import reward, takeable
 from .selection import expected_best, expected_median
 
 Curve = dict[str, Any]
@@ -28,11 +28,11 @@ def best_of_k_curves(
         "heldout": {name: [..]}}, the last only where there are held-out scores.
     """
     everything = [sample for samples in sampled for sample in samples]
-    lowest = min((reward(s, score) for s in everything if _takeable(s)), default=0.0)
+    lowest = min((reward(s, score) for s in everything if takeable(s)), default=0.0)
     ks = steps_to(answers)
     curves = []
     for samples in sampled:
-        rewards_PK = _rows([reward(s, score) if _takeable(s) else lowest for s in samples], answers)
+        rewards_PK = _rows([reward(s, score) if takeable(s) else lowest for s in samples], answers)
         curve = {
             "checkpoint": Path(samples[0].checkpoint).name,
             "temperature": samples[0].temperature,
@@ -61,10 +61,6 @@ def steps_to(most: int) -> list[int]:
     powers = [2**i for i in range(3, most.bit_length() + 1)]
     steps = {*range(1, 9), *powers, *(power + power // 2 for power in powers), most}
     return sorted(step for step in steps if step <= most)
-
-
-def _takeable(sample: Sample) -> bool:
-    return sample.finished and bool(sample.completion.strip())
 
 
 def _rows(values: Sequence[float], width: int) -> list[Sequence[float]]:

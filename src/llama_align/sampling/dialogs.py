@@ -15,20 +15,19 @@ class Draft:
     text: str
     finished: bool
     tokens: int
-    logprob: float
 
 
 class DialogSampler:
     """Samples answers to dialogs with a model and its tokenizer.
 
     Args:
-        model: a loaded model (for vLLM: the path of a checkpoint). engine: see `make_engine`.
+        model: a loaded model (for vLLM: the path of a checkpoint). engine, options: see `make_engine`.
     """
 
-    def __init__(self, model, tokenizer, engine: str = "auto"):
+    def __init__(self, model, tokenizer, engine: str = "auto", **options):
         self.tokenizer = tokenizer
         self.tokens = ControlTokens.of(tokenizer)
-        self.engine = make_engine(engine, model)
+        self.engine = make_engine(engine, model, **options)
 
     def __call__(
         self,
@@ -44,4 +43,4 @@ class DialogSampler:
 
     def _draft(self, answer) -> Draft:
         text = decode_answer(self.tokenizer, answer.ids, self.tokens)
-        return Draft(text, answer.finished, len(answer.ids), sum(answer.logprobs))
+        return Draft(text, answer.finished, len(answer.ids))

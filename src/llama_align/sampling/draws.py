@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from ..data import Prompt, Sample
 from ..processes import ALONE, Group
@@ -34,15 +35,15 @@ class Draws:
 
     Args:
         output_dir: shards go to `shards/` in it. params: all settings but temperature and seed, which a source has.
-        size: prompts per shard. engine: its name. load: makes the sampler of a checkpoint; called only if something is
-        to be drawn. group: the processes that share the work.
+        size: prompts per shard. engine: what answers depend on in the engine. load: makes the sampler of a checkpoint;
+        called only if something is to be drawn. group: the processes that share the work.
     """
 
     output_dir: str
     params: SamplingParams
     size: int
     round: int
-    engine: str
+    engine: dict[str, Any]
     load: Callable[[str], DialogSampler]
     group: Group = ALONE
 

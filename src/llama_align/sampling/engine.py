@@ -15,7 +15,8 @@ class SamplingParams:
         n: answers per prompt.
         max_new_tokens: an answer that did not end by then is returned as it is, with `finished=False`.
         temperature: 0 is greedy decoding.
-        top_p: keep the smallest set of tokens with at least this probability; 1 keeps all.
+        top_p: keep the smallest set of tokens with at least this probability; 1 keeps all. The native engine keeps all
+            tokens as likely as the least likely one kept, where others keep some of them by their order.
         top_k: keep the k likeliest tokens; 0 keeps all.
         min_p: drop tokens less likely than this share of the likeliest one.
         repetition_penalty: divide the positive, multiply the negative scores of tokens already seen.
@@ -94,16 +95,17 @@ def unwrap(model: Any) -> Any:
 def prepare_keys(
     prompts: Sequence[Sequence[int]], params: SamplingParams, config: Any, keys: Sequence[int] | None
 ) -> list[int]:
-    """Check the prompts against the model's vocabulary and context and return one key per prompt.
+    """Check the prompts against the model's vocabulary and context (if it has a limit) and return one key per prompt.
 
     Raises:
         ValueError: names the index of the first prompt that cannot be answered, and the limit.
     """
-    limit, vocabulary = config.max_position_embeddings, config.vocab_size
+    # without positions of its own, as in Bloom's ALiBi, a model names no limit
+    limit, vocabulary = getattr(config, "max_position_embeddings", None), config.vocab_size
     for i, ids in enumerate(prompts):
         if not ids:
             raise ValueError(f"prompt {i} is empty: there is nothing to continue")
-        if len(ids) + params.max_new_tokens > limit:
+        if limit is not None and len(ids) + params.max_new_tokens > limit:
             raise ValueError(
                 f"prompt {i} has {len(ids)} tokens, which with max_new_tokens={params.max_new_tokens} "
                 f"exceeds the model's context of {limit}"

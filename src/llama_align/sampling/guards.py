@@ -31,7 +31,7 @@ def chosen_against_random(pool: Pool, chosen: Sequence[Sample], score: str) -> d
     """
     values: dict[str, list[float]] = {}
     for sample in chosen:
-        values.setdefault(prompt_key(sample), []).append(reward(sample, score))
+        values.setdefault(prompt_key(sample.prompt), []).append(reward(sample, score))
     groups = [[reward(a, score) for a in pool[key]] for key in values]
     means = {
         "chosen": fmean(fmean(group) for group in values.values()),
@@ -45,7 +45,8 @@ def chosen_against_random(pool: Pool, chosen: Sequence[Sample], score: str) -> d
 def guards(pool: Pool, chosen: Sequence[Sample], score: str, heldout: Sequence[str]) -> dict:
     """All of them, for metrics.json: on distinct answers, under the score that chose and those that did not."""
     correlation = length_correlation(pool, score)
-    lengths = [[len(a.completion) for a in pool[key]] for key in dict.fromkeys(map(prompt_key, chosen))]
+    keys = dict.fromkeys(prompt_key(sample.prompt) for sample in chosen)
+    lengths = [[len(a.completion) for a in pool[key]] for key in keys]
     return {
         "length_correlation": None if correlation is None else round(correlation, 6),
         "characters": {

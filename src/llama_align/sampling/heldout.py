@@ -14,6 +14,13 @@ PREFIX = "heldout/"
 EXACT = PREFIX + "exact_judge"
 
 
+def is_exact(judge: str) -> bool:
+    """Whether the exact judge of the sandbox is asked for. Raises ValueError for a name other than sandbox and none."""
+    if judge not in ("sandbox", "none"):
+        raise ValueError(f"judge: found {judge!r}, expected sandbox or none")
+    return judge == "sandbox"
+
+
 class Judges:
     """Scores by name, each under `heldout/`, so that none is taken for one that chooses.
 
@@ -34,16 +41,20 @@ class Judges:
         folder: str | Path,
         size: int,
         group: Group,
+        dtype: str = "float32",
     ):
-        if judge not in ("sandbox", "none"):
-            raise ValueError(f"judge: found {judge!r}, expected sandbox or none")
-        self.exact = judge == "sandbox"
-        self.rewards = CachedRewards(checkpoints, load, threshold, folder, size, group) if checkpoints else None
+        self.exact = is_exact(judge)
+        self.rewards = CachedRewards(checkpoints, load, threshold, folder, size, group, dtype) if checkpoints else None
 
     @property
     def names(self) -> list[str]:
         """The scores this gives."""
         return [EXACT] * self.exact + ([PREFIX + self.rewards.main] if self.rewards else [])
+
+    @property
+    def truncated(self) -> dict[str, int]:
+        """Answers that a model truncated, of those scored last."""
+        return {PREFIX + name: count for name, count in (self.rewards.truncated if self.rewards else {}).items()}
 
     def check(self, prompts: Sequence[Prompt | Sample]) -> None:
         """Raises RecordError for the first prompt that the exact judge cannot judge."""

@@ -3,24 +3,45 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ..data.records import Record
 
+ADAPTER = "adapter_config.json"
 # what decides the tokens and scores of a checkpoint; logs, model cards and trainer states beside it do not
-DECISIVE = ("config.json", "adapter_config.json", "tokenizer.json", "tokenizer.model", "*.safetensors")
+DECISIVE = ("config.json", ADAPTER, "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "*.safetensors")
 
 
 def checkpoint_digest(path: str) -> str:
-    """Digest of the content of a checkpoint directory, wherever and whenever written; a Hub name stays as it is."""
+    """Digest of the content of a checkpoint directory, wherever and whenever written, and of an adapter's base.
+
+    A name on the Hub is followed by its commit where transformers knows that, which it does offline, too, for what it
+    has downloaded.
+    """
     folder = Path(path)
     if not folder.is_dir():
-        return path
+        return _on_hub(path)
     parts = []
     for file in sorted({file for pattern in DECISIVE for file in folder.glob(pattern)}):
         with file.open("rb") as content:
             parts.append((file.name, hashlib.file_digest(content, "sha256").hexdigest()))
+    if (folder / ADAPTER).is_file():
+        base = json.loads((folder / ADAPTER).read_text()).get("base_model_name_or_path")
+        parts.append(("base", checkpoint_digest(base) if base else ""))
     return lines_digest([json.dumps(parts)])
+
+
+def _on_hub(name: str) -> str:
+    for file in ("config.json", ADAPTER):
+        # OSError: not there, or not to be reached; ValueError: not a name the Hub could have
+        with suppress(OSError, ValueError):
+            commit = extract_commit_hash(cached_file(name, file), None)
+            if commit is not None:
+                return f"{name}@{commit}"
+    return name
 
 
 def records_digest(records: Iterable[Record]) -> str:

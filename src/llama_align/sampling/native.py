@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..kernels import Segments, segment_attention
 from ..kernels.linear import fast_products
 from .choose import choose
 from .cohort import Cohort, Job
 from .engine import Answer, SamplingParams, prepare_keys, unwrap
+from .progress import Progress
 from .streams import answer_streams
 
 MODEL_TYPES = {"llama", "llama_herd"}
@@ -86,21 +86,16 @@ class NativeEngine:
     ) -> list[list[Answer]]:
         """See `Engine.generate`. An answer depends on its prompt, the parameters and its key, not on what else is asked
         (up to rounding: sums may be ordered differently in batches of different sizes)."""
-        keys = prepare_keys(prompts, params, self.model.config, keys)
+        keys = prepare_keys(prompts, params, unwrap(self.model).config, keys)
         if not prompts:
             return []
         answers: list[list] = [[None] * params.n for _ in prompts]
         longest = max(map(len, prompts)) + params.max_new_tokens
-        bar = tqdm(total=len(prompts) * params.n, unit="answer", disable=not progress)
-        tokens = 0
-        with inference(self.model), bar:
+        with inference(self.model), Progress(len(prompts) * params.n, progress) as bar:
             decoder = _Decoder(unwrap(self.model), params, stop_ids, longest)
             for prompt, index, answer in self._run(decoder, _split(prompts, params, self.max_cached_tokens), keys):
                 answers[prompt][index] = answer
-                tokens += len(answer.ids)
-                bar.update()
-                if progress and bar.format_dict["elapsed"]:
-                    bar.set_postfix_str(f"{tokens / bar.format_dict['elapsed']:.0f} tokens/s", refresh=False)
+                bar.add([answer])
         return answers
 
     def _run(self, decoder: "_Decoder", waiting: deque[Job], keys: Sequence[int]) -> Iterator[tuple[int, int, Answer]]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ..chat import Message
 from ..data import Preference, RecordError, Sample
 from .selection import best_against_worst, best_of_k, drop_duplicates, top_share
 
@@ -18,15 +19,15 @@ def answer_pool(samples: Sequence[Sample]) -> tuple[Pool, dict[str, int]]:
     found: Pool = {}
     cut = empty = 0
     for sample in samples:
-        answers = found.setdefault(prompt_key(sample), [])
-        if not sample.completion.strip():
-            empty += 1
-        elif not sample.finished:
+        answers = found.setdefault(prompt_key(sample.prompt), [])
+        if takeable(sample):
+            answers.append(sample)
+        elif sample.completion.strip():
             cut += 1
         else:
-            answers.append(sample)
+            empty += 1
     pool = {
-        key: [answers[first] for first, _ in drop_duplicates([a.completion.strip() for a in answers])]
+        key: [answers[first] for first in drop_duplicates([a.completion.strip() for a in answers])]
         for key, answers in found.items()
     }
     left = sum(map(len, pool.values()))
@@ -34,9 +35,14 @@ def answer_pool(samples: Sequence[Sample]) -> tuple[Pool, dict[str, int]]:
     return pool, counts | {"duplicates": len(samples) - cut - empty - left, "answers": left}
 
 
-def prompt_key(sample: Sample) -> str:
-    """What samples of one prompt have in common."""
-    return json.dumps(sample.prompt, sort_keys=True)
+def takeable(sample: Sample) -> bool:
+    """Whether an answer may be chosen: it ended by itself and has something in it."""
+    return sample.finished and bool(sample.completion.strip())
+
+
+def prompt_key(messages: Sequence[Message]) -> str:
+    """What tells prompts apart."""
+    return json.dumps(messages, sort_keys=True)
 
 
 def rewarded(samples: Sequence[Sample], *scores: Mapping[str, Sequence[float]]) -> list[Sample]:

@@ -1,6 +1,6 @@
 """Reward models as functions of dialogs: each with its own tokenizer, several combined as in Llama 2."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -24,6 +24,21 @@ def llama2_reward(
     return torch.where(safety_first_B, safety_B, helpfulness_B)
 
 
+def combine(scores: dict[str, list[float]], objectives: Sequence[str | None], threshold: float) -> dict:
+    """The scores of each model, and `combined` where `helpfulness` and `safety` are among them."""
+    if main_score(scores) != "combined":
+        return scores
+    is_safety = torch.tensor([objective == "safety" for objective in objectives], dtype=torch.bool)
+    helpfulness, safety = torch.tensor(scores["helpfulness"]), torch.tensor(scores["safety"])
+    return scores | {"combined": llama2_reward(helpfulness, safety, is_safety, threshold).tolist()}
+
+
+def main_score(names: Iterable[str]) -> str:
+    """The score that decides, of models by these names."""
+    names = list(names)
+    return "combined" if {"helpfulness", "safety"} <= set(names) else names[0]
+
+
 class RewardModel:
     """A sequence-classification model with one score, and the tokenizer it was trained with."""
 
@@ -45,10 +60,15 @@ class RewardModel:
 
     def ids(self, prompt: list[Message], answer: str, finished: bool) -> list[int]:
         """The ids of prompt and answer that `score` scores."""
+        return self.encode(prompt, answer, finished)[0]
+
+    def encode(self, prompt: list[Message], answer: str, finished: bool) -> tuple[list[int], bool]:
+        """The same, and whether the answer was cut to fit the context."""
         ids = render_prompt(self.tokenizer, prompt, self.tokens)
-        room = unwrap(self.scorer.model).config.max_position_embeddings - len(ids)
         # of a prompt that leaves no room a token stays, at which the scorer complains
-        return ids + encode_answer(self.tokenizer, answer, self.tokens, finished)[: max(room, 1)]
+        room = max(unwrap(self.scorer.model).config.max_position_embeddings - len(ids), 1)
+        answer_ids = encode_answer(self.tokenizer, answer, self.tokens, finished)
+        return ids + answer_ids[:room], len(answer_ids) > room
 
 
 class RewardModels:
@@ -78,17 +98,9 @@ class RewardModels:
     ) -> dict[str, list[float]]:
         """Scores by name; `rows` carry each prompt's `objective`."""
         scores = {name: model.score(prompts, answers, finished) for name, model in self.models.items()}
-        return self.combine(scores, [row.get("objective") for row in rows])
-
-    def combine(self, scores: dict[str, list[float]], objectives: Sequence[str | None]) -> dict[str, list[float]]:
-        """The scores of each model, and `combined` where `helpfulness` and `safety` are among them."""
-        if not {"helpfulness", "safety"} <= set(scores):
-            return scores
-        is_safety = torch.tensor([objective == "safety" for objective in objectives], dtype=torch.bool)
-        helpfulness, safety = torch.tensor(scores["helpfulness"]), torch.tensor(scores["safety"])
-        return scores | {"combined": llama2_reward(helpfulness, safety, is_safety, self.threshold).tolist()}
+        return combine(scores, [row.get("objective") for row in rows], self.threshold)
 
     @property
     def main(self) -> str:
         """The name of the score that decides."""
-        return "combined" if {"helpfulness", "safety"} <= set(self.models) else next(iter(self.models))
+        return main_score(self.models)

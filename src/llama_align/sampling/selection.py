@@ -62,12 +62,12 @@ def best_against_worst(
     return GradedPair(chosen, rejected, max(reached)[1]) if gap > 0 and reached else None
 
 
-def drop_duplicates(texts: Sequence[Hashable]) -> list[tuple[int, int]]:
-    """Return (index of the first occurrence, number of occurrences) for every distinct answer of one prompt."""
-    counts: dict[Hashable, list[int]] = {}
+def drop_duplicates(texts: Sequence[Hashable]) -> list[int]:
+    """Return the index of the first occurrence of every distinct answer of one prompt."""
+    first: dict[Hashable, int] = {}
     for i, text in enumerate(texts):
-        counts.setdefault(text, [i, 0])[1] += 1
-    return [(first, count) for first, count in counts.values()]
+        first.setdefault(text, i)
+    return list(first.values())
 
 
 def expected_best(

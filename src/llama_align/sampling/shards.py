@@ -6,13 +6,14 @@ from pathlib import Path
 from ..data import Sample, read_records, write_jsonl
 from ..processes import ALONE, Group
 from .identity import settings_digest
+from .parts import remove_stale_parts
 
 
 class Shards:
     """Ranges of prompts, each sampled once and written whole.
 
     A shard is sampled as one batch whoever samples it, so that its bytes depend neither on kills nor on the number of
-    processes.
+    processes; on that of a process's threads they do, which orders sums.
 
     Args:
         output_dir: shards go to `shards/` in it. total: prompts. size: prompts per shard.
@@ -35,8 +36,7 @@ class Shards:
             write_jsonl(self._path(first, last), sample(first, last))
         group.wait()
         if group.is_main:
-            for cut in self.folder.glob(".*.part"):  # of processes that were killed while they wrote
-                cut.unlink()
+            remove_stale_parts(self.folder)
         return [record for part in self.ranges for record in read_records(self._path(*part), Sample)]
 
     def _path(self, first: int, last: int) -> Path:

@@ -41,6 +41,8 @@ class VLLMEngine:
             model = convert(model, Path(self._view.name) / Path(model).resolve().name, to="llama", link=True)
         # raw: before penalty and temperature, as in Answer
         self._llm = vllm.LLM(str(model), skip_tokenizer_init=True, logprobs_mode="raw_logprobs", **options)
+        if longest := options.get("max_model_len"):
+            self.config.max_position_embeddings = min(longest, getattr(self.config, "max_position_embeddings", longest))
 
     def generate(
         self,
