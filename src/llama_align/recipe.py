@@ -77,10 +77,11 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
 
 
 def _cpu_group_defaults() -> dict:
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return {}
-    # without use_cpu accelerate joins several processes into no group at all; with it, it leaves DeepSpeed out
+    # without use_cpu transformers refuses bf16, and accelerate joins several processes into no group at all; with it,
+    # accelerate leaves DeepSpeed out
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return {"use_cpu": not deepspeed and not torch.accelerator.is_available()}
     if deepspeed:
         _use_gloo_alone()
     return {"ddp_backend": "gloo", "use_cpu": not deepspeed}
