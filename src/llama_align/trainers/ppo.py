@@ -26,7 +26,7 @@ from .ppo_checks import FirstBatchChecks
 from .ppo_config import PPOConfig
 from .ppo_math import KLController, gae, policy_loss, token_rewards, value_loss, whiten
 from .ppo_metrics import Tally, count_losses, count_rollout
-from .ppo_model import Evaluation, PolicyAndCritic, answer_logps, part_of, whole_policy
+from .ppo_model import Evaluation, PolicyAndCritic, answer_logps, part_of, whole_policy, without_dropout
 from .ppo_rewards import Prompt, Reward, Scorer
 
 CRITIC = "value_model"  # the critic's folder in a checkpoint
@@ -43,6 +43,9 @@ The critic is in `{critic}/` (AutoModelForTokenClassification). Made by `{comman
 
 class PPOTrainer(CardMixin, RLOOTrainer):
     """Proximal policy optimisation of a chat model with a critic.
+
+    Dropout, that of adapters (`lora_dropout`) and of attention included, is off in policy, critic and reference: the
+    ratio and the KL compare passes of one policy, which dropout would make two.
 
     Args:
         model: policy, or its path; the reference of the KL term is its initial state.
@@ -102,9 +105,8 @@ class PPOTrainer(CardMixin, RLOOTrainer):
             base.__dict__.pop("forward", None)
             attach_head(base, outputs=("log_probs", "entropy"))
         value_model.config.pad_token_id = self.tokens.pad
-        for module in value_model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
+        for network in filter(None, (self.model, self.ref_model, value_model)):
+            without_dropout(network)
         value_model.train()  # activations are only checkpointed in training mode
         if self.place_model_on_device:
             value_model.to(args.device)

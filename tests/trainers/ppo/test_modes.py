@@ -36,6 +36,20 @@ def test_with_lora_the_reference_is_the_policy_without_its_adapter(trainer_of, l
     assert not (tmp_path / "model.safetensors").exists()
 
 
+def test_dropout_is_off_everywhere(trainer_of, rollout, logged):
+    adapter = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.5, target_modules=["q_proj", "v_proj"])
+    trainer = trainer_of(peft_config=adapter, max_steps=1, learning_rate=1e-2, beta=0.1)
+    trainer.train()  # from here on the adapter is not 0, and dropout before it would show
+    batch = rollout(trainer)
+    again = trainer._evaluate(trainer.model.train(), batch)
+    kept = batch["completion_mask"].bool()
+    assert (again.logps[kept] - batch["old_logps"][kept]).abs().max() < 1e-5
+    assert (again.logps[kept] - trainer._reference_logps(batch)[kept]).abs().max() > 1e-3
+    dropouts = [module.p for module in trainer.model.modules() if isinstance(module, torch.nn.Dropout)]
+    assert dropouts
+    assert not any(dropouts)
+
+
 @pytest.mark.parametrize(
     "options",
     [
