@@ -84,8 +84,10 @@ class RewardModels:
         """The scores of each model, and `combined` where `helpfulness` and `safety` are among them."""
         if not {"helpfulness", "safety"} <= set(scores):
             return scores
-        is_safety = torch.tensor([objective == "safety" for objective in objectives], dtype=torch.bool)
-        helpfulness, safety = torch.tensor(scores["helpfulness"]), torch.tensor(scores["safety"])
+        helpfulness, safety = (torch.as_tensor(scores[name]) for name in ("helpfulness", "safety"))
+        is_safety = torch.tensor([objective == "safety" for objective in objectives], dtype=torch.bool).to(
+            safety.device
+        )
         return scores | {"combined": llama2_reward(helpfulness, safety, is_safety, self.threshold).tolist()}
 
     @property

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import Trainer
 from trl import RLOOTrainer
 
+from llama_align import recipe
 from llama_align.trainers.ppo_math import KLController
 from llama_align.trainers.ppo_metrics import Tally
 
@@ -143,6 +144,9 @@ def test_the_steered_coefficient_follows_ziegler():
         kl.update(found, 100)
         wanted *= 1 + error * 100 / 1000
         assert kl.coefficient == pytest.approx(wanted, rel=1e-12)
+    small = KLController(0.1, target=6.0, horizon=10)
+    small.update(0.0, 512)
+    assert small.coefficient == pytest.approx(0.01)
     fixed = KLController(0.1)
     fixed.update(100.0, 100)
     assert fixed.coefficient == 0.1
@@ -204,8 +208,13 @@ def test_a_tally_is_exact_under_any_split():
 def test_the_model_card_says_what_was_done(trainer_of, tmp_path):
     trainer = trainer_of(output_dir=str(tmp_path))
     trainer.train()
-    trainer.create_model_card()
+    recipe.finish(trainer, {"prompts": 16}, {"prompt": [{"path": "data/prompts.jsonl"}]})
     card = (tmp_path / "README.md").read_text()
+    assert card.count("Made by") == 1
+    assert "| data (`data_cards/prompt.md` of llama_align) | `data/prompts.jsonl` |" in card
+    assert "](data_cards" not in card
+    assert f"| reward | {trainer.state.log_history[0]['reward']} |" in card
+    assert "| kl | " in card
     assert "Llama 2, section 3.2.3" in card
     assert "| beta | 0.01 |" in card
     assert "| answers/finished |" in card
@@ -217,6 +226,13 @@ def test_the_model_card_says_what_was_done(trainer_of, tmp_path):
     [
         {"sync_ref_model": True},
         {"epsilon_high": 0.3},
+        {"normalize_advantages": True},
+        {"ref_model_sync_steps": 5},
+        {"chat_template_kwargs": {"a": 1}},
+        {"log_completions": True},
+        {"generation_kwargs": {"num_beams": 2}},
+        {"cache_implementation": "static"},
+        {"use_transformers_continuous_batching": True},
         {"ds3_gather_for_generation": False},
         {"kl_target": 6.0, "beta": 0.0},
         {"kl_target": -1.0},
