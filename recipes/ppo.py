@@ -48,7 +48,7 @@ def main(args: PPOArguments, training: PPOConfig, model_args: ModelConfig) -> No
         peft_config=recipe.lora_config(model_args),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
-    recipe.finish(trainer, {"prompts": len(prompts)})
+    recipe.finish(trainer, {"prompts": len(prompts)}, {"prompt": args.datasets})
 
 
 if __name__ == "__main__":

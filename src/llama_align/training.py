@@ -76,7 +76,8 @@ class RunFacts:
         lines = []
         for kind, sources in self.data.items():
             named = ", ".join(f"`{source}`" for source in sources) or "none"
-            lines.append(f"| data ([data_cards/{kind}.md](data_cards/{kind}.md)) | {named} |")
+            # no link: the card is in the repository of llama_align, not beside the model
+            lines.append(f"| data (`data_cards/{kind}.md` of llama_align) | {named} |")
         if self.command:
             lines += ["", "Made by:", "", "```sh", self.command, "```"]
         flat = _flat(self.metrics)

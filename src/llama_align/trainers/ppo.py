@@ -5,7 +5,6 @@ TRL's part: generation buffers, samplers, the reference model, launch modes, log
 """
 
 import os
-import sys
 from contextlib import contextmanager
 
 import torch
@@ -30,6 +29,7 @@ from .ppo_model import Evaluation, PolicyAndCritic, answer_logps, part_of, whole
 from .ppo_rewards import Prompt, Reward, Scorer
 
 CRITIC = "value_model"  # the critic's folder in a checkpoint
+NAMED = ("reward", "kl", "kl_coefficient", "entropy")  # in the card, beside all with a / in their names
 CARD = """
 ## PPO
 
@@ -37,7 +37,7 @@ CARD = """
 |---|---|
 {rows}
 
-The critic is in `{critic}/` (AutoModelForTokenClassification). Made by `{command}`.
+The critic is in `{critic}/` (AutoModelForTokenClassification). Numbers are those logged last.
 """
 
 
@@ -49,8 +49,8 @@ class PPOTrainer(CardMixin, RLOOTrainer):
 
     Args:
         model: policy, or its path; the reference of the KL term is its initial state.
-        reward: a function, a reward model with its tokenizer, or several by name; see `Scorer`. Of two named
-            `helpfulness` and `safety` Llama 2's combination is optimised.
+        reward: a function, a reward model with its tokenizer, or several by name, whose sum is
+            optimised; of those named `helpfulness` and `safety` Llama 2's combination takes the place (`Scorer`).
         value_model: a token-classification model with one label, usually loaded from the reward model.
         train_dataset: rows with `prompt` (messages, or text to continue) and whatever else the reward reads.
 
@@ -58,7 +58,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
 
         reward                    combined score, before whitening, penalty and KL; of kept answers
         rewards/<name>            each score by itself
-        kl                        log p - log p_reference, sum over an answer's tokens, mean over answers, in nats
+        kl                        log p - log p_reference, summed over tokens, mean over answers, in nats; if beta > 0
         kl_coefficient            beta of the rewards; changes only with `kl_target`
         objective/rlhf            reward - kl_coefficient x kl: what PPO maximises
         answers/length            tokens, the terminator included
@@ -210,11 +210,12 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         super().create_model_card(model_name, **kwargs)
         if not self.is_world_process_zero():
             return
-        logged = {name: value for row in self.state.log_history for name, value in row.items() if "/" in name}
+        logs = self.state.log_history
+        logged = {name: value for row in logs for name, value in row.items() if "/" in name or name in NAMED}
         settings = {name: getattr(self.args, name) for name in ("beta", "kl_target", "epsilon", "gamma", "lam")}
         rows = "\n".join(f"| {name} | {value} |" for name, value in (settings | logged).items())
         with open(os.path.join(self.args.output_dir, "README.md"), "a") as card:
-            card.write(CARD.format(rows=rows, critic=CRITIC, command=" ".join(sys.argv)))
+            card.write(CARD.format(rows=rows, critic=CRITIC))
 
     # -- rollout
 
