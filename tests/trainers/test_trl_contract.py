@@ -5,6 +5,7 @@ import inspect
 
 import pytest
 import trl
+from transformers import Trainer
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 from trl.models import utils as model_utils
 from trl.trainer import dpo_trainer, sft_trainer, utils
@@ -106,9 +107,14 @@ def test_metrics_are_lists_that_log_averages():
         assert "self._total_train_tokens" in source(trainer.__init__)
 
 
-def test_losses_are_divided_by_the_steps_of_accumulation_where_ours_are_means():
+def test_losses_are_divided_by_the_steps_of_accumulation_unless_a_trainer_says_otherwise():
     assert RewardTrainer.loss_is_scaled_for_ga is False
     assert DPOTrainer.loss_is_scaled_for_ga is False
+    assert "loss_is_scaled_for_ga = self.loss_is_scaled_for_ga" in source(Trainer.training_step)
+    assert "self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)" in source(Trainer.training_step)
+    assert list(inspect.signature(Trainer.get_batch_samples).parameters) == [
+        *("self", "epoch_iterator", "num_batches", "device")
+    ]
     assert "average_tokens_across_devices" in source(SFTTrainer.compute_loss)
 
 
