@@ -11,6 +11,7 @@ from llama_align import recipe
 from llama_align.chat import encode_answer, encode_text, render_prompt
 from llama_align.data import Preference, preference_rows
 from llama_align.trainers import HerdDPOConfig, HerdDPOTrainer
+from llama_align.trainers.dpo import sharded_digest
 
 from .plain import CONTENT, END, OTHER, as_ids, random_pairs
 
@@ -274,6 +275,35 @@ def test_a_changed_answer_is_not_read_from_the_cache(tmp_path, trainer_of, token
         trainer = trainer_of(load_from_disk(folder), precompute_ref_log_probs=True)
         found.append(list(trainer.train_dataset["ref_chosen_logps"]))
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_zero3_shares_out_are_gathered_for_their_digest(monkeypatch, dtype):
+    """Sharded weights are empty tensors outside of `GatheredParameters`: one digest for all of them would be stale."""
+    deepspeed = pytest.importorskip("deepspeed")
+
+    class Gathered:
+        def __init__(self, weights):
+            self.weights = weights
+
+        def __enter__(self):
+            for weight in self.weights:
+                weight.data = weight.whole
+
+        def __exit__(self, *_):
+            for weight in self.weights:
+                weight.data = weight.data.new_empty(0)
+
+    def digest(number: float) -> str:
+        model = torch.nn.Linear(3, 2, dtype=dtype)
+        for i, weight in enumerate(model.parameters()):
+            weight.ds_id, weight.whole = i, torch.full_like(weight.data, number)
+            weight.data = weight.data.new_empty(0)
+        return sharded_digest(model)
+
+    monkeypatch.setattr(deepspeed.zero, "GatheredParameters", Gathered)
+    assert digest(1.0) == digest(1.0) != digest(2.0)
+    assert sharded_digest(torch.nn.Linear(3, 2)) is None
 
 
 def test_computed_beforehand_is_computed_once_and_again_for_another_reference(trainer_of, monkeypatch, settings):

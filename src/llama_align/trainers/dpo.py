@@ -3,6 +3,7 @@
 The loss is TRL's `DPOTrainer._compute_loss` on content tokens plus the NLL that `HerdDPOTrainer._compute_loss` adds.
 """
 
+import hashlib
 import logging
 import os
 from dataclasses import dataclass, field
@@ -146,12 +147,17 @@ class HerdDPOTrainer(CardMixin, EqualRows, DPOTrainer):
 
     # -- reference log-probabilities
 
+    @property
+    def _reference(self) -> torch.nn.Module:
+        return self.ref_model or self.model
+
     def _precompute_ref_logps(self, dataset, name, batch_size):
-        # TRL's cache is keyed by the data set's fingerprint and the model; a number here depends on the ids themselves,
-        # on which of them are read, and on the precision they are computed in
+        # TRL's cache is keyed by the data set's fingerprint and the model, of which ZeRO-3 leaves it empty tensors; a
+        # number here depends on the ids themselves, on which of them are read, and on the precision
         collator, args = self.data_collator, self.args
         salt = (collator.tokens, collator.mask_format_tokens, collator.max_length, collator.truncation_mode)
-        salt += (args.ld_alpha, self.accelerator.mixed_precision, str((self.ref_model or self.model).dtype))
+        salt += (sharded_digest(self._reference),)
+        salt += (args.ld_alpha, self.accelerator.mixed_precision, str(self._reference.dtype))
         dataset = dataset.select(range(len(dataset)))
         dataset._fingerprint = Hasher.hash((_digest(dataset), salt))
         # where all processes and a resumed run find it; that of rows in memory would be in a folder of each process
@@ -236,6 +242,25 @@ class HerdDPOTrainer(CardMixin, EqualRows, DPOTrainer):
             self._alarm_at_falling(metrics)
             logs |= {f"alarms/{name}": value for name, value in self.alarms.items() if value}
         super().log(logs, start_time)
+
+
+def sharded_digest(model: torch.nn.Module) -> str | None:
+    """Digest of weights that ZeRO-3 has shared out among processes, gathered one at a time; None for any other model.
+
+    Every process must ask for it.
+    """
+    weights = [(name, weight) for name, weight in model.named_parameters() if hasattr(weight, "ds_id")]
+    if not weights:
+        return None
+    import deepspeed
+
+    digest = hashlib.sha256()
+    for name, weight in weights:
+        with deepspeed.zero.GatheredParameters([weight]):
+            whole = weight.detach().cpu().contiguous()
+            digest.update(f"{name} {whole.dtype} {tuple(whole.shape)}".encode())
+            digest.update(whole.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _digest(dataset: Dataset) -> str:
