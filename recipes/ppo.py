@@ -6,6 +6,7 @@ accelerate launch recipes/ppo.py --config recipes/herd-nano/ppo.yaml
 from dataclasses import dataclass, field
 
 from datasets import Dataset
+from transformers import set_seed
 from trl import ModelConfig
 
 from llama_align import recipe
@@ -26,6 +27,8 @@ class PPOArguments:
 
 
 def main(args: PPOArguments, training: PPOConfig, model_args: ModelConfig) -> None:
+    # a critic without a score head and an adapter start from random weights
+    set_seed(training.seed)
     tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
     path = model_args.model_name_or_path
     prompts = recipe.load_prompts(
@@ -45,7 +48,7 @@ def main(args: PPOArguments, training: PPOConfig, model_args: ModelConfig) -> No
         peft_config=recipe.lora_config(model_args),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
-    recipe.finish(trainer, {"prompts": len(prompts)})
+    recipe.finish(trainer, {"prompts": len(prompts)}, {"prompt": args.datasets})
 
 
 if __name__ == "__main__":

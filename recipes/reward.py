@@ -35,12 +35,30 @@ class RewardArguments:
     too_long: str = field(default="error", metadata={"help": "pairs longer than the context: error or drop"})
 
 
+def part_of(source: dict | DataSource, part: list[float] | None) -> DataSource:
+    """The source, its prompts in this part where there is one."""
+    source = DataSource.parse(source)
+    return source.of_part(part) if part else source
+
+
+def check_parts(args: RewardArguments) -> None:
+    """Raises RecipeError where `eval_part` shares prompts with what is trained on."""
+    for source in map(DataSource.parse, args.datasets if args.eval_part else []):
+        heldout, trained = source.of_part(args.eval_part).part, part_of(source, args.part).part or [0, 1]
+        if trained[0] < heldout[1] and heldout[0] < trained[1]:
+            raise recipe.RecipeError(
+                f"eval_part: found {args.eval_part} beside the part {trained} of {source.path} that is trained on, "
+                "expected two that do not overlap (set part)"
+            )
+
+
 def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelConfig) -> None:
     if args.objective not in (*OBJECTIVES, "all") or not set(args.grades) <= set(GRADES):
         raise recipe.RecipeError(
             f"objective, grades: found {args.objective!r} and {args.grades}, expected one of "
             f"{', '.join(OBJECTIVES)}, all; and some of {', '.join(GRADES)}"
         )
+    check_parts(args)
     # the score head starts from random weights
     set_seed(training.seed)
     tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
@@ -53,7 +71,7 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelCon
         wanted = [r for r in records if args.objective in (r.objective, "all")]
         graded = [r for r in wanted if r.grade in grades]
         kept = [r for r in graded if not r.prefers_unsafe]
-        rows, dropped = ranking_rows(
+        rows, left_out = ranking_rows(
             kept, tokenizer, args.context, margins, args.too_long, args.listwise, seed=training.seed
         )
         counts = {
@@ -61,18 +79,18 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelCon
             "rows": len(rows),
             "unsafe_chosen": len(graded) - len(kept),
             "other_grades": len(wanted) - len(graded),
-            "too_long": dropped,
+            "too_long": left_out.rows,
+            "too_long_answers": left_out.answers,
+            "equal_answers": left_out.equal,
         }
         print(
             "{pairs} {0} pairs in {rows} rows; left out: {unsafe_chosen} with the unsafe answer chosen, "
-            "{other_grades} of other grades, {too_long} rows too long".format(args.objective, **counts)
+            "{other_grades} of other grades, {equal_answers} of equal answers, {too_long} rows and {too_long_answers} "
+            "answers of other rows too long".format(args.objective, **counts)
         )
         return rows, counts
 
-    def part_of(sources, part):
-        return [DataSource.parse(source).of_part(part) for source in sources] if part else sources
-
-    train, counts = rows_of(part_of(args.datasets, args.part), args.grades)
+    train, counts = rows_of([part_of(source, args.part) for source in args.datasets], args.grades)
     outputs = {"num_labels": 2} if training.safety_coefficient else {}
     trainer = HerdRewardTrainer(
         model=recipe.load_model(
@@ -85,7 +103,9 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelCon
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
     metrics, pictures = {"objective": args.objective, "margin": training.margin, **counts}, {}
-    heldout_sources = args.eval_datasets + (part_of(args.datasets, args.eval_part) if args.eval_part else [])
+    heldout_sources = [*args.eval_datasets]
+    if args.eval_part:
+        heldout_sources += [part_of(source, args.eval_part) for source in args.datasets]
     if heldout_sources:
         heldout, metrics["heldout"] = rows_of(heldout_sources, GRADES)
         scorer = RewardScorer(trainer.accelerator.unwrap_model(trainer.model), tokenizer.pad_token_id)

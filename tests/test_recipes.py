@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,35 @@ def types_of(script: str, monkeypatch) -> tuple[type, ...]:
     spec = importlib.util.spec_from_file_location("__main__", path)
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     return handed[0]
+
+
+def module_of(script: str, monkeypatch):
+    """A recipe as a module, `main` not run."""
+    monkeypatch.setattr(recipe, "run", lambda *_, **__: None)
+    spec = importlib.util.spec_from_file_location(script, RECIPES / f"{script}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("options", "fits"),
+    [
+        ({"part": [0, 0.6]}, True),
+        ({"part": [0.9, 1]}, False),
+        ({"part": [0, 0.91]}, False),
+        ({}, False),
+        ({"datasets": [{"path": "a.jsonl", "part": [0, 0.9]}]}, True),
+        ({"datasets": [{"path": "a.jsonl", "part": [0, 0.9]}, "b.jsonl"]}, False),
+        ({"eval_part": None}, True),
+    ],
+)
+def test_held_out_prompts_of_a_reward_model_are_not_trained_on(options, fits, monkeypatch):
+    reward = module_of("reward", monkeypatch)
+    args = reward.RewardArguments(**{"datasets": ["a.jsonl"], "eval_part": [0.9, 1]} | options)
+    refused = pytest.raises(recipe.RecipeError, match=r"eval_part: found \[0.9, 1\] beside the part \[")
+    with nullcontext() if fits else refused:
+        reward.check_parts(args)
 
 
 def script_of(path: Path) -> str:

@@ -63,7 +63,10 @@ def finish(
 
 
 def _command() -> str:
-    """The command line of this run: the recipe and its options, under what launched it."""
+    """The command line of this run: the recipe and its options, and in how many processes.
+
+    The launch configuration is missing: accelerate tells its processes neither `--config_file` nor its other options.
+    """
     processes = int(os.environ.get("WORLD_SIZE", 1))
     launcher = ["accelerate", "launch", "--num_processes", str(processes)] if processes > 1 else ["python"]
     return shlex.join([*launcher, *sys.argv])

@@ -76,7 +76,8 @@ class RunFacts:
         lines = []
         for kind, sources in self.data.items():
             named = ", ".join(f"`{source}`" for source in sources) or "none"
-            lines.append(f"| data ([data_cards/{kind}.md](data_cards/{kind}.md)) | {named} |")
+            # no link: the card is in the repository of llama_align, not beside the model
+            lines.append(f"| data (`data_cards/{kind}.md` of llama_align) | {named} |")
         if self.command:
             lines += ["", "Made by:", "", "```sh", self.command, "```"]
         flat = _flat(self.metrics)
@@ -107,6 +108,35 @@ class TokenCount(TrainerCallback):
     def on_train_begin(self, args, state, control, **_):
         logged = [row["num_tokens"] for row in state.log_history if "num_tokens" in row]
         self.trainer._total_train_tokens = logged[-1] if logged else 0
+
+
+class EqualRows:
+    """For a trainer whose loss of a batch is a mean over rows: every row of a step weighs the same.
+
+    The mean of the batches of a step, which Trainer takes, weighs the rows of a smaller last one more. Where several
+    processes cannot share the last rows evenly, accelerate repeats some, and each repetition counts as a row.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    @staticmethod
+    def rows_in(batch: dict) -> int:
+        """Rows of a batch."""
+        raise NotImplementedError
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        rows = torch.tensor(sum(map(self.rows_in, batches)), device=device)
+        return batches, self.accelerator.reduce(rows, "sum")
+
+    def share_of_step(self, loss: torch.Tensor, batch: dict, rows_of_step: torch.Tensor | None) -> torch.Tensor:
+        """A batch's mean loss by its share of the step's rows: over a step and all processes these add up to the mean.
+
+        Processes are averaged afterwards, hence their number. Outside of a step (`rows_of_step` None) it is the mean.
+        """
+        if rows_of_step is None:
+            return loss
+        return loss * self.rows_in(batch) * self.accelerator.num_processes / rows_of_step
 
 
 class CardMixin:

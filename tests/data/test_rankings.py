@@ -3,7 +3,7 @@
 import pytest
 
 from llama_align.chat import encode_answer, render_prompt
-from llama_align.data import GRADES, UNGRADED, UNKNOWN, Preference, RecordError, preference_rows, ranking_rows
+from llama_align.data import GRADES, UNGRADED, UNKNOWN, LeftOut, Preference, RecordError, preference_rows, ranking_rows
 from llama_align.trainers import margin_table
 
 ASK = [{"role": "user", "content": "bado?"}]
@@ -20,8 +20,8 @@ def pairs_of(tokenizer, row) -> set:
 
 
 def test_edited_is_above_chosen_above_rejected(tokenizer):
-    (row,), dropped = ranking_rows([EDITED], tokenizer, 100, margin_table("large"))
-    assert dropped == 0
+    (row,), left_out = ranking_rows([EDITED], tokenizer, 100, margin_table("large"))
+    assert left_out == LeftOut(0, 0, 0)
     better = GRADES.index("better")
     assert pairs_of(tokenizer, row) == {
         ("kilu", "mete", better, 2.0),
@@ -58,9 +58,38 @@ def test_rows_too_long_are_refused_or_counted(tokenizer):
     with pytest.raises(RecordError, match="chosen or rejected"):
         ranking_rows([EDITED, long], tokenizer, 40)
     rows, dropped = ranking_rows([EDITED, long], tokenizer, 40, too_long="drop")
-    assert (len(rows), dropped) == (1, 1)
+    assert (len(rows), dropped) == (1, LeftOut(1, 0, 0))
     with pytest.raises(RecordError, match="no pair that fits"):
         ranking_rows([long], tokenizer, 40, too_long="drop")
+
+
+def test_an_answer_too_long_leaves_the_others_of_its_prompt(tokenizer):
+    long = Preference(ASK, "nora", "kilu " * 50, "better", "helpfulness")
+    rows, left_out = ranking_rows([EDITED, SECOND, long], tokenizer, 40, too_long="drop", listwise=True)
+    # "nora" was only ever compared with the answer that is gone
+    assert (len(rows), left_out) == (1, LeftOut(0, 1, 0))
+    wanted, _ = ranking_rows([EDITED, SECOND], tokenizer, 40, listwise=True)
+    assert pairs_of(tokenizer, rows[0]) == pairs_of(tokenizer, wanted[0])
+    assert len(rows[0]["answers_ids"]) == len(rows[0]["is_safe"]) == 4
+    edited = Preference(ASK, "kilu", "mete", "better", "helpfulness", edited="nora " * 50)
+    rows, left_out = ranking_rows([edited], tokenizer, 40, too_long="drop")
+    assert (pairs_of(tokenizer, rows[0]), left_out.answers) == ({("kilu", "mete", GRADES.index("better"), 0.0)}, 1)
+
+
+@pytest.mark.parametrize("listwise", [False, True])
+def test_equal_answers_make_no_pair_and_are_counted(tokenizer, listwise):
+    better = GRADES.index("better")
+    same = Preference(ASK, " kilu ", "kilu", "better", "helpfulness")
+    back = Preference(ASK, "kilu", "mete", "better", "helpfulness", edited="mete")
+    improved = Preference(ASK, "kilu", "kilu", "better", "helpfulness", edited="nora")
+    rows, left_out = ranking_rows([same, back], tokenizer, 100, listwise=listwise)
+    assert (len(rows), left_out) == (1, LeftOut(0, 0, 2))
+    assert pairs_of(tokenizer, rows[0]) == {("kilu", "mete", better, 0.0)}
+    rows, left_out = ranking_rows([improved], tokenizer, 100, listwise=listwise)
+    assert pairs_of(tokenizer, rows[0]) == {("nora", "kilu", UNGRADED, 0.0)}
+    assert left_out.equal == 1
+    with pytest.raises(RecordError, match="no pair that fits"):
+        ranking_rows([same], tokenizer, 100, listwise=listwise)
 
 
 @pytest.mark.parametrize(

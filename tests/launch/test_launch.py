@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 import pytest
+import torch
 from accelerate import DistributedType, PartialState
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
@@ -79,6 +80,23 @@ def test_a_reward_model_trained_under_zero3_is_a_whole_checkpoint(launch):
     model, info = LlamaHerdForSequenceClassification.from_pretrained(done.path, output_loading_info=True)
     assert not info["missing_keys"]
     assert model.score.weight.shape == (1, model.config.hidden_size)
+
+
+def test_dpo_references_computed_beforehand_under_zero3_belong_to_their_weights(launch, workshop):
+    other = LlamaHerdForCausalLM.from_pretrained(workshop / "base")
+    with torch.no_grad():
+        other.model.norm.weight.mul_(1.5)
+    other.save_pretrained(workshop / "other")
+    AutoTokenizer.from_pretrained(workshop / "base").save_pretrained(workshop / "other")
+    runs = [
+        launch("dpo", config, precompute_ref_log_probs=True, max_steps=2, reference=str(workshop / name))
+        for config, name in (("cpu_single", "base"), ("cpu_zero3", "base"), ("cpu_zero3", "other"))
+    ]
+    check(runs[0], runs[1])
+    # one file, by the weights' digest: with the same name the second run would read the first one's in its folder
+    first, second = ([file.name for file in run.path.glob("reference-*.arrow")] for run in runs[1:])
+    assert len(first) == len(second) == 1
+    assert first != second
 
 
 def test_zero3_writes_shards_of_every_process(launch):

@@ -33,6 +33,7 @@ from llama_align.trainers import (
 )
 
 from .plain import as_ids, plain_dpo, plain_reward, plain_sft, random_pairs
+from .ppo.differences import ppo_differences
 
 ROWS = 8
 RATE = 0.5  # of the SGD step by which weights are compared
@@ -107,13 +108,13 @@ class Bench:
             pieces = _cut([(r.ids, r.labels) for r in rendered], 96, ROWS)
         return trainer, lambda model: plain_sft(model, pieces)
 
-    def reward(self, objectives=None, margin="small", safety=0.0, listwise=False, **changes):
+    def reward(self, objectives=None, margin="small", safety=0.0, listwise=False, dtype=torch.float32, **changes):
         objectives = objectives or {"margin": 1.0}
         rows = ranking_rows(
             graded(24 if listwise else ROWS), self.tokenizer, 200, margin_table(margin), listwise=listwise
         )[0]
         rows = rows.select(range(ROWS))
-        model = recipe.load_model(self.path("reward", labels=2 if safety else 1), "reward")
+        model = recipe.load_model(self.path("reward", labels=2 if safety else 1), "reward", dtype=dtype)
         options = {"objectives": objectives, "margin": margin, "safety_coefficient": safety}
         trainer = HerdRewardTrainer(
             model,
@@ -201,6 +202,7 @@ CASES = [
     Case("reward", "all answers of a prompt in a row", lambda b: b.reward(listwise=True)),
     Case("reward", "with a safety head", lambda b: b.reward(safety=0.5)),
     Case("reward", "all of these, 8 accumulated rows", lambda b: b.reward(ALL, "small", 0.5, True, **ACCUMULATED)),
+    Case("reward", "trained in float64", lambda b: b.reward(ALL, "small", 0.5, True, DOUBLE), 1e-6),
     Case("DPO", "format tokens masked, 0.2 NLL (Llama 3)", lambda b: b.dpo()),
     Case("DPO", "not masked", lambda b: b.dpo(mask_format_tokens=False)),
     Case("DPO", "without NLL", lambda b: b.dpo(nll_coefficient=0.0)),
@@ -341,6 +343,8 @@ text that looks like control tokens.
 |---|---|---|---|---|
 {lines}
 
+PPO's are those of one mini-batch after policy and critic have moved, with ratios and values beyond their clips; of
+advantages it is the largest difference of any token. Log-probabilities and values are float32 whatever weights are.
 Differences are absolute, the largest over all weights. Losses are of the order of 1 to 6 (logged in float32, hence
 about 1e-7 even where the step is made in float64), the largest gradients of the order of 0.1 to 1.
 """
@@ -355,6 +359,10 @@ def main() -> None:
         ]
         for case, (loss, gradient) in rows:
             lines.append(f"| {case.objective} | {case.variant} | {PLAIN} | {loss:.1e} | {gradient:.1e} |")
+        for dtype, words in ((torch.float32, ""), (DOUBLE, ", weights in float64")):
+            for name, (gap, gradient) in ppo_differences(bench, dtype).items():
+                last = "" if gradient is None else f"{gradient:.1e}"
+                lines.append(f"| PPO | {name}{words} | {PLAIN} | {gap:.1e} | {last} |")
         page = Path(__file__).parents[2] / "docs" / "results" / "trainers.md"
         page.write_text(PAGE.format(rows=ROWS, lines="\n".join(lines)))
 

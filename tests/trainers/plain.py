@@ -67,6 +67,34 @@ def plain_sft(model, pieces) -> torch.Tensor:
     return total / count
 
 
+def plain_ppo_policy(model, prompts, answers, columns, clip: float = 0.2) -> torch.Tensor:
+    """Schulman et al., 2017, eq. 7, a mean over all tokens; `columns` by name, one vector an answer."""
+    losses = []
+    for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        ratios = torch.exp(logps_of(model, prompt, answer) - columns["old_logps"][i])
+        for ratio, advantage in zip(ratios, columns["advantages"][i], strict=True):
+            losses.append(-torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage))
+    return torch.stack(losses).mean()
+
+
+def plain_ppo_value(model, prompts, answers, columns, clip: float = 0.2) -> torch.Tensor:
+    """Half the larger squared error of a value and of the value clipped around the old one, a mean over all tokens."""
+    losses = []
+    for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        values = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1, 0]
+        for value, old, wanted in zip(values, columns["old_values"][i], columns["returns"][i], strict=True):
+            clipped = torch.minimum(torch.maximum(value, old - clip), old + clip)
+            losses.append(0.5 * torch.maximum((value - wanted) ** 2, (clipped - wanted) ** 2))
+    return torch.stack(losses).mean()
+
+
+def plain_gae(rewards: list[float], values: list[float], gamma: float, lam: float) -> list[float]:
+    """Schulman et al., 2015, eq. 16, as the sum that it is."""
+    following = [*values[1:], 0.0]
+    deltas = [r + gamma * v1 - v0 for r, v0, v1 in zip(rewards, values, following, strict=True)]
+    return [sum((gamma * lam) ** k * delta for k, delta in enumerate(deltas[t:])) for t in range(len(deltas))]
+
+
 def random_pairs(tokenizer, count: int, seed: int = 0) -> list[dict]:
     """Rows of a prompt and two completions: of one turn, of two turns, and with a tool that answers in between."""
     draw, tokens = random.Random(seed), ControlTokens.of(tokenizer)

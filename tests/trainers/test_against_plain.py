@@ -1,8 +1,10 @@
 """Every objective against a plain implementation in float64, in one process and in two."""
 
 import pytest
+import torch
 
 from .differences import CASES, SHARDED, TWO, Bench, difference, evaluation, in_two_processes
+from .ppo.differences import ppo_differences
 
 
 @pytest.fixture(scope="module")
@@ -13,6 +15,12 @@ def bench(tmp_path_factory):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.objective}: {case.variant}")
 def test_one_process_equals_the_plain_implementation(bench, case):
     assert max(difference(bench, case)) < case.limit
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 2e-5), (torch.float64, 1e-6)])
+def test_ppo_equals_the_plain_formulas(bench, dtype, limit):
+    for name, gaps in ppo_differences(bench, dtype).items():
+        assert max(gap for gap in gaps if gap is not None) < limit, name
 
 
 @pytest.fixture(scope="module")

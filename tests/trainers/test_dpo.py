@@ -11,6 +11,7 @@ from llama_align import recipe
 from llama_align.chat import encode_answer, encode_text, render_prompt
 from llama_align.data import Preference, preference_rows
 from llama_align.trainers import HerdDPOConfig, HerdDPOTrainer
+from llama_align.trainers.dpo import sharded_digest
 
 from .plain import CONTENT, END, OTHER, as_ids, random_pairs
 
@@ -212,26 +213,53 @@ def test_data_in_order_raises_no_alarm(trainer_of, caplog):
 
 
 def test_chosen_answers_that_lose_probability_raise_an_alarm(trainer_of, caplog):
-    """Twelve logs as they come: chosen log-probabilities that fall, that go up and down, and under the reference."""
+    """Logs as they come, one every `every` steps, of rewards that fall, recover, fall above 0, and swing below it."""
 
-    def logged(logps, rewards, **changes):
+    def logged(rewards, every=1, **changes):
         caplog.clear()
         trainer = trainer_of(**changes)
         trainer.model.train()
         with caplog.at_level("WARNING", logger="llama_align.trainers.dpo"):
-            for value, reward in zip(logps, rewards, strict=True):
-                trainer._metrics["train"] |= {"logps/chosen": [value], "rewards/chosen": [reward]}
+            for number, reward in enumerate(rewards, start=1):
+                trainer.state.global_step = number * every
+                trainer._metrics["train"] |= {"rewards/chosen": [reward]}
                 trainer.log({"loss": 1.0})
         counts = [row.get("alarms/chosen_falling", 0) for row in trainer.state.log_history]
         assert counts[-1] == trainer.alarms["chosen_falling"]
         return counts, len(caplog.records)
 
-    falling, swinging = [-20.0 - step for step in range(12)], [-20.0 + (-1) ** step for step in range(12)]
+    falling = [-0.1 * step for step in range(12)]
     # counted at every log, said once
-    assert logged(falling, [0.1] * 12, alarm_after=4) == ([0] * 4 + list(range(1, 9)), 1)
-    assert logged(swinging, [0.1] * 12, alarm_after=4) == ([0] * 12, 0)
-    assert logged(swinging, [-0.1] * 12, alarm_after=10) == ([0] * 10 + [1, 2], 1)
-    assert logged(falling, [-0.1] * 12, alarm_after=0) == ([0] * 12, 0)
+    assert logged(falling, alarm_after=4) == ([0] * 4 + list(range(1, 9)), 1)
+    assert logged(falling, every=2, alarm_after=4) == ([0] * 2 + list(range(1, 11)), 1)  # of steps, not of logs
+    assert logged(falling[::-1], alarm_after=4) == ([0] * 12, 0)  # below the reference, and recovering
+    assert logged([2 + reward for reward in falling], alarm_after=4) == ([0] * 12, 0)
+    assert logged([-1.0 + 0.1 * (-1) ** step for step in range(12)], alarm_after=4) == ([0] * 12, 0)
+    assert logged(falling, alarm_after=0) == ([0] * 12, 0)
+
+
+def test_seven_pairs_in_two_batches_of_a_step_weigh_the_same(trainer_of):
+    weights, losses = [], []
+    for rows, steps in ((7, 1), (4, 2)):
+        trainer = trainer_of(
+            count=7, per_device_train_batch_size=rows, gradient_accumulation_steps=steps, optim="sgd", max_grad_norm=0.0
+        )
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+        losses.append(trainer.state.log_history[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert all((tensor - weights[1][name]).abs().max() < 1e-6 for name, tensor in weights[0].items())
+
+
+def test_predict_returns_the_logits(trainer_of):
+    trainer = trainer_of(count=4, per_device_eval_batch_size=4)
+    found = trainer.predict(trainer.train_dataset)
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    with torch.no_grad():
+        wanted = trainer.model.eval()(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    assert found.predictions.shape == wanted.shape
+    kept = batch["attention_mask"].bool()
+    torch.testing.assert_close(torch.tensor(found.predictions)[kept], wanted[kept], atol=1e-5, rtol=1e-4)
 
 
 def test_a_changed_answer_is_not_read_from_the_cache(tmp_path, trainer_of, tokenizer, preferences):
@@ -247,6 +275,35 @@ def test_a_changed_answer_is_not_read_from_the_cache(tmp_path, trainer_of, token
         trainer = trainer_of(load_from_disk(folder), precompute_ref_log_probs=True)
         found.append(list(trainer.train_dataset["ref_chosen_logps"]))
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_zero3_shares_out_are_gathered_for_their_digest(monkeypatch, dtype):
+    """Sharded weights are empty tensors outside of `GatheredParameters`: one digest for all of them would be stale."""
+    deepspeed = pytest.importorskip("deepspeed")
+
+    class Gathered:
+        def __init__(self, weights):
+            self.weights = weights
+
+        def __enter__(self):
+            for weight in self.weights:
+                weight.data = weight.whole
+
+        def __exit__(self, *_):
+            for weight in self.weights:
+                weight.data = weight.data.new_empty(0)
+
+    def digest(number: float) -> str:
+        model = torch.nn.Linear(3, 2, dtype=dtype)
+        for i, weight in enumerate(model.parameters()):
+            weight.ds_id, weight.whole = i, torch.full_like(weight.data, number)
+            weight.data = weight.data.new_empty(0)
+        return sharded_digest(model)
+
+    monkeypatch.setattr(deepspeed.zero, "GatheredParameters", Gathered)
+    assert digest(1.0) == digest(1.0) != digest(2.0)
+    assert sharded_digest(torch.nn.Linear(3, 2)) is None
 
 
 def test_computed_beforehand_is_computed_once_and_again_for_another_reference(trainer_of, monkeypatch, settings):

@@ -146,6 +146,19 @@ def test_a_batch_cut_into_eight_gives_the_same_weights(trainer_of):
     assert all((tensor - weights[1][name]).abs().max() < 1e-6 for name, tensor in weights[0].items())
 
 
+def test_seven_rows_in_two_batches_of_a_step_weigh_the_same(trainer_of):
+    weights, losses = [], []
+    for rows, steps in ((7, 1), (4, 2)):
+        trainer = trainer_of(
+            7, per_device_train_batch_size=rows, gradient_accumulation_steps=steps, optim="sgd", max_grad_norm=0.0
+        )
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+        losses.append(trainer.state.log_history[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert all((tensor - weights[1][name]).abs().max() < 1e-6 for name, tensor in weights[0].items())
+
+
 def test_training_learns_the_order_and_pair_metrics_see_it(trainer_of, tokenizer):
     trainer = trainer_of(max_steps=30, learning_rate=3e-3)
     trainer.train()

@@ -117,3 +117,13 @@ def test_llama_2_fills_rows_end_to_end_and_llama_3_keeps_dialogs_whole(tokenizer
     whole = sum(label != -100 for some in rendered for label in some.labels)
     assert learned[1] == whole
     assert whole - len(rows["concat"]) <= learned[0] <= whole
+
+
+def test_tokens_of_every_process_count_in_the_last_batch(trainer_of, tokenizer, monkeypatch):
+    """`gather_for_metrics` cuts what it takes for copies of rows: numbers, one a process, go another way."""
+    trainer = trainer_of(12)
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    monkeypatch.setattr(trainer.accelerator, "gather_for_metrics", lambda number: number.reshape(-1)[:0])
+    monkeypatch.setattr(trainer.accelerator, "reduce", lambda number, how: 2 * number)  # of two processes
+    trainer.compute_loss(trainer.model.train(), batch)
+    assert trainer._metrics["train"]["num_tokens"] == [2 * int((batch["input_ids"] != tokenizer.pad_token_id).sum())]

@@ -5,6 +5,8 @@ import inspect
 
 import pytest
 import trl
+from transformers import Trainer
+from transformers.integrations import deepspeed as zero
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 from trl.models import utils as model_utils
 from trl.trainer import dpo_trainer, sft_trainer, utils
@@ -24,14 +26,13 @@ OVERRIDDEN = {
     (RewardTrainer, "_prepare_dataset"): ["self", "dataset", "processing_class", "args", "dataset_name"],
     (RewardTrainer, "log"): ["self", "logs", "start_time"],
     (DPOTrainer, "_prepare_dataset"): ["self", "dataset", "processing_class", "args", "dataset_name"],
-    (DPOTrainer, "_set_signature_columns_if_needed"): ["self"],
     (DPOTrainer, "_precompute_ref_logps"): ["self", "dataset", "name", "batch_size"],
     (DPOTrainer, "compute_ref_log_probs"): [*SELF_MODEL, "inputs"],
+    (DPOTrainer, "compute_loss"): LOSS,
     (DPOTrainer, "_compute_loss"): [*SELF_MODEL, "inputs", "return_outputs"],
     (DPOTrainer, "log"): ["self", "logs", "start_time"],
     (RLOOTrainer, "_get_train_sampler"): ["self", "dataset"],
     (RLOOTrainer, "create_optimizer"): [*SELF_MODEL],
-    (RLOOTrainer, "_clip_grad_norm"): [*SELF_MODEL],
     (RLOOTrainer, "_save_checkpoint"): [*SELF_MODEL, "trial"],
     (RLOOTrainer, "_load_from_checkpoint"): ["self", "resume_from_checkpoint", "model"],
     (RLOOTrainer, "_generate_and_score_completions"): ["self", "inputs"],
@@ -89,6 +90,8 @@ def test_dpo_reads_the_policy_as_we_intercept_it():
     assert "logps = per_token_logps.sum(dim=1)" in loss
     assert "per_token_logps = outputs.log_probs[:, -seq_len:]" in loss
     assert "_non_model_keys" in loss
+    # and once more, without a fused head, for the logits that are asked for
+    assert loss.count("outputs = model(**model_kwargs)") == 1
     assert "_non_model_keys" in source(DPOTrainer.compute_ref_log_probs)
     # the policy of a reference computed beforehand is the initial one: it is computed before training begins
     assert "self._precompute_ref_logps(" in source(DPOTrainer.__init__)
@@ -106,9 +109,14 @@ def test_metrics_are_lists_that_log_averages():
         assert "self._total_train_tokens" in source(trainer.__init__)
 
 
-def test_losses_are_divided_by_the_steps_of_accumulation_where_ours_are_means():
+def test_losses_are_divided_by_the_steps_of_accumulation_unless_a_trainer_says_otherwise():
     assert RewardTrainer.loss_is_scaled_for_ga is False
     assert DPOTrainer.loss_is_scaled_for_ga is False
+    assert "loss_is_scaled_for_ga = self.loss_is_scaled_for_ga" in source(Trainer.training_step)
+    assert "self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)" in source(Trainer.training_step)
+    assert list(inspect.signature(Trainer.get_batch_samples).parameters) == [
+        *("self", "epoch_iterator", "num_batches", "device")
+    ]
     assert "average_tokens_across_devices" in source(SFTTrainer.compute_loss)
 
 
@@ -122,19 +130,40 @@ def test_ours_are_found_where_trl_looks():
 
 
 def test_what_ppo_takes_from_rloo():
-    assert list(inspect.signature(RLOOTrainer._get_per_token_logps_and_entropies).parameters)[:7] == [
-        *("self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size", "compute_entropy")
-    ]
     for name in ("_metrics", "ref_model", "use_vllm", "num_iterations", "_buffered_inputs", "_step", "epsilon_low"):
         assert f"self.{name} =" in source(RLOOTrainer.__init__), name
-    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length"):
+    for name in (
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "max_completion_length",
+        "mask_truncated_completions",
+    ):
         assert f"self.{name} = args.{name}" in source(RLOOTrainer.__init__), name
-    assert list(inspect.signature(model_utils.unwrap_model_for_generation).parameters)[:3] == [
-        *("model", "accelerator", "gather_deepspeed3_params")
-    ]
+    # put off and on around sampling under ZeRO-3
+    for function in (model_utils.add_hooks, model_utils.remove_hooks):
+        assert list(inspect.signature(function).parameters) == ["model"]
     assert next(iter(inspect.signature(model_utils.disable_gradient_checkpointing).parameters)) == "model"
     assert list(inspect.signature(utils.use_adapter).parameters) == ["model", "adapter_name"]
     assert list(inspect.signature(utils.pad).parameters)[:3] == ["tensors", "padding_value", "padding_side"]
+
+
+def test_the_sampler_that_ppo_seeds_by_epoch():
+    sampler = utils.RepeatSampler(range(6), mini_repeat_count=1, shuffle=True, seed=3)
+    assert (sampler.shuffle, sampler.seed) == (True, 3)
+    sampler.generator.manual_seed(5)
+    order = list(sampler)
+    sampler.generator.manual_seed(5)
+    assert list(sampler) == order
+    assert not utils.RepeatSampler(range(6), mini_repeat_count=1, shuffle=False).shuffle
+
+
+def test_the_configuration_that_reward_models_are_loaded_outside_of():
+    assert hasattr(zero, "_hf_deepspeed_config_weak_ref")
+    assert "_hf_deepspeed_config_weak_ref = weakref.ref(" in source(zero.set_hf_deepspeed_config)
+    assert "_hf_deepspeed_config_weak_ref = None" in source(zero.unset_hf_deepspeed_config)
 
 
 OPTIONS = {

@@ -3,7 +3,7 @@
 from .jsonl import read_jsonl, read_records, write_jsonl
 from .mixture import LoadReport, load_records
 from .packing import pack
-from .rankings import UNGRADED, UNKNOWN, ranking_rows
+from .rankings import UNGRADED, UNKNOWN, LeftOut, ranking_rows
 from .reading import read_source
 from .records import (
     GRADES,
@@ -33,6 +33,7 @@ __all__ = [
     "DataSource",
     "Demonstration",
     "Document",
+    "LeftOut",
     "LoadReport",
     "Preference",
     "Prompt",

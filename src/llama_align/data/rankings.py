@@ -40,6 +40,16 @@ class _Row:
             self.is_safe[at] = label
         return at
 
+    def without_longer(self, most: int) -> tuple["_Row", int]:
+        """The row with the answers of at most `most` tokens that still have a pair, and how many were longer."""
+        longer = {i for i, answer in enumerate(self.answers) if len(answer) > most}
+        pairs = [pair for pair in self.pairs if not longer & {*pair[:2]}]
+        kept = sorted({answer for pair in pairs for answer in pair[:2]})
+        place = {old: new for new, old in enumerate(kept)}
+        pairs = [(place[better], place[worse], grade) for better, worse, grade in pairs]
+        answers, is_safe = ([column[old] for old in kept] for column in (self.answers, self.is_safe))
+        return _Row(self.prompt, self.objective, self.first, answers, is_safe, pairs), len(longer)
+
     def shuffled(self, draw: random.Random) -> "_Row":
         # in the order of the record a reward model could tell the better answer by its place
         order = draw.sample(range(len(self.answers)), len(self.answers))
@@ -61,6 +71,20 @@ class _Row:
         }
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What `ranking_rows` left out.
+
+    Args:
+        rows: without an answer that fits beside another. answers: too long, of rows that stay without them.
+        equal: pairs of two equal answers, and edits that are the rejected answer, which would contradict their pair.
+    """
+
+    rows: int
+    answers: int
+    equal: int
+
+
 def ranking_rows(
     preferences: Iterable[Preference],
     tokenizer: PreTrainedTokenizerBase,
@@ -69,47 +93,54 @@ def ranking_rows(
     too_long: str = "error",
     listwise: bool = False,
     seed: int = 0,
-) -> tuple[Dataset, int]:
+) -> tuple[Dataset, LeftOut]:
     """Rows with `answers_ids` (prompt and answer, shuffled), pairs as `better` and `worse` with `grade` and `margin`.
 
     A record gives chosen > rejected with its grade and, where it has one, edited > rejected with the same grade and
-    edited > chosen, which nobody graded. `is_safe` per answer and `objective` per row are -1 where unknown.
+    edited > chosen, which nobody graded; of two equal answers none. `is_safe` per answer and `objective` per row are -1
+    where unknown.
 
     Args:
         listwise: all records of one prompt and objective share a row; else every record has its own.
+        too_long: with `"drop"` a row loses the answers that do not fit, and is left out where no pair is left of it.
 
     Returns:
-        The rows and the number of rows left out as too long.
+        The rows and what was left out.
 
     Raises:
         RecordError: prompt and longest answer exceed `max_length` tokens, unless `too_long` is `"drop"`.
     """
-    tokens, rows = ControlTokens.of(tokenizer), {}
+    tokens, rows, equal = ControlTokens.of(tokenizer), {}, 0
     for number, record in enumerate(preferences):
         prompt = tuple(render_prompt(tokenizer, record.prompt, tokens))
         objective = OBJECTIVES.index(record.objective)
         row = rows.setdefault((prompt, objective) if listwise else number, _Row(prompt, objective, record))
-        _add(row, record, lambda text: encode_answer(tokenizer, text, tokens))
-    found = [(row.first, row) for row in rows.values()]
+        equal += _add(row, record, lambda text: encode_answer(tokenizer, text, tokens))
+    found = [(row.first, row) for row in rows.values() if row.pairs]
     kept = fitting(found, lambda pair: len(pair[1].prompt) + 1, max_length, too_long, "prompt")
-    kept = fitting(
-        kept,
-        lambda pair: len(pair[1].prompt) + max(map(len, pair[1].answers)),
-        max_length,
-        too_long,
-        "chosen or rejected",
-    )
-    if not kept:
+    if too_long != "drop":
+        kept = fitting(kept, lambda pair: _length(pair[1]), max_length, too_long, "chosen or rejected")
+    short = [row.without_longer(max_length - len(row.prompt)) for _, row in kept]
+    fit = [(row, longer) for row, longer in short if row.pairs]
+    if not fit:
         raise RecordError("preferences", None, "no pair that fits", f"pairs of at most {max_length} tokens")
     draw = random.Random(seed)
-    return Dataset.from_list([row.shuffled(draw).to_dict(margins or {}) for _, row in kept]), len(rows) - len(kept)
+    left_out = LeftOut(len(found) - len(fit), sum(longer for _, longer in fit), equal)
+    return Dataset.from_list([row.shuffled(draw).to_dict(margins or {}) for row, _ in fit]), left_out
 
 
-def _add(row: _Row, record: Preference, encode) -> None:
+def _length(row: _Row) -> int:
+    return len(row.prompt) + max(map(len, row.answers))
+
+
+def _add(row: _Row, record: Preference, encode) -> int:
+    """Adds a record's answers and pairs, and returns how many of its pairs are of equal answers."""
     grade = GRADES.index(record.grade)
     chosen = row.answer(encode(record.chosen), record.chosen_is_safe)
     rejected = row.answer(encode(record.rejected), record.rejected_is_safe)
-    row.pairs.append((chosen, rejected, grade))
     edited = chosen if record.edited is None else row.answer(encode(record.edited), None)
-    if edited != chosen:
-        row.pairs += [(edited, rejected, grade), (edited, chosen, UNGRADED)]
+    if chosen != rejected:
+        row.pairs.append((chosen, rejected, grade))
+    if edited not in (chosen, rejected):
+        row.pairs += [(edited, rejected, grade)] * (chosen != rejected) + [(edited, chosen, UNGRADED)]
+    return (chosen == rejected) + (edited == rejected != chosen)

@@ -28,8 +28,8 @@ def combine(scores: dict[str, list[float]], objectives: Sequence[str | None], th
     """The scores of each model, and `combined` where `helpfulness` and `safety` are among them."""
     if main_score(scores) != "combined":
         return scores
-    is_safety = torch.tensor([objective == "safety" for objective in objectives], dtype=torch.bool)
-    helpfulness, safety = torch.tensor(scores["helpfulness"]), torch.tensor(scores["safety"])
+    helpfulness, safety = (torch.as_tensor(scores[name]) for name in ("helpfulness", "safety"))
+    is_safety = torch.tensor([objective == "safety" for objective in objectives], device=safety.device)
     return scores | {"combined": llama2_reward(helpfulness, safety, is_safety, threshold).tolist()}
 
 

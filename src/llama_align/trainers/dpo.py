@@ -3,10 +3,10 @@
 The loss is TRL's `DPOTrainer._compute_loss` on content tokens plus the NLL that `HerdDPOTrainer._compute_loss` adds.
 """
 
+import hashlib
 import logging
 import os
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import torch
 from datasets import Dataset
@@ -18,7 +18,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..chat import FORMAT, ControlTokens, TokenRole, roles_of
 from ..heads import herd_heads
-from ..training import CardMixin, TokenCount, refuse_unused
+from ..training import CardMixin, EqualRows, TokenCount, refuse_unused
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class HerdDPOConfig(DPOConfig):
         default=True, metadata={"help": "compute the prompt of a pair once (LlamaHerd with sdpa attention)"}
     )
     alarm_after: int = field(
-        default=10, metadata={"help": "logs in a row in which chosen answers lose probability until a warning (0: off)"}
+        default=100, metadata={"help": "steps over which chosen answers lose probability until a warning (0: off)"}
     )
 
     def __post_init__(self):
@@ -91,24 +91,26 @@ class MaskedPreferenceCollator(DataCollatorForPreference):
         return padded[:, :length]
 
 
-class HerdDPOTrainer(CardMixin, DPOTrainer):
+class HerdDPOTrainer(CardMixin, EqualRows, DPOTrainer):
     """Direct preference optimisation with masked format tokens and NLL regularisation.
 
     loss = -log sigmoid(beta * (log-ratio chosen - log-ratio rejected)) + nll_coefficient * NLL(chosen) / |chosen|
 
     The log-ratios run over content tokens alone; the NLL over the whole chosen answer with its terminator, a mean over
-    its tokens and then over answers.
+    its tokens and then over answers. The loss of a step is the mean over its pairs, however they are accumulated.
 
-    Logged (means over the batches since the last log, over all processes): `loss`; `loss/nll` (of chosen answers, nats
-    per token); `rewards/chosen`, `rewards/rejected` (beta times the log-ratio to the reference), `rewards/margins`
-    (their difference), `rewards/accuracies` (share of pairs in which it is positive); `logps/chosen`, `logps/rejected`
-    (sum over the tokens of the ratio, nats); `logits/chosen`, `logits/rejected` (means over vocabulary and tokens);
-    `entropy` (nats per token of the ratio); `mean_token_accuracy` (share of chosen tokens of the ratio that are the
-    model's first choice); `num_tokens` (so far, prompts and both answers).
+    Logged (means over the batches since the last log, over all processes; in the last batch of an epoch TRL may leave
+    processes out of `entropy`, `logits/`, `mean_token_accuracy` and `num_tokens`): `loss`; `loss/nll` (of chosen
+    answers, nats per token); `rewards/chosen`, `rewards/rejected` (beta times the log-ratio to the reference),
+    `rewards/margins` (their difference), `rewards/accuracies` (share of pairs in which it is positive); `logps/chosen`,
+    `logps/rejected` (sum over the tokens of the ratio, nats); `logits/chosen`, `logits/rejected` (means over vocabulary
+    and tokens); `entropy` (nats per token of the ratio); `mean_token_accuracy` (share of chosen tokens of the ratio
+    that are the model's first choice); `num_tokens` (so far, prompts and both answers).
 
     Alarms, as warnings and as `alarms/<name>` in the logs and in `alarms`: `no_content` (answers without a token in the
     ratio), `lost_terminator` (share of answers that max_length cut before their end), both counted before training;
-    `chosen_falling` (how often chosen answers had lost probability at `alarm_after` logs in a row).
+    `chosen_falling` (at how many logs `rewards/chosen` was below 0, the reference, and lower than at the last log that
+    was `alarm_after` steps or more before).
     """
 
     _tag_names = ["llama-align", "dpo"]  # noqa: RUF012
@@ -145,12 +147,17 @@ class HerdDPOTrainer(CardMixin, DPOTrainer):
 
     # -- reference log-probabilities
 
+    @property
+    def _reference(self) -> torch.nn.Module:
+        return self.ref_model or self.model
+
     def _precompute_ref_logps(self, dataset, name, batch_size):
-        # TRL's cache is keyed by the data set's fingerprint and the model; a number here depends on the ids themselves,
-        # on which of them are read, and on the precision they are computed in
+        # TRL's cache is keyed by the data set's fingerprint and the model, of which ZeRO-3 leaves it empty tensors; a
+        # number here depends on the ids themselves, on which of them are read, and on the precision
         collator, args = self.data_collator, self.args
         salt = (collator.tokens, collator.mask_format_tokens, collator.max_length, collator.truncation_mode)
-        salt += (args.ld_alpha, self.accelerator.mixed_precision, str((self.ref_model or self.model).dtype))
+        salt += (sharded_digest(self._reference),)
+        salt += (args.ld_alpha, self.accelerator.mixed_precision, str(self._reference.dtype))
         dataset = dataset.select(range(len(dataset)))
         dataset._fingerprint = Hasher.hash((_digest(dataset), salt))
         # where all processes and a resumed run find it; that of rows in memory would be in a folder of each process
@@ -172,6 +179,8 @@ class HerdDPOTrainer(CardMixin, DPOTrainer):
         kept = {}
 
         def scored_once(*args, **kwargs):
+            if not kwargs.get("fused_lm_head"):  # the logits that `predict` and `compute_metrics` ask for
+                return model(*args, **kwargs)
             # one forward serves both terms: labelled over the whole completion, then masked to content for the ratio
             outputs = model(*args, **kwargs | {"labels": labels})
             logps = outputs.log_probs[:, -content.size(1) :]
@@ -179,14 +188,25 @@ class HerdDPOTrainer(CardMixin, DPOTrainer):
             outputs.log_probs = logps * content
             return outputs
 
-        loss = super()._compute_loss(scored_once, inputs, return_outputs=False)
+        found = super()._compute_loss(scored_once, inputs, return_outputs)
+        loss, outputs = found if return_outputs else (found, None)
         chosen_mask = nll_mask[:, 1:].chunk(2)[0]
         chosen_logps = kept["logps"].chunk(2)[0]
         nll = -((chosen_logps * chosen_mask).sum(1) / chosen_mask.sum(1).clamp(min=1)).mean()
         mode = "train" if self.model.training else "eval"
-        self._metrics[mode]["loss/nll"].append(self.accelerator.gather_for_metrics(nll.detach()).mean().item())
+        self._metrics[mode]["loss/nll"].append(self.accelerator.gather(nll.detach()).mean().item())
         loss = loss + self.args.nll_coefficient * nll
-        return (loss, None) if return_outputs else loss
+        return (loss, outputs) if return_outputs else loss
+
+    @staticmethod
+    def rows_in(batch: dict) -> int:
+        return len(batch["input_ids"]) // 2
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        found = super().compute_loss(model, inputs, return_outputs)
+        loss, outputs = found if return_outputs else (found, None)
+        loss = self.share_of_step(loss, inputs, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
 
     # -- alarms
 
@@ -200,20 +220,21 @@ class HerdDPOTrainer(CardMixin, DPOTrainer):
         self.alarms |= {"no_content": empty, "lost_terminator": cut / answers, "chosen_falling": 0}
 
     def _alarm_at_falling(self, logs: dict[str, float]) -> None:
-        past, steps = self.state.log_history, self.args.alarm_after
-        rows = [row for row in [*past, logs] if "logps/chosen" in row]
+        past, steps, now = self.state.log_history, self.args.alarm_after, logs["rewards/chosen"]
         self.alarms["chosen_falling"] = max((row.get("alarms/chosen_falling", 0) for row in past), default=0)
-        if not steps or len(rows) <= steps:
+        before = [
+            row["rewards/chosen"]
+            for row in past
+            if "rewards/chosen" in row and row["step"] <= self.state.global_step - steps
+        ]
+        if not steps or not before or now >= min(0, before[-1]):
             return
-        last = [row["logps/chosen"] for row in rows[-steps - 1 :]]
-        below = all(row["rewards/chosen"] < 0 for row in rows[-steps:])
-        if below or all(later < before for before, later in pairwise(last)):
-            if not self.alarms["chosen_falling"] and self.accelerator.is_main_process:
-                logger.warning(
-                    f"chosen answers lost probability at {steps} logs in a row (logps/chosen {last[0]:.2f} -> "
-                    f"{last[-1]:.2f}, rewards/chosen {logs['rewards/chosen']:.3f}); nll_coefficient holds them up"
-                )
-            self.alarms["chosen_falling"] += 1
+        if not self.alarms["chosen_falling"] and self.accelerator.is_main_process:
+            logger.warning(
+                f"chosen answers lose probability: rewards/chosen {before[-1]:.3f} -> {now:.3f} in {steps} steps or "
+                "more, below the reference; nll_coefficient holds them up"
+            )
+        self.alarms["chosen_falling"] += 1
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:  # of training; TRL's own log adds the metrics to it
@@ -221,6 +242,25 @@ class HerdDPOTrainer(CardMixin, DPOTrainer):
             self._alarm_at_falling(metrics)
             logs |= {f"alarms/{name}": value for name, value in self.alarms.items() if value}
         super().log(logs, start_time)
+
+
+def sharded_digest(model: torch.nn.Module) -> str | None:
+    """Digest of weights that ZeRO-3 has shared out among processes, gathered one at a time; None for any other model.
+
+    Every process must ask for it.
+    """
+    weights = [(name, weight) for name, weight in model.named_parameters() if hasattr(weight, "ds_id")]
+    if not weights:
+        return None
+    import deepspeed
+
+    digest = hashlib.sha256()
+    for name, weight in weights:
+        with deepspeed.zero.GatheredParameters([weight]):
+            whole = weight.detach().cpu().contiguous()
+            digest.update(f"{name} {whole.dtype} {tuple(whole.shape)}".encode())
+            digest.update(whole.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _digest(dataset: Dataset) -> str:

@@ -5,7 +5,6 @@ TRL's part: generation buffers, samplers, the reference model, launch modes, log
 """
 
 import os
-import sys
 from contextlib import contextmanager
 
 import torch
@@ -26,10 +25,11 @@ from .ppo_checks import FirstBatchChecks
 from .ppo_config import PPOConfig
 from .ppo_math import KLController, gae, policy_loss, token_rewards, value_loss, whiten
 from .ppo_metrics import Tally, count_losses, count_rollout
-from .ppo_model import Evaluation, PolicyAndCritic, answer_logps, part_of, whole_policy
+from .ppo_model import Evaluation, PolicyAndCritic, answer_logps, part_of, whole_policy, without_dropout
 from .ppo_rewards import Prompt, Reward, Scorer
 
 CRITIC = "value_model"  # the critic's folder in a checkpoint
+NAMED = ("reward", "kl", "kl_coefficient", "entropy")  # in the card, beside all with a / in their names
 CARD = """
 ## PPO
 
@@ -37,17 +37,20 @@ CARD = """
 |---|---|
 {rows}
 
-The critic is in `{critic}/` (AutoModelForTokenClassification). Made by `{command}`.
+The critic is in `{critic}/` (AutoModelForTokenClassification). Numbers are those logged last.
 """
 
 
 class PPOTrainer(CardMixin, RLOOTrainer):
     """Proximal policy optimisation of a chat model with a critic.
 
+    Dropout, that of adapters (`lora_dropout`) and of attention included, is off in policy, critic and reference: the
+    ratio and the KL compare passes of one policy, which dropout would make two.
+
     Args:
         model: policy, or its path; the reference of the KL term is its initial state.
-        reward: a function, a reward model with its tokenizer, or several by name; see `Scorer`. Of two named
-            `helpfulness` and `safety` Llama 2's combination is optimised.
+        reward: a function, a reward model with its tokenizer, or several by name, whose sum is
+            optimised; of those named `helpfulness` and `safety` Llama 2's combination takes the place (`Scorer`).
         value_model: a token-classification model with one label, usually loaded from the reward model.
         train_dataset: rows with `prompt` (messages, or text to continue) and whatever else the reward reads.
 
@@ -55,7 +58,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
 
         reward                    combined score, before whitening, penalty and KL; of kept answers
         rewards/<name>            each score by itself
-        kl                        log p - log p_reference, sum over an answer's tokens, mean over answers, in nats
+        kl                        log p - log p_reference, summed over tokens, mean over answers, in nats; if beta > 0
         kl_coefficient            beta of the rewards; changes only with `kl_target`
         objective/rlhf            reward - kl_coefficient x kl: what PPO maximises
         answers/length            tokens, the terminator included
@@ -102,9 +105,8 @@ class PPOTrainer(CardMixin, RLOOTrainer):
             base.__dict__.pop("forward", None)
             attach_head(base, outputs=("log_probs", "entropy"))
         value_model.config.pad_token_id = self.tokens.pad
-        for module in value_model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
+        for network in filter(None, (self.model, self.ref_model, value_model)):
+            without_dropout(network)
         value_model.train()  # activations are only checkpointed in training mode
         if self.place_model_on_device:
             value_model.to(args.device)
@@ -208,11 +210,12 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         super().create_model_card(model_name, **kwargs)
         if not self.is_world_process_zero():
             return
-        logged = {name: value for row in self.state.log_history for name, value in row.items() if "/" in name}
+        logs = self.state.log_history
+        logged = {name: value for row in logs for name, value in row.items() if "/" in name or name in NAMED}
         settings = {name: getattr(self.args, name) for name in ("beta", "kl_target", "epsilon", "gamma", "lam")}
         rows = "\n".join(f"| {name} | {value} |" for name, value in (settings | logged).items())
         with open(os.path.join(self.args.output_dir, "README.md"), "a") as card:
-            card.write(CARD.format(rows=rows, critic=CRITIC, command=" ".join(sys.argv)))
+            card.write(CARD.format(rows=rows, critic=CRITIC))
 
     # -- rollout
 

@@ -4,8 +4,17 @@ from dataclasses import dataclass, field
 
 from trl import RLOOConfig
 
-# options of RLOOConfig that mean nothing here, with the values that leave them off
-UNUSED = {"epsilon_high": None, "reward_clip_range": None, "reward_weights": None, "sync_ref_model": False}
+from ..training import refuse_unused
+
+# options of RLOOConfig that mean nothing here
+UNUSED = (
+    *("epsilon_high", "reward_clip_range", "reward_weights", "normalize_advantages", "router_aux_loss_coef"),
+    *("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"),
+    *("use_transformers_continuous_batching", "transformers_continuous_batching_config", "use_transformers_paged"),
+    *("chat_template_kwargs", "cache_implementation", "pad_to_multiple_of"),
+    *("log_completions", "log_multimodal", "log_unique_prompts", "num_completions_to_print"),
+)
+UNUSED_WITHOUT_VLLM = ("generation_kwargs", "vllm_structured_outputs_regex")
 
 
 @dataclass
@@ -42,9 +51,9 @@ class PPOConfig(RLOOConfig):
     )
 
     def __post_init__(self):
-        for name, off in UNUSED.items():
-            if getattr(self, name) != off:
-                raise ValueError(f"{name}: found {getattr(self, name)}, expected {off}; PPO does not use it")
+        refuse_unused(self, "PPO has sampling, advantages, losses and logs of its own", *UNUSED)
+        if not self.use_vllm:
+            refuse_unused(self, "llama_align's own engine samples where vLLM does not", *UNUSED_WITHOUT_VLLM)
         if not self.ds3_gather_for_generation:
             raise ValueError(
                 "ds3_gather_for_generation: found False, expected True; processes sample at their own pace"

@@ -13,7 +13,9 @@ import torch
 class KLController:
     """The coefficient of the KL term: fixed, or steered to a target (Ziegler et al., 2019, section 2.2).
 
-    e = clip(KL / target - 1, -0.2, 0.2),  beta <- beta (1 + e n / horizon) after n answers
+    e = clip(KL / target - 1, -0.2, 0.2),  beta <- beta max(1 + e n / horizon, 0.1) after n answers
+
+    The bound keeps beta above 0 where a rollout has more answers than the horizon is meant for.
     """
 
     coefficient: float
@@ -24,12 +26,7 @@ class KLController:
         """Args: kl: mean over answers, in nats. answers: how many, on all processes."""
         if self.target is not None:
             error = min(max(kl / self.target - 1, -0.2), 0.2)
-            self.coefficient *= 1 + error * answers / self.horizon
-
-
-def masked_mean(x_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """Mean over answer tokens; 0 where there are none."""
-    return (x_BT * mask_BT).sum() / mask_BT.sum().clamp(min=1)
+            self.coefficient *= max(1 + error * answers / self.horizon, 0.1)
 
 
 def whiten(

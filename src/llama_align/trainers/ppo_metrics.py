@@ -44,7 +44,8 @@ def count_rollout(tally: Tally, scores, combined_B, kl_BT, mask_BT, lengths_B, f
     for name, score_B in scores.items():
         if name != "combined":
             tally.add(f"rewards/{name}", score_B, kept_B)
-    tally.add("kl", kl_B, kept_B)
+    if coefficient:  # without the term no reference is read, and the KL is not known
+        tally.add("kl", kl_B, kept_B)
     tally.add("kl_coefficient", torch.tensor(coefficient, dtype=torch.float64, device=kl_B.device))
     tally.add("objective/rlhf", combined_B - coefficient * kl_B, kept_B)
     tally.add("answers/length", lengths_B.float())

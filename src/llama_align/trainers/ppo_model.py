@@ -98,6 +98,15 @@ def part_of(state: dict[str, torch.Tensor] | None, name: str) -> dict[str, torch
     return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
 
 
+def without_dropout(model: nn.Module) -> None:
+    """Sets every dropout of a model to 0: modules, adapters' included, and what attention reads off itself."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
 @contextmanager
 def whole_policy(engine: nn.Module, accelerator) -> Iterator[nn.Module]:
     """The policy of a prepared `PolicyAndCritic`, whole on every process, for each to sample at its own pace.

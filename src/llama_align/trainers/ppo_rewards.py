@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ..chat import Message
-from ..sampling.rewards import RewardModel, RewardModels, llama2_reward
+from ..sampling.rewards import RewardModel, RewardModels, combine
 
 Prompt = list[Message] | str
 # (prompts, answers, finished, rows of the prompt data set) -> one score per answer, or several by name
@@ -18,16 +18,23 @@ Reward = Callable[
 class Scorer:
     """Scores by name of every answer, and `combined`, the one that is optimised.
 
+    That is the score where there is one, or what a function returns as `combined`. Of several it is the sum, in which
+    Llama 2's combination (`llama2_reward`) stands for `helpfulness` and `safety` where both are among them. A weight is
+    a matter of the function: `{"style": [0.1 * s for s in ..], ..}`.
+
     Args:
-        reward: a function (`Reward`), a reward model with its tokenizer, or several by name. Of two scores,
-            `helpfulness` and `safety`, the combined one is Llama 2's.
+        reward: a function (`Reward`), a reward model with its tokenizer, or several by name.
         threshold: below this safety probability the safety score decides.
     """
 
-    def __init__(self, reward: Reward | RewardModel | dict[str, RewardModel], threshold: float):
+    def __init__(self, reward: Reward | RewardModel | RewardModels | dict[str, RewardModel], threshold: float):
+        if isinstance(reward, RewardModels):
+            reward = reward.models
         if isinstance(reward, RewardModel):
             reward = {"reward": reward}
         self.reward = RewardModels(reward, threshold) if isinstance(reward, dict) else reward
+        if not callable(self.reward):
+            raise ValueError(f"reward: found {type(reward).__name__}, expected a function or reward models by name")
         self.threshold = threshold
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
@@ -42,10 +49,12 @@ class Scorer:
         """Scores [B] by name, and the combined one.
 
         Raises:
-            ValueError: a score missing or not finite, or several of which none is the one to optimise.
+            ValueError: a score missing or not finite.
         """
         found = self.reward(prompts, answers, finished, rows)
-        found = found if isinstance(found, dict) else {getattr(self.reward, "__name__", "reward"): found}
+        found = dict(found) if isinstance(found, dict) else {getattr(self.reward, "__name__", "reward"): found}
+        if isinstance(self.reward, RewardModels):
+            found.pop("combined", None)  # of two of them, however many there are
         scores = {name: torch.as_tensor(values, device=device).float() for name, values in found.items()}
         for name, score_B in scores.items():
             if score_B.shape != (len(answers),):
@@ -56,9 +65,10 @@ class Scorer:
         return scores, self._combined(scores, rows)
 
     def _combined(self, scores: dict[str, torch.Tensor], rows: Sequence[dict]) -> torch.Tensor:
-        if "combined" in scores or len(scores) == 1:
-            return scores.get("combined", next(iter(scores.values())))
-        if set(scores) != {"helpfulness", "safety"}:
-            raise ValueError(f"reward: found scores {', '.join(scores)}, expected one, or 'combined' among them")
-        is_safety_B = torch.tensor([row.get("objective") == "safety" for row in rows], device=scores["safety"].device)
-        return llama2_reward(scores["helpfulness"], scores["safety"], is_safety_B, self.threshold)
+        if "combined" in scores:
+            return scores["combined"]
+        # the rule of reward models; it reads the threshold alone
+        found = combine(scores, [row.get("objective") for row in rows], self.threshold)
+        parts = {"combined"} | (scores.keys() - {"helpfulness", "safety"}) if "combined" in found else scores.keys()
+        device = next(iter(scores.values())).device
+        return sum(torch.as_tensor(found[name], device=device) for name in sorted(parts))

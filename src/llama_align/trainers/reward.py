@@ -15,7 +15,7 @@ from ..data.rankings import UNGRADED, UNKNOWN
 from ..data.records import GRADES
 from ..heads import scores_of_rows
 from ..models.sharing import common_length
-from ..training import CardMixin, refuse_unused
+from ..training import CardMixin, EqualRows, refuse_unused
 from .reward_counts import NAMES, read, sums_of_rows
 
 # Llama 2, table 27: margins for significantly better, better, slightly better, negligibly better
@@ -42,7 +42,7 @@ def margin_table(margin: str | dict[str, float]) -> dict[str, float]:
 
 
 def ranking_loss(chosen_P: torch.Tensor, rejected_P: torch.Tensor, margin_P: torch.Tensor) -> torch.Tensor:
-    """-log sigmoid(r(x, y_c) - r(x, y_r) - m(grade)), per pair, in float32 (Llama 2, eq. 2).
+    """-log sigmoid(r(x, y_c) - r(x, y_r) - m(grade)), per pair, in float32 or wider (Llama 2, eq. 2).
 
     Raises:
         ValueError: shapes differ; scores [P, 1] and margins [P] would give a loss over all P x P pairs.
@@ -50,7 +50,7 @@ def ranking_loss(chosen_P: torch.Tensor, rejected_P: torch.Tensor, margin_P: tor
     if not chosen_P.shape == rejected_P.shape == margin_P.shape:
         shapes = ", ".join(str(list(t.shape)) for t in (chosen_P, rejected_P, margin_P))
         raise ValueError(f"ranking_loss: found shapes {shapes}, expected three equal ones")
-    return -F.logsigmoid(chosen_P.float() - rejected_P.float() - margin_P.float())
+    return -F.logsigmoid(_wide(chosen_P) - _wide(rejected_P) - margin_P)
 
 
 def bradley_terry_loss(chosen_P: torch.Tensor, rejected_P: torch.Tensor, margin_P: torch.Tensor) -> torch.Tensor:
@@ -60,7 +60,11 @@ def bradley_terry_loss(chosen_P: torch.Tensor, rejected_P: torch.Tensor, margin_
 
 def center_loss(chosen_P: torch.Tensor, rejected_P: torch.Tensor, margin_P: torch.Tensor) -> torch.Tensor:
     """(r(x, y_c) + r(x, y_r))^2, per pair: scores near zero (Eisenstein et al., 2023; not in Llama)."""
-    return (chosen_P.float() + rejected_P.float()).pow(2)
+    return (_wide(chosen_P) + _wide(rejected_P)).pow(2)
+
+
+def _wide(scores: torch.Tensor) -> torch.Tensor:
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 OBJECTIVES: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = {
@@ -144,15 +148,15 @@ class RankingCollator:
             "length": per_answer(lambda n, row: [len(answer) - row["prompt_length"] for answer in row["answers_ids"]]),
             "is_safe": per_answer(lambda n, row: row["is_safe"]),
             "safety_weight": per_answer(
-                lambda n, row: [(x != UNKNOWN) / max(1, judged[n]) for x in row["is_safe"]], torch.float32
+                lambda n, row: [(x != UNKNOWN) / max(1, judged[n]) for x in row["is_safe"]], torch.float64
             ),
             "row_of_pair": per_answer(lambda n, row: [n] * len(row["better"])),
             "better": per_answer(lambda n, row: [first[n] + i for i in row["better"]]),
             "worse": per_answer(lambda n, row: [first[n] + i for i in row["worse"]]),
             "grade": per_answer(lambda n, row: row["grade"]),
             "objective": per_answer(lambda n, row: [row["objective"]] * len(row["better"])),
-            "margin": per_answer(lambda n, row: row["margin"], torch.float32),
-            "pair_weight": per_answer(lambda n, row: [1 / len(row["better"])] * len(row["better"]), torch.float32),
+            "margin": per_answer(lambda n, row: row["margin"], torch.float64),
+            "pair_weight": per_answer(lambda n, row: [1 / len(row["better"])] * len(row["better"]), torch.float64),
         }
 
 
@@ -173,17 +177,19 @@ def as_ranking(row: dict) -> dict:
     }
 
 
-class HerdRewardTrainer(CardMixin, RewardTrainer):
+class HerdRewardTrainer(CardMixin, EqualRows, RewardTrainer):
     """A reward model trained on graded pairs, or on several ranked answers of a prompt at once.
 
     Takes rows of `llama_align.data.ranking_rows`, or `chosen_ids` and `rejected_ids` (prompt and answer) with `margin`
     and `grade` (index into `GRADES`) where a pair has them. The loss of a row is the mean over its pairs (InstructGPT,
-    eq. 1), that of a batch the mean over its rows. A prompt is encoded once for all its answers.
+    eq. 1), that of a step the mean over its rows, however it is accumulated. A prompt is encoded once for all its
+    answers.
 
     With `safety_coefficient` the model has two outputs: the score, and the logit of the answer being safe, trained
     with a binary loss on `is_safe`.
 
-    Logged, as sums over counts since the last log (exact under any batch split and number of processes):
+    Logged, as sums over counts since the last log, exact under any batch split and number of processes (but in training
+    rows that accelerate repeats to fill the last batches of several processes count as often as they are trained on):
     `accuracy`, `accuracy/<grade>`, `accuracy/<objective>` (share of pairs whose better answer scores higher, ties
     half), `longer_wins` and `longer_wins/<group>` (the same, were the longer answer always preferred), `ece` (expected
     calibration error of sigmoid(better - worse), ten bins), `length_correlation` (Pearson's, tokens of an answer and
@@ -235,24 +241,32 @@ class HerdRewardTrainer(CardMixin, RewardTrainer):
         self._signature_columns = ["answers_ids", "prompt_length", "is_safe", "better", "worse", "objective"]
         self._signature_columns += ["chosen_ids", "rejected_ids", "margin", "grade"]
 
+    @staticmethod
+    def rows_in(batch: dict) -> int:
+        return batch["rows"]
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # scores [A, outputs]: a column is taken before they meet margins [P]
-        scores = scores_of_rows(model, inputs["input_ids"], inputs["attention_mask"], inputs["answer_mask"]).float()
+        scores = scores_of_rows(model, inputs["input_ids"], inputs["attention_mask"], inputs["answer_mask"])
+        scores = _wide(scores)
+        numbers = {
+            name: inputs[name].to(scores.dtype) for name in ("margin", "pair_weight", "safety_weight", "is_safe")
+        }
         score_A, safety_A = scores[:, 0], scores[:, 1] if self.args.safety_coefficient else None
         better_P, worse_P = score_A[inputs["better"]], score_A[inputs["worse"]]
         losses = {}
         for name in self.args.terms:
-            loss_P = inputs["pair_weight"] * OBJECTIVES[name](better_P, worse_P, inputs["margin"])
+            loss_P = numbers["pair_weight"] * OBJECTIVES[name](better_P, worse_P, numbers["margin"])
             losses[name] = torch.zeros_like(score_A[: inputs["rows"]]).index_add(0, inputs["row_of_pair"], loss_P)
         if safety_A is not None:
-            wanted_A = inputs["is_safe"].clamp(min=0).float()
-            loss_A = F.binary_cross_entropy_with_logits(safety_A, wanted_A, reduction="none") * inputs["safety_weight"]
+            loss_A = F.binary_cross_entropy_with_logits(safety_A, numbers["is_safe"].clamp(min=0), reduction="none")
+            loss_A = loss_A * numbers["safety_weight"]
             losses["safety_head"] = torch.zeros_like(score_A[: inputs["rows"]]).index_add(
                 0, inputs["row_of_answer"], loss_A
             )
         loss_R = sum(self.weights[name] * part_R for name, part_R in losses.items())
         self._count(inputs, score_A, safety_A, {f"loss/{k}": v for k, v in losses.items()} | {"loss": loss_R})
-        loss = loss_R.mean()
+        loss = self.share_of_step(loss_R.mean(), inputs, num_items_in_batch if self.model.training else None)
         return (loss, {"logits": scores}) if return_outputs else loss
 
     @torch.no_grad()

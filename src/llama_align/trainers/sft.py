@@ -63,7 +63,8 @@ class HerdSFTTrainer(CardMixin, ThroughputMixin, SFTTrainer):
         tokens = (inputs["input_ids"] != self.processing_class.pad_token_id).sum()
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if self.model.training:
-            # TRL counts the length of one packed row, not the tokens of all of them
-            self._total_train_tokens = seen + self.accelerator.gather_for_metrics(tokens).sum().item()
+            # TRL counts the length of one packed row, not the tokens of all of them; `gather_for_metrics` would cut
+            # numbers of processes off as if they were rows
+            self._total_train_tokens = seen + self.accelerator.reduce(tokens, "sum").item()
             self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         return result

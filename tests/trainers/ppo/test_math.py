@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from llama_align.sampling.rewards import llama2_reward
-from llama_align.trainers.ppo_math import gae, masked_mean, policy_loss, token_rewards, value_loss, whiten
+from llama_align.trainers.ppo_math import gae, policy_loss, token_rewards, value_loss, whiten
 
 
 def batch(seed: int, rows: int = 6, longest: int = 9):
@@ -119,12 +119,6 @@ def test_whitening_of_equal_scores_is_zero_and_finite():
     for count in (1, 4):
         white = whiten(torch.full((count,), 3.7), torch.ones(count))
         assert white.abs().max() < 1e-2
-
-
-def test_masked_mean():
-    x, _, _, mask, _ = batch(1)
-    assert masked_mean(x, mask).item() == pytest.approx(x[mask.bool()].mean().item())
-    assert masked_mean(x, torch.zeros_like(mask)) == 0
 
 
 def test_llama2_reward_truth_table():

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import Trainer
 from trl import RLOOTrainer
 
+from llama_align import recipe
 from llama_align.trainers.ppo_math import KLController
 from llama_align.trainers.ppo_metrics import Tally
 
@@ -34,6 +35,20 @@ def test_with_lora_the_reference_is_the_policy_without_its_adapter(trainer_of, l
     trainer.save_model(str(tmp_path))
     assert {p.name for p in tmp_path.iterdir()} >= {"adapter_model.safetensors", "value_model"}
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_dropout_is_off_everywhere(trainer_of, rollout, logged):
+    adapter = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.5, target_modules=["q_proj", "v_proj"])
+    trainer = trainer_of(peft_config=adapter, max_steps=1, learning_rate=1e-2, beta=0.1)
+    trainer.train()  # from here on the adapter is not 0, and dropout before it would show
+    batch = rollout(trainer)
+    again = trainer._evaluate(trainer.model.train(), batch)
+    kept = batch["completion_mask"].bool()
+    assert (again.logps[kept] - batch["old_logps"][kept]).abs().max() < 1e-5
+    assert (again.logps[kept] - trainer._reference_logps(batch)[kept]).abs().max() > 1e-3
+    dropouts = [module.p for module in trainer.model.modules() if isinstance(module, torch.nn.Dropout)]
+    assert dropouts
+    assert not any(dropouts)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +144,9 @@ def test_the_steered_coefficient_follows_ziegler():
         kl.update(found, 100)
         wanted *= 1 + error * 100 / 1000
         assert kl.coefficient == pytest.approx(wanted, rel=1e-12)
+    small = KLController(0.1, target=6.0, horizon=10)
+    small.update(0.0, 512)
+    assert small.coefficient == pytest.approx(0.01)
     fixed = KLController(0.1)
     fixed.update(100.0, 100)
     assert fixed.coefficient == 0.1
@@ -190,8 +208,13 @@ def test_a_tally_is_exact_under_any_split():
 def test_the_model_card_says_what_was_done(trainer_of, tmp_path):
     trainer = trainer_of(output_dir=str(tmp_path))
     trainer.train()
-    trainer.create_model_card()
+    recipe.finish(trainer, {"prompts": 16}, {"prompt": [{"path": "data/prompts.jsonl"}]})
     card = (tmp_path / "README.md").read_text()
+    assert card.count("Made by") == 1
+    assert "| data (`data_cards/prompt.md` of llama_align) | `data/prompts.jsonl` |" in card
+    assert "](data_cards" not in card
+    assert f"| reward | {trainer.state.log_history[0]['reward']} |" in card
+    assert "| kl | " in card
     assert "Llama 2, section 3.2.3" in card
     assert "| beta | 0.01 |" in card
     assert "| answers/finished |" in card
@@ -203,6 +226,13 @@ def test_the_model_card_says_what_was_done(trainer_of, tmp_path):
     [
         {"sync_ref_model": True},
         {"epsilon_high": 0.3},
+        {"normalize_advantages": True},
+        {"ref_model_sync_steps": 5},
+        {"chat_template_kwargs": {"a": 1}},
+        {"log_completions": True},
+        {"generation_kwargs": {"num_beams": 2}},
+        {"cache_implementation": "static"},
+        {"use_transformers_continuous_batching": True},
         {"ds3_gather_for_generation": False},
         {"kl_target": 6.0, "beta": 0.0},
         {"kl_target": -1.0},

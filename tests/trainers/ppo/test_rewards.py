@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from llama_align import recipe
 from llama_align.chat import encode_text
-from llama_align.sampling.rewards import RewardModel, llama2_reward
+from llama_align.sampling.rewards import RewardModel, RewardModels, llama2_reward
 
 
 def read(trainer) -> dict[str, float]:
@@ -36,12 +36,45 @@ def test_of_helpfulness_and_safety_llama_2s_combination_is_the_default(trainer_o
         assert read(trainer)["reward"] == pytest.approx(wanted.mean().item())
 
 
+def test_of_any_others_the_sum_is_optimised(trainer_of, rollout, checkpoint, tokenizer):
+    scores = {"helpfulness": [1.0] * 8, "safety": [-3.0] * 8, "style": [0.5] * 8, "brevity": [0.25] * 8}
+
+    def reward_of(trainer):
+        rollout(trainer)
+        return read(trainer)["reward"]
+
+    assert reward_of(trainer_of(lambda *_: scores)) == pytest.approx(-3.0 + 0.75)
+    assert reward_of(trainer_of(lambda *_: scores | {"combined": [7.0] * 8})) == pytest.approx(7.0)
+    assert reward_of(trainer_of(lambda *_: {"a": [1.0] * 8, "b": [2.0] * 8})) == pytest.approx(3.0)
+    model = RewardModel(recipe.load_model(checkpoint("reward", seed=4), "reward"), tokenizer)
+    trainer = trainer_of({"a": model, "b": model})
+    rollout(trainer)
+    means = read(trainer)
+    assert means["reward"] == pytest.approx(means["rewards/a"] + means["rewards/b"], rel=1e-6)
+
+
+def test_reward_models_that_were_loaded_before_follow_the_trainers_threshold(trainer_of, checkpoint, tokenizer):
+    model = RewardModel(recipe.load_model(checkpoint("reward", seed=4), "reward"), tokenizer)
+    loaded = RewardModels({"helpfulness": model, "safety": model}, threshold=0.15)
+    assert trainer_of(loaded, safety_threshold=0.4).scorer.reward.threshold == 0.4
+    with pytest.raises(ValueError, match="reward: found str, expected a function or reward models"):
+        trainer_of("runs/reward")
+    with pytest.raises(ValueError, match="models: found none"):
+        trainer_of({})
+
+
+def test_without_a_kl_term_no_kl_is_logged(trainer_of, rollout):
+    for beta in (0.0, 0.1):
+        trainer = trainer_of(beta=beta)
+        rollout(trainer)
+        assert ("kl" in read(trainer)) == (beta > 0)
+
+
 @pytest.mark.parametrize(
     ("found", "message"),
     [
         ([1.0] * 7, r"reward <lambda>: found \(7,\), expected 8 scores"),
         ([float("nan")] * 8, "reward <lambda>: found nan for"),
-        ({"a": [0.0] * 8, "b": [0.0] * 8}, "found scores a, b, expected one, or 'combined' among them"),
     ],
 )
 def test_scores_that_cannot_be_learned_from_are_refused(trainer_of, rollout, found, message):
