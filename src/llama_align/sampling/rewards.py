@@ -29,7 +29,9 @@ def combine(scores: dict[str, list[float]], objectives: Sequence[str | None], th
     if main_score(scores) != "combined":
         return scores
     helpfulness, safety = (torch.as_tensor(scores[name]) for name in ("helpfulness", "safety"))
-    is_safety = torch.tensor([objective == "safety" for objective in objectives], device=safety.device)
+    is_safety = torch.tensor(
+        [objective == "safety" for objective in objectives], dtype=torch.bool, device=safety.device
+    )
     return scores | {"combined": llama2_reward(helpfulness, safety, is_safety, threshold).tolist()}
 
 
