@@ -14,7 +14,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
-from .models.head import labelled, losses_of, scores_of
+from .models.head import labelled, losses_of, scale_of, scores_of
 from .models.modeling_llama_herd import LlamaHerdForCausalLM
 from .models.sharing import can_share, share_prompts
 from .sampling.engine import unwrap
@@ -58,9 +58,9 @@ def attach_head(
     below = None if getattr(earlier, "attached", False) else earlier
     uniform = uniform and temperature == 1.0 and set(outputs) <= {"log_probs", "entropy", "is_top1"}
 
-    def score(head, hidden_ND, targets_N) -> dict[str, torch.Tensor]:
+    def score(head, hidden_ND, targets_N, count) -> dict[str, torch.Tensor]:
         if uniform:
-            found = losses_of(head, hidden_ND, targets_N, metrics=True)
+            found = losses_of(head, hidden_ND, targets_N, metrics=True, scale=scale_of(count))
             return {"log_probs": -found.losses, "entropy": found.entropy, "is_top1": found.is_top1}
         wanted = {"entropy": "entropy" in outputs, "metrics": bool({"mean_logits", "is_top1"} & set(outputs))}
         return scores_of(head, hidden_ND, targets_N, temperature=temperature, **wanted)._asdict()
@@ -73,13 +73,13 @@ def attach_head(
             return plain_forward(*args, **kwargs, **{k: v for k, v in given.items() if v is not None})
         kwargs["use_cache"] = False
         hidden_ND, targets_N, label_mask = _labelled_states(self, share, labels, shift_labels, *args, **kwargs)
-        found = score(self.lm_head, hidden_ND, targets_N)
+        count = label_mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+        found = score(self.lm_head, hidden_ND, targets_N, count)
         fields = {
             name: found[name].new_zeros(label_mask.shape).masked_scatter(label_mask, found[name])
             for name in ("log_probs", "entropy", "mean_logits", "is_top1")
             if found.get(name) is not None
         }
-        count = label_mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         return FusedCausalLMOutput(loss=-found["log_probs"].sum() / count, label_mask=label_mask, **fields)
 
     forward.attached = True

@@ -95,6 +95,11 @@ def labelled(
     return hidden_BLD.reshape(-1, hidden_BLD.shape[-1]).index_select(0, where_N), labels[where_N], where_N
 
 
+def scale_of(count: torch.Tensor | int) -> float:
+    """One over what a sum of losses will be divided by, read only where that waits for no device; else 1."""
+    return 1 / max(float(count), 1.0) if not torch.is_tensor(count) or count.device.type == "cpu" else 1.0
+
+
 def mean_loss(
     head: nn.Module,
     hidden_BLD: torch.Tensor,
@@ -121,8 +126,6 @@ def mean_loss(
         aligned = token_weights if shifted else token_weights.roll(-1, 1)
         weights_N = aligned.reshape(-1)[where_N].to(torch.promote_types(hidden_BLD.dtype, torch.float32))
     count = max(len(targets_N), 1) if num_items_in_batch is None else num_items_in_batch
-    # what the loss will be divided by, read only where that waits for nothing
-    known = hidden_BLD.device.type == "cpu" or not torch.is_tensor(count)
-    scale = 1 / float(count) if known else 1.0
+    scale = scale_of(count)
     losses_N = losses_of(head, hidden_ND, targets_N, weights_N=weights_N, z_loss=z_loss, scale=scale).losses
     return losses_N.sum() / (count.to(losses_N.device) if torch.is_tensor(count) else count)
