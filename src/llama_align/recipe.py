@@ -4,6 +4,7 @@ Knows nothing of losses or data.
 """
 
 import difflib
+import gc
 import json
 import os
 import sys
@@ -142,17 +143,19 @@ def run(main, *dataclass_types: type, doc: str | None = None) -> None:
         print(f"error: {error}{hint}", file=sys.stderr)
         sys.exit(2)
     finally:
-        _leave_group()
+        leave_group()
 
 
-def _leave_group() -> None:
+def leave_group() -> None:
+    """Ends the group of processes, so that none aborts while Python ends."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
     on_cpu = torch.distributed.get_backend() == "gloo"
-    # a process group left standing aborts on CPU
+    # wrapped models, which stand in cycles, and DeepSpeed's hooks keep gloo's threads alive; a thread that still runs
+    # or drops its last tensor while Python ends aborts
+    gc.collect()
     torch.distributed.destroy_process_group()
-    if on_cpu and "deepspeed" in sys.modules:
-        # DeepSpeed's hooks keep gloo's threads alive, and one that drops its last tensor while Python ends aborts
+    if on_cpu:
         time.sleep(0.5)
 
 

@@ -328,7 +328,8 @@ def _work(folder: Path) -> None:
     if trainer.is_world_process_zero():
         torch.save(found, folder / "two.pt")
     trainer.accelerator.wait_for_everyone()
-    torch.distributed.destroy_process_group()
+    del trainer, bench
+    recipe.leave_group()
 
 
 PAGE = """# The trainers against plain implementations
