@@ -9,8 +9,9 @@ import torch
 
 from .data import Document, Prompt, fitting_prompts, text_ids, write_jsonl
 from .engines import EngineSettings
+from .files import write_json
 from .metrics import functional as metrics
-from .recipe import RecipeError, context_of, write_json
+from .recipe import RecipeError, context_of
 from .sampling.dialogs import DialogSampler, Draft
 from .sampling.engine import SamplingParams
 from .sampling.heldout import is_exact

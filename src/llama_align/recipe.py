@@ -32,9 +32,8 @@ from .chat.contract import PAD
 from .data import Prompt, RecordError, SourceError, fitting_prompts, load_records
 
 # recipes know these as recipe.finish and so on
+from .files import write_json as write_json
 from .results import finish as finish
-from .results import write_json as write_json
-from .results import write_text as write_text
 from .sampling.rewards import RewardModel
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")

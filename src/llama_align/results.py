@@ -3,31 +3,15 @@
 Knows the files of docs/design.md ("Steps, files and identity"); knows nothing of losses or data.
 """
 
-import json
 import math
 import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 from .data import write_jsonl
+from .files import write_json, write_text
 from .training import RunFacts
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Writes beside and renames, so that a file is whole or absent."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    beside.write_text(text)
-    os.replace(beside, path)
-
-
-def write_json(path: str | Path, content: Any) -> None:
-    """Writes JSON as `write_text` does; refuses NaN."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
 
 TIMING_KEYS = ("runtime", "per_second", "step_time", "total_flos", "epoch_time", "mfu", "preparation_time")
 

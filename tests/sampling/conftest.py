@@ -2,6 +2,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
+from llama_align.data import Sample
+
 VOCABULARY = 97
 LLAMA3 = {
     "rope_type": "llama3",
@@ -34,6 +36,19 @@ def random_prompts(count: int, longest: int = 60, seed: int = 0) -> list[list[in
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, longest + 1, (count,), generator=generator).tolist()
     return [torch.randint(1, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
+
+
+def sample(prompt: str, completion: str, score: float = 0.0, finished: bool = True, **rewards) -> Sample:
+    return Sample(
+        prompt=[{"role": "user", "content": prompt}],
+        completion=completion,
+        finished=finished,
+        checkpoint="sft",
+        temperature=1.0,
+        seed=0,
+        rewards={"helpfulness": score, **rewards},
+        objective="helpfulness",
+    )
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_align.data import RecordError, Sample
+from llama_align.data import RecordError
 from llama_align.sampling.choice import Choice
 from llama_align.sampling.guards import chosen_against_random, guards, length_correlation
 from llama_align.sampling.pool import (
@@ -14,20 +14,9 @@ from llama_align.sampling.pool import (
     top_answers,
 )
 
+from .conftest import sample
+
 GAPS = {"significantly_better": 3.0, "better": 1.5, "slightly_better": 0.5}
-
-
-def sample(prompt: str, completion: str, score: float = 0.0, finished: bool = True, **rewards) -> Sample:
-    return Sample(
-        prompt=[{"role": "user", "content": prompt}],
-        completion=completion,
-        finished=finished,
-        checkpoint="sft",
-        temperature=1.0,
-        seed=0,
-        rewards={"helpfulness": score, **rewards},
-        objective="helpfulness",
-    )
 
 
 def best(samples, score="helpfulness", keep=1.0, threshold=None):

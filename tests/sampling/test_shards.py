@@ -11,20 +11,9 @@ from llama_align.sampling import parts
 from llama_align.sampling.identity import checkpoint_digest, records_digest
 from llama_align.sampling.shards import Shards
 
+from .conftest import sample
+
 SETTINGS = {"answers": 2, "seed": 0}
-
-
-def sample(prompt: str, completion: str, score: float = 0.0, finished: bool = True, **rewards) -> Sample:
-    return Sample(
-        prompt=[{"role": "user", "content": prompt}],
-        completion=completion,
-        finished=finished,
-        checkpoint="sft",
-        temperature=1.0,
-        seed=0,
-        rewards={"helpfulness": score, **rewards},
-        objective="helpfulness",
-    )
 
 
 class Sampler:

@@ -86,8 +86,11 @@ class _Gradients:
         if not self.of_head:
             return None
         self.product, narrow = None, self.weight_VD.dtype == torch.float16
-        whole = torch.zeros_like(self.weight_VD, dtype=torch.float32 if narrow else self.weight_VD.dtype)
-        for part in whole.split(COLUMNS) if self.to_weight else ():
+        exact = torch.float32 if narrow else self.weight_VD.dtype
+        if not self.to_weight:  # no token
+            return torch.zeros_like(self.weight_VD, dtype=exact)
+        whole = torch.empty_like(self.weight_VD, dtype=exact)
+        for part in whole.split(COLUMNS):
             part.copy_(self.to_weight.pop(0))
         return whole
 

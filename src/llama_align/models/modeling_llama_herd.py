@@ -46,6 +46,8 @@ from .head import mean_loss
 from .masks import given_segments, traced, visible
 from .portable import write_code
 
+SILU = type(ACT2FN["silu"])
+
 # Trainer's label smoothing asks by class name whether labels are to be moved
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.setdefault(LlamaHerdConfig.model_type, "LlamaHerdForCausalLM")
 
@@ -92,8 +94,7 @@ class LlamaHerdMLP(nn.Module):
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
         gate, up = self.gate_proj(x_BLD), self.up_proj(x_BLD)
         hooked = self.act_fn._forward_hooks or self.act_fn._forward_pre_hooks
-        silu = isinstance(self.act_fn, type(ACT2FN["silu"])) and not hooked
-        fused = silu and gate.dtype == up.dtype and not traced(x_BLD)
+        fused = isinstance(self.act_fn, SILU) and not hooked and gate.dtype == up.dtype and not traced(x_BLD)
         return self.down_proj(swiglu(gate, up) if fused else self.act_fn(gate) * up)
 
 

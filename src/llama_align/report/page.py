@@ -1,10 +1,10 @@
 """The HTML report of a run: one file, nothing loaded from anywhere, no script."""
 
-import os
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..files import write_text
 from . import figures, sections
 from .inputs import Evaluation, Run, Step, read_run
 from .stages import Cell, family_rows, stage_rows
@@ -25,21 +25,14 @@ def write_report(run_dir: str | Path, out_path: str | Path, title: str | None = 
     without run.json, and RecordError (a ValueError) naming the file for one that is broken.
     """
     page = render(read_run(run_dir), Path(run_dir), title)
-    _write(Path(out_path), page)
+    write_text(out_path, page)
     return Path(out_path)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(text, "utf-8")
-    partial.replace(path)
 
 
 def save_best_of_k(path: str | Path, curves: list[dict]) -> None:
     """Draws the expected best reward against the number of answers into an SVG file of its own, whole or not at all."""
     named = {sections.curve_name(str(path), curve, curves): curve for curve in curves}
-    _write(Path(path), figures.standalone(figures.best_of_k("Best of k", named)))
+    write_text(path, figures.standalone(figures.best_of_k("Best of k", named)))
 
 
 def render(run: Run, run_dir: Path, title: str | None = None) -> str:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from ..recipe import RecipeError, write_json, write_text
+from ..files import write_json, write_text
+from ..recipe import RecipeError
 from .plan import Plan, Step, resolve
 
 RESUMABLE = "resume_from_checkpoint"

@@ -198,7 +198,7 @@ class PPOTrainer(CardMixin, RLOOTrainer):
             return
         # the step names the random streams of the answers to come; answers not yet learned from come back too
         file, processes = self._rollout_file(checkpoint), self.accelerator.num_processes
-        rollout = torch.load(file, map_location="cpu") if os.path.isfile(file) else {}
+        rollout = torch.load(file, map_location="cpu", weights_only=True) if os.path.isfile(file) else {}
         if rollout.get("processes") != processes:
             found = rollout.get("processes", "none")
             raise ValueError(f"{file}: found the answers of {found} processes, expected those of {processes}")
