@@ -131,13 +131,13 @@ def test_under_autocast_losses_and_gradients_are_close_to_float32(length):
         assert (a - b).norm() < 0.1 * b.norm()
 
 
-def test_label_smoothing_and_the_trainers_own_checks_know_the_model():
+def test_label_smoothing_and_the_trainers_own_checks_know_the_model(tmp_path):
     from transformers.trainer_pt_utils import LabelSmoother
 
     theirs, ours = twins(random_fields(1))
     losses = []
     for model in (theirs, ours):
-        arguments = TrainingArguments(label_smoothing_factor=0.1, use_cpu=True, report_to="none", output_dir="unused")
+        arguments = TrainingArguments(label_smoothing_factor=0.1, use_cpu=True, report_to="none", output_dir=str(tmp_path))
         trainer = Trainer(model=model.train(), args=arguments)
         assert isinstance(trainer.label_smoother, LabelSmoother)
         ids = ids_of(2, 9)
