@@ -12,6 +12,7 @@ from llama_align.kernels import Linear, linear, linear_reference, routed
 def open_route(monkeypatch):
     """The route, whatever this processor is, unless its products are not float32 here."""
     monkeypatch.setenv(linear.SETTING, "onednn")
+    monkeypatch.setattr(linear, "LEAST_WORK", 0)
     routed.cache_clear()
     yield
     routed.cache_clear()
@@ -29,7 +30,7 @@ def test_the_setting(monkeypatch):
     routed.cache_clear()
 
 
-@pytest.mark.parametrize("shape", [(3, 17, 64), (1, 1, 8), (2, 100, 130)])
+@pytest.mark.parametrize("shape", [(3, 17, 64), (1, 1, 8), (4, 1, 8), (2, 100, 130)])
 def test_forward_and_gradients_equal_the_reference(open_route, shape):
     torch.manual_seed(0)
     layer = Linear(shape[-1], 48, bias=False)
@@ -47,11 +48,19 @@ def test_forward_and_gradients_equal_the_reference(open_route, shape):
 def test_the_permission_is_taken_back(open_route):
     before = torch.backends.mkldnn.matmul.fp32_precision
     layer = Linear(8, 8, bias=False)
-    layer(torch.randn(2, 8, requires_grad=True)).sum().backward()
+    layer(torch.randn(4, 8, requires_grad=True)).sum().backward()
     assert torch.backends.mkldnn.matmul.fp32_precision == before
     with pytest.raises(RuntimeError):
-        layer(torch.randn(2, 9))
+        layer(torch.randn(4, 9))
     assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+def test_small_products_take_the_plain_path(monkeypatch, open_route):
+    monkeypatch.setattr(linear, "LEAST_WORK", 1 << 20)
+    layer = Linear(512, 2048, bias=False)
+    assert [layer._routes(torch.randn(rows, 512)) for rows in (1, 3, 4)] == [False, False, True]
+    assert not Linear(64, 64, bias=False)._routes(torch.randn(255, 64))
+    assert Linear(64, 64, bias=False)._routes(torch.randn(256, 64))
 
 
 @pytest.mark.parametrize(("dtype", "bias"), [(torch.float64, False), (torch.bfloat16, False), (torch.float32, True)])

@@ -137,7 +137,7 @@ def test_label_smoothing_and_the_trainers_own_checks_know_the_model(tmp_path):
     theirs, ours = twins(random_fields(1))
     losses = []
     for model in (theirs, ours):
-        arguments = TrainingArguments(label_smoothing_factor=0.1, use_cpu=True, report_to="none", output_dir=str(tmp_path))
+        arguments = TrainingArguments(str(tmp_path), label_smoothing_factor=0.1, use_cpu=True, report_to="none")
         trainer = Trainer(model=model.train(), args=arguments)
         assert isinstance(trainer.label_smoother, LabelSmoother)
         ids = ids_of(2, 9)

@@ -19,6 +19,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 SETTING = "LLAMA_ALIGN_CPU_LINEARS"
+FEWEST_ROWS, LEAST_WORK = 4, 1 << 20  # multiply-adds: below, oneDNN's calls cost more than its products save
 LARGEST_ERROR = 2e-6  # of a product, relative to its largest entry; float32 through MKL has about 5e-7
 
 _matmul = torch.backends.mkldnn.matmul
@@ -71,10 +72,15 @@ def _error() -> float:
     return ((product - exact).abs().max() / exact.abs().max()).item()
 
 
-def fast_products(*operands: torch.Tensor):
+def fast_products(*operands: torch.Tensor, if_worth: bool = True):
     """A context in which matrix products of these operands take the route, if it is open to them."""
-    plain = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in operands)
+    plain = if_worth and all(x.device.type == "cpu" and x.dtype == torch.float32 for x in operands)
     return _permission if plain and routed() else nullcontext()
+
+
+def worth_routing(x: torch.Tensor, outputs: int) -> bool:
+    """Whether oneDNN is the faster for x [..., I] times a matrix of [I, outputs]."""
+    return x.numel() * outputs >= LEAST_WORK and x.numel() >= FEWEST_ROWS * x.shape[-1]
 
 
 def linear_reference(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -104,7 +110,8 @@ class _RoutedLinear(torch.autograd.Function):
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, routed where that applies: float32 on the CPU, no bias, no autocast, compilation or torch.func."""
+    """`nn.Linear`, routed where that applies: float32 on the CPU, large enough a product, no bias, no autocast,
+    compilation or torch.func."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self._routes(x):
@@ -116,11 +123,12 @@ class Linear(nn.Linear):
 
     def _routes(self, x: torch.Tensor) -> bool:
         return (
-            x.device.type == "cpu"
+            not torch.compiler.is_compiling()
+            and x.device.type == "cpu"
+            and worth_routing(x, self.out_features)
             and x.dtype == self.weight.dtype == torch.float32
             and self.bias is None
             and type(self.weight) is nn.Parameter
-            and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
             and not torch._C._are_functorch_transforms_active()
             and routed()

@@ -61,7 +61,7 @@ class LlamaHerdRMSNorm(nn.Module):
         self.variance_epsilon = eps
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        norm = rms_norm_reference if traced(x_BLD) else rms_norm
+        norm = rms_norm_reference if torch.is_grad_enabled() and traced(x_BLD) else rms_norm
         return norm(x_BLD, self.weight, self.variance_epsilon)
 
     def extra_repr(self) -> str:
@@ -94,7 +94,9 @@ class LlamaHerdMLP(nn.Module):
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
         gate, up = self.gate_proj(x_BLD), self.up_proj(x_BLD)
         hooked = self.act_fn._forward_hooks or self.act_fn._forward_pre_hooks
-        fused = isinstance(self.act_fn, SILU) and not hooked and gate.dtype == up.dtype and not traced(x_BLD)
+        fused = isinstance(self.act_fn, SILU) and not hooked and gate.dtype == up.dtype
+        if torch.is_grad_enabled() and traced(x_BLD):
+            fused = False
         return self.down_proj(swiglu(gate, up) if fused else self.act_fn(gate) * up)
 
 

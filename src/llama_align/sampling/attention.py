@@ -9,10 +9,9 @@ Suffixes: N rows times key-value heads, Q queries of each, S keys, K size of a h
 import torch
 from torch import Tensor
 
-from ..kernels.linear import fast_products
+from ..kernels.linear import LEAST_WORK, fast_products
 
 BLOCK_BYTES = 4 << 20  # of the scores made at once, about a processor's own cache
-ROUTE_FROM = 32  # keys, and two queries: below that oneDNN's calls cost more than its products save
 
 
 def attend(q_NQK: Tensor, k_NSK: Tensor, v_NSK: Tensor, bias_N1S: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -28,10 +27,8 @@ def attend(q_NQK: Tensor, k_NSK: Tensor, v_NSK: Tensor, bias_N1S: Tensor | None 
     step = rows
     if q_NQK.device.type == "cpu":
         step = max(1, BLOCK_BYTES // (4 * queries * keys))
-    if queries > 1 and keys >= ROUTE_FROM:
-        with fast_products(q_NQK, k_NSK):
-            return _attend(q_NQK, k_NSK, v_NSK, bias_N1S, step)
-    return _attend(q_NQK, k_NSK, v_NSK, bias_N1S, step)
+    with fast_products(q_NQK, k_NSK, if_worth=queries > 1 and q_NQK.numel() * keys >= LEAST_WORK):
+        return _attend(q_NQK, k_NSK, v_NSK, bias_N1S, step)
 
 
 def _attend(q_NQK, k_NSK, v_NSK, bias_N1S, step: int) -> tuple[Tensor, Tensor]:

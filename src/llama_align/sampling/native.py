@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import Segments, segment_attention
-from ..kernels.linear import fast_products
+from ..kernels.linear import fast_products, worth_routing
 from .choose import choose
 from .cohort import Cohort, Job
 from .engine import Answer, SamplingParams, prepare_keys, unwrap
@@ -151,7 +151,7 @@ class _Decoder:
         self.heads, self.kv_heads, self.size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
         self.device = self.backbone.embed_tokens.weight.device
         self.stop = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=self.device)
-        self.rows_at_once = max(1, SCORES_AT_ONCE // config.vocab_size)
+        self.vocabulary, self.rows_at_once = config.vocab_size, max(1, SCORES_AT_ONCE // config.vocab_size)
         hidden = torch.empty(1, 1, dtype=self.backbone.norm.weight.dtype, device=self.device)
         cos, sin = self.backbone.rotary_emb(hidden, torch.arange(longest, device=self.device)[None])
         half = self.size // 2  # sine negated in the first half, so that rotating needs no negation
@@ -174,14 +174,14 @@ class _Decoder:
         last = len(self.backbone.layers) - 1
         for i, layer in enumerate(self.backbone.layers):
             block, h_ND = layer.self_attn, layer.input_layernorm(x_ND)
-            with fast_products(h_ND):
+            with _linears(h_ND):
                 q_NHK, k_NJK, v_NJK = (
                     proj(h_ND).unflatten(-1, (-1, self.size)) for proj in (block.q_proj, block.k_proj, block.v_proj)
                 )
             out_NHK = attend(i, _rotate(q_NHK, *tables[:2]), _rotate(k_NJK, *tables[2:]), v_NJK)
             if i == last and wanted is not None:
                 x_ND, out_NHK = x_ND[wanted], out_NHK[wanted]
-            with fast_products(h_ND):
+            with _linears(x_ND):
                 x_ND = x_ND + block.o_proj(out_NHK.flatten(1))
                 x_ND = x_ND + layer.mlp(layer.post_attention_layernorm(x_ND))
         return self.backbone.norm(x_ND)
@@ -239,7 +239,7 @@ class _Decoder:
             for begin in range(0, len(cohort), self.rows_at_once):
                 rows = slice(begin, begin + self.rows_at_once)
                 streams = cohort.streams_R[rows]
-                with fast_products(cohort.hidden_RD):
+                with _linears(cohort.hidden_RD, self.vocabulary):
                     scores_NV = self.head(cohort.hidden_RD[rows]).float()
                 drawn.append(
                     choose(
@@ -251,6 +251,11 @@ class _Decoder:
                     )
                 )
             yield from cohort.record(*(torch.cat(x) for x in zip(*drawn, strict=True)), self.stop)
+
+
+def _linears(x_ND: Tensor, outputs: int | None = None):
+    """A context for linear layers of stock models, which LlamaHerd's enter by themselves."""
+    return fast_products(x_ND, if_worth=worth_routing(x_ND, outputs or x_ND.shape[-1]))
 
 
 def _rotate(x_NHK: Tensor, cos_NHK: Tensor, sin_NHK: Tensor) -> Tensor:

@@ -233,8 +233,12 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         """Answers, and the sampler's log-probabilities where it tells them."""
         if self.use_vllm:
             return self._generate_single_turn(prompt_ids, None, {}), None
+        n = self.num_generations if self.model.training else self.num_generations_eval
+        distinct = prompt_ids[::n]  # a prompt is computed once for all its answers
+        if [ids for ids in distinct for _ in range(n)] != prompt_ids:  # they are split between processes
+            n, distinct = 1, prompt_ids
         params = SamplingParams(
-            n=1,
+            n=n,
             max_new_tokens=self.max_completion_length,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -246,10 +250,11 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         # a stream of random numbers of its own for every answer ever sampled, however a rollout is split
         number = self._step // self._steps_per_rollout
         first = (number * self.accelerator.num_processes + self.accelerator.process_index) * len(prompt_ids)
-        keys = list(range(first, first + len(prompt_ids)))
+        keys = list(range(first, first + len(distinct)))
         with whole_policy(self.model_wrapped, self.accelerator) as policy:
-            answers = make_engine("auto", policy).generate(prompt_ids, params, set(self.tokens.terminators), keys=keys)
-        return [answer[0].ids for answer in answers], [answer[0].logprobs for answer in answers]
+            drawn = make_engine("auto", policy).generate(distinct, params, set(self.tokens.terminators), keys=keys)
+        answers = [answer for of_prompt in drawn for answer in of_prompt]
+        return [answer.ids for answer in answers], [answer.logprobs for answer in answers]
 
     def _evaluate(self, model, batch, **options) -> Evaluation:
         with self.accelerator.autocast():

@@ -8,6 +8,7 @@ from transformers import TrainerCallback
 
 from llama_align import recipe
 from llama_align.chat import ControlTokens, encode_text, render_prompt
+from llama_align.sampling.native import NativeEngine
 from llama_align.trainers.ppo_math import gae, policy_loss, token_rewards, value_loss, whiten
 
 
@@ -122,6 +123,21 @@ def test_with_several_answers_each_prompt_is_answered_that_often(trainer_of):
     trainer_of(reward, num_generations=4).train()
     assert len(seen) == 1
     assert sorted(seen[0].count(content) for content in set(seen[0]))[0] >= 4
+
+
+def test_a_prompt_is_computed_once_for_all_its_answers(trainer_of, monkeypatch):
+    asked = []
+
+    def generate(engine, prompts, params, stop_ids, keys):
+        asked.append((len(prompts), params.n, len(set(keys))))
+        return whole(engine, prompts, params, stop_ids, keys=keys)
+
+    whole = NativeEngine.generate
+    monkeypatch.setattr(NativeEngine, "generate", generate)
+    trainer, a, b = trainer_of(num_generations=2), [5, 6, 7], [5, 8]
+    assert len(trainer._sample([a, a, b, b])[0]) == 4
+    assert len(trainer._sample([a, b, b, a])[0]) == 4  # as where a process begins in the middle of a prompt's answers
+    assert asked == [(2, 2, 2), (4, 1, 4)]
 
 
 def test_answers_differ_between_steps_and_between_equal_prompts(trainer_of, rollout):
