@@ -194,8 +194,9 @@ def prompts(turns: int, shapes: list[str]) -> list[dict]:
 def batching(turns: int, shapes: list[str]) -> list[dict]:
     """Continuous batching, which on a processor is slower than `generate`."""
     results = []
-    for shape, count in [*((shape, 4) for shape in shapes), (shapes[-1], 16)]:
-        work = Work(shape, "float32", count, 64, True)
+    cases = [*((shape, 4, True) for shape in shapes), (shapes[-1], 16, True), (shapes[-1], 16, False)]
+    for shape, count, ending in cases:
+        work = Work(shape, "float32", count, 64, ending)
         results += compare(work, {"ours": work.native(), "generate_batch": work.batching()}, turns)
     return results
 
