@@ -148,6 +148,39 @@ def report(output: Path) -> None:
             cells = [name, str(sum(map(len, chosen["none"]))), interval(longer), *map(interval, found.values())]
             cells += [difference(found["none"], longer), *(difference(found[m], found["none"]) for m in MARGINS[1:])]
             print("| " + " | ".join(cells) + " |")
+        folds = {m: [runs[f"{objective}-{m}-{n}"] for n in seeds] for m in MARGINS}
+        report_length(folds)
+        report_trend(folds)
+
+
+def report_length(folds: dict[str, list[list[dict]]]) -> None:
+    """How far a model goes by length: answers of equal length left out."""
+    print("\n| margin | longer answer scored higher | right where the longer is preferred | where the shorter is |")
+    print("|---|---|---|---|")
+    for margin, of_seeds in folds.items():
+        columns = []
+        for pairs in of_seeds:
+            longer, shorter = ([p for p in pairs if sign * (p["lengths"][0] - p["lengths"][1]) > 0] for sign in (1, -1))
+            count = len(longer) + len(shorter)
+            higher = (wins(longer) * len(longer) + (1 - wins(shorter)) * len(shorter)) / count
+            columns.append((higher, wins(longer), wins(shorter)))
+        print(f"| {margin} | " + " | ".join(interval(list(values)) for values in zip(*columns, strict=True)) + " |")
+
+
+def report_trend(folds: dict[str, list[list[dict]]]) -> None:
+    """Llama 2: a large margin helps clear pairs and hurts close ones. What it gives the first more than the last."""
+    grades = [grade for grade in GRADES if all(any(p["grade"] == grade for p in pairs) for pairs in folds["none"])]
+    ends = (grades[0], grades[-1])
+    gaps = {
+        margin: [
+            wins([p for p in pairs if p["grade"] == ends[0]]) - wins([p for p in pairs if p["grade"] == ends[1]])
+            for pairs in of_seeds
+        ]
+        for margin, of_seeds in folds.items()
+    }
+    for margin in MARGINS[1:]:
+        found = difference(gaps[margin], gaps["none"])
+        print(f"\n{margin}: accuracy on {ends[0]} gains {found} more than on {ends[1]}, against no margin")
 
 
 def main() -> None:
