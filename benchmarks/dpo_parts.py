@@ -5,8 +5,9 @@
 Four variants of one DPO step start from the SFT checkpoint of a finished `make demo` and its first preferences, which
 are over that checkpoint's own answers. Printed by learning rate: how the log-probability of the chosen answers moved
 in training (nats per answer, over the tokens of the ratio: all with "plain" and "NLL", content with the others), and,
-of answers sampled to held-out prompts at temperature 1, the share without an end of turn, of repetitive tails, their
-length and how many are right. Means over the seeds, lowest and highest in brackets. What is done is not repeated.
+of answers sampled to held-out prompts at temperature 1, the share without an end of turn, of wrong answers that end
+after a letter or two, of repetitive tails, their length and how many are right. Means over the seeds, lowest and
+highest in brackets. What is done is not repeated.
 """
 
 import argparse
@@ -71,12 +72,20 @@ def measure(run: Path, output: Path, rate: float, seed: int, models: dict[str, s
         row = json.loads((folder / f"{name}.json").read_text())
         row_of[name] = {
             "no end": row["endings"]["missing_end"],
+            "broken off": broken_off(folder / f"samples_{name}.jsonl"),
             "repetitive": row["endings"]["repetitive"],
             "tokens": row["length"]["mean_tokens"],
             "right": row["score"]["mean"],
             "chosen": 0.0 if path is None else moved(Path(path)),
         }
     return row_of
+
+
+def broken_off(path: Path) -> float:
+    """Share of answers that end after one or two characters, neither right nor a number."""
+    answers = [json.loads(line) for line in path.read_text().splitlines()]
+    texts = [answer["completion"].strip() for answer in answers if answer["finished"] and not answer["helpful"]]
+    return sum(len(text) <= 2 and not text.isdigit() for text in texts) / len(answers)
 
 
 def moved(path: Path) -> float:
@@ -88,7 +97,8 @@ def moved(path: Path) -> float:
 
 def table(rate: float, of_seeds: list[dict[str, dict]]) -> None:
     print(f"\n### learning rate {rate:g}, {len(of_seeds)} seeds\n")
-    columns = {"chosen": "{:+.2f}", "no end": "{:.1%}", "repetitive": "{:.1%}", "tokens": "{:.1f}", "right": "{:.1%}"}
+    columns = {"chosen": "{:+.2f}", "no end": "{:.1%}", "broken off": "{:.1%}", "repetitive": "{:.1%}"}
+    columns |= {"tokens": "{:.1f}", "right": "{:.1%}"}
     print("| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
     for name in of_seeds[0]:
         cells = []
