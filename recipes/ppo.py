@@ -11,8 +11,8 @@ from trl import ModelConfig
 
 from llama_align import recipe
 from llama_align.sampling.rewards import RewardModels
+from llama_align.sharding import outside_zero3
 from llama_align.trainers import PPOConfig, PPOTrainer
-from llama_align.trainers.ppo_model import outside_zero3
 
 
 @dataclass

@@ -12,6 +12,7 @@ from llama_align import recipe
 from llama_align.data import GRADES, OBJECTIVES, DataSource, load_records, ranking_rows
 from llama_align.report import reward_pictures
 from llama_align.sampling import RewardScorer
+from llama_align.sharding import root_gathered
 from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, pair_metrics, score_pairs
 
 
@@ -109,7 +110,8 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelCon
     if heldout_sources:
         heldout, metrics["heldout"] = rows_of(heldout_sources, GRADES)
         scorer = RewardScorer(trainer.accelerator.unwrap_model(trainer.model), tokenizer.pad_token_id)
-        scored = score_pairs(scorer, heldout)
+        with root_gathered(trainer.model):
+            scored = score_pairs(scorer, heldout)
         metrics |= pair_metrics(scored)
         pictures = reward_pictures(scored.chosen, scored.rejected, metrics)
         if training.safety_coefficient:

@@ -61,10 +61,9 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
     known = {name for kind in types for name, field in kind.__dataclass_fields__.items() if field.init}
     if "--config" in args:
         _check_config(Path(args[args.index("--config") + 1 :][0] if args[-1] != "--config" else ""), known)
-    # the defaults of a machine without an accelerator; a value in the YAML wins
-    if not torch.cuda.is_available():
-        defaults = {"bf16": False} | _cpu_group_defaults()
-        parser.set_defaults_with_config(**{key: value for key, value in defaults.items() if key in known})
+    # defaults that depend on the machine and the launch; a value in the YAML wins
+    defaults = _precision_default() | ({} if torch.cuda.is_available() else _cpu_group_defaults())
+    parser.set_defaults_with_config(**{key: value for key, value in defaults.items() if key in known})
     try:
         *stages, rest = parser.parse_args_and_config(args, return_remaining_strings=True)
     except ValueError as error:  # options that contradict each other, from a dataclass's __post_init__
@@ -76,10 +75,21 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
     return tuple(stages[: len(types)])
 
 
+def _precision_default() -> dict:
+    # DeepSpeed wants what the launch file says; elsewhere a GPU is for bf16, as TRL has it (transformers: float32)
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    on_gpu = torch.cuda.is_available() and launched != "fp16" and not _under_deepspeed()
+    return {"bf16": launched == "bf16" or on_gpu}
+
+
+def _under_deepspeed() -> bool:
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
 def _cpu_group_defaults() -> dict:
     # without use_cpu transformers refuses bf16, and accelerate joins several processes into no group at all; with it,
     # accelerate leaves DeepSpeed out
-    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    deepspeed = _under_deepspeed()
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return {"use_cpu": not deepspeed and not torch.accelerator.is_available()}
     if deepspeed:

@@ -1,4 +1,4 @@
-"""What pretraining and the trainers share: the collator of packed rows, refused options, and the model card."""
+"""What pretraining and the trainers share: the collator of packed rows, refused options, the model card, precision."""
 
 import json
 from dataclasses import MISSING, dataclass, field
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 from transformers import TrainerCallback
+
+from .sharding import keep_wide
 
 CARD = """---
 library_name: transformers
@@ -139,13 +141,21 @@ class EqualRows:
         return loss * self.rows_in(batch) * self.accelerator.num_processes / rows_of_step
 
 
-class CardMixin:
-    """Writes our model card instead of TRL's, which names no base model for a model passed as an instance."""
+class HerdTrainerMixin:
+    """What all our trainers do otherwise than Trainer and TRL.
+
+    The model card is ours (TRL's names no base model for a model passed as an instance), tied weights are saved once,
+    and under FSDP2 no loss, log-probability or gradient is rounded to bf16 on its way.
+    """
 
     objective = ""
     paper = ""
     auto_class = "AutoModelForCausalLM"
     facts = RunFacts()
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        keep_wide(self.accelerator)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if state_dict is not None:

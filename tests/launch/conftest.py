@@ -133,19 +133,21 @@ def stages(root: Path) -> dict[str, dict]:
 def launch(workshop):
     """`launch(recipe, config, **options)` -> what `recipes/<recipe>.py` left under `accelerate_configs/<config>.yaml`.
 
-    Every run sees the same global batches. `continues` names a finished run whose first checkpoint is copied first.
+    Every run sees the same global batches. `fsdp2` and `precision="bf16"` run as on GPUs (as_on_gpus.py). `continues`
+    names a finished run whose first checkpoint is copied first.
     """
     finished = {}
 
     def run(recipe: str, config: str, continues: SimpleNamespace | None = None, **options) -> SimpleNamespace:
         key = json.dumps([recipe, config, continues and str(continues.path), options], sort_keys=True)
         if key not in finished:
-            finished[key] = start(recipe, config, workshop / f"run-{len(finished)}", continues, options)
+            finished[key] = start(recipe, config, workshop / f"run-{len(finished)}", continues, {**options})
         return finished[key]
 
     def start(recipe, config, output, continues, options):
+        precision = options.pop("precision", "no")
         settings = stages(workshop)[recipe] | COMMON | options
-        processes = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())["num_processes"]
+        processes = 1 if config == "cpu_single" else 2
         share = BATCH // processes // settings["gradient_accumulation_steps"]
         settings |= {"output_dir": str(output), "per_device_train_batch_size": share}
         if continues:
@@ -153,7 +155,9 @@ def launch(workshop):
             settings["resume_from_checkpoint"] = "last"
         (workshop / f"{output.name}.yaml").write_text(yaml.safe_dump(settings))
         command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIGS / f"{config}.yaml"]
-        command += ["--main_process_port", "0"] if processes > 1 else []
+        command += ["--main_process_port", "0", "--num_processes", "2"] if processes > 1 else []
+        command += ["--mixed_precision", precision]
+        command += [Path(__file__).with_name("as_on_gpus.py")] if config == "fsdp2" or precision != "no" else []
         command += [PROJECT / "recipes" / f"{recipe}.py", "--config", workshop / f"{output.name}.yaml"]
         done = subprocess.run(
             command, capture_output=True, text=True, env=environment(), cwd=workshop, timeout=300, check=False
@@ -172,7 +176,7 @@ def read(output: Path, stderr: str) -> SimpleNamespace:
     return SimpleNamespace(
         path=output,
         rows=[row for row in rows if "loss" in row],
-        weights=load_file(output / "model.safetensors"),
+        weights=load_file(next(output.glob("*model.safetensors"))),  # an adapter's, with LoRA
         metrics=json.loads((output / "metrics.json").read_text()),
         stderr=stderr,
     )

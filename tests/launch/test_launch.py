@@ -1,4 +1,4 @@
-"""One process, data parallel, ZeRO-2 and ZeRO-3 train the same model: same losses, same gradients, same weights.
+"""One process, data parallel, ZeRO-2, ZeRO-3 and FSDP2 train the same model: same losses, gradients and weights.
 
 Measured here: losses within 3e-7 relative, gradient norms within 2e-6, weights within 2e-6 absolute after 6 steps.
 """
@@ -31,14 +31,19 @@ def check(one, other, tolerance=TOLERANCE):
         ("pretrain", "cpu_ddp"),
         ("pretrain", "cpu_zero2"),
         ("pretrain", "cpu_zero3"),
+        ("pretrain", "fsdp2"),
         ("sft", "cpu_ddp"),
+        ("sft", "cpu_zero2"),
         ("sft", "cpu_zero3"),
+        ("sft", "fsdp2"),
         ("reward", "cpu_ddp"),
         ("reward", "cpu_zero2"),
         ("reward", "cpu_zero3"),
+        ("reward", "fsdp2"),
         ("dpo", "cpu_ddp"),
         ("dpo", "cpu_zero2"),
         ("dpo", "cpu_zero3"),
+        ("dpo", "fsdp2"),
     ],
 )
 def test_two_processes_train_what_one_trains(launch, workshop, stage, config):
@@ -54,7 +59,7 @@ def test_gradients_were_clipped_where_runs_are_compared(launch):
     assert max(row["grad_norm"] for row in launch("pretrain", "cpu_single").rows) > 1.0
 
 
-@pytest.mark.parametrize("config", ["cpu_ddp", "cpu_zero3"])
+@pytest.mark.parametrize("config", ["cpu_ddp", "cpu_zero3", "fsdp2"])
 def test_evaluation_does_not_depend_on_the_number_of_processes(launch, config):
     pretrain, reward = launch("pretrain", "cpu_single"), launch("reward", "cpu_single")
     assert launch("pretrain", config).metrics["eval_loss"] == pytest.approx(pretrain.metrics["eval_loss"], rel=1e-5)
@@ -63,7 +68,7 @@ def test_evaluation_does_not_depend_on_the_number_of_processes(launch, config):
     assert {key: launch("reward", config).metrics[key] for key in numbers} == pytest.approx(numbers, abs=1e-4)
 
 
-@pytest.mark.parametrize("config", ["cpu_ddp", "cpu_zero2", "cpu_zero3"])
+@pytest.mark.parametrize("config", ["cpu_ddp", "cpu_zero2", "cpu_zero3", "fsdp2"])
 def test_the_finished_run_is_a_whole_checkpoint(launch, config):
     done = launch("pretrain", config)
     model, info = LlamaHerdForCausalLM.from_pretrained(done.path, output_loading_info=True)
@@ -75,8 +80,9 @@ def test_the_finished_run_is_a_whole_checkpoint(launch, config):
         assert weight.equal(model.get_parameter(name)), name
 
 
-def test_a_reward_model_trained_under_zero3_is_a_whole_checkpoint(launch):
-    done = launch("reward", "cpu_zero3")
+@pytest.mark.parametrize("config", ["cpu_zero3", "fsdp2"])
+def test_a_sharded_reward_model_is_a_whole_checkpoint(launch, config):
+    done = launch("reward", config)
     model, info = LlamaHerdForSequenceClassification.from_pretrained(done.path, output_loading_info=True)
     assert not info["missing_keys"]
     assert model.score.weight.shape == (1, model.config.hidden_size)
@@ -111,9 +117,11 @@ def test_zero3_writes_shards_of_every_process(launch):
     [
         ("pretrain", "cpu_ddp"),
         ("pretrain", "cpu_zero3"),
+        ("pretrain", "fsdp2"),
         ("sft", "cpu_ddp"),
         ("reward", "cpu_ddp"),
         ("dpo", "cpu_zero2"),
+        ("dpo", "fsdp2"),
     ],
 )
 def test_a_resumed_run_ends_as_the_undisturbed_one(launch, stage, config):

@@ -1,4 +1,4 @@
-"""PPO in one process, data parallel, ZeRO-2 and ZeRO-3: one policy and one critic, learned from the same answers.
+"""PPO in one process, data parallel, ZeRO-2, ZeRO-3 and FSDP2: one policy and critic, from the same answers.
 
 Measured here: losses within 2e-7 absolute, gradient norms within 4e-6 relative, weights of policy and critic within
 8e-6 absolute after 6 steps.
@@ -18,7 +18,7 @@ from .conftest import CONFIGS as FOLDER
 from .conftest import PROJECT, environment, read
 
 STEPS, SAVED = 6, 3
-CONFIGS = ("cpu_ddp", "cpu_zero2", "cpu_zero3")
+CONFIGS = ("cpu_ddp", "cpu_zero2", "cpu_zero3", "fsdp2")
 STEERED = {"kl_target": 0.01, "kl_horizon": 100}
 LOGGED = ("reward", "kl", "kl_coefficient", "loss/policy", "loss/value", "entropy", "value/mean", "grad_norm")
 

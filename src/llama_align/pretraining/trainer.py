@@ -7,7 +7,7 @@ from transformers import Trainer, TrainingArguments
 
 from ..heads import attach_head
 from ..throughput import ThroughputArguments, ThroughputMixin
-from ..training import CardMixin, PackedCollator
+from ..training import HerdTrainerMixin, PackedCollator
 
 
 @dataclass
@@ -28,7 +28,7 @@ class PretrainConfig(ThroughputArguments, TrainingArguments):
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "rows hold what the model takes"})
 
 
-class PretrainTrainer(CardMixin, ThroughputMixin, Trainer):
+class PretrainTrainer(HerdTrainerMixin, ThroughputMixin, Trainer):
     """Pretraining of a language model on packed documents.
 
     The loss is the mean over all labelled tokens of the global batch, whatever the accumulation or the number of

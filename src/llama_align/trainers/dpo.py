@@ -18,7 +18,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..chat import FORMAT, ControlTokens, TokenRole, roles_of
 from ..heads import herd_heads
-from ..training import CardMixin, EqualRows, TokenCount, refuse_unused
+from ..training import EqualRows, HerdTrainerMixin, TokenCount, refuse_unused
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class MaskedPreferenceCollator(DataCollatorForPreference):
         return padded[:, :length]
 
 
-class HerdDPOTrainer(CardMixin, EqualRows, DPOTrainer):
+class HerdDPOTrainer(HerdTrainerMixin, EqualRows, DPOTrainer):
     """Direct preference optimisation with masked format tokens and NLL regularisation.
 
     loss = -log sigmoid(beta * (log-ratio chosen - log-ratio rejected)) + nll_coefficient * NLL(chosen) / |chosen|

@@ -19,13 +19,14 @@ from ..heads import attach_head
 from ..sampling.engine import SamplingParams
 from ..sampling.make import make_engine
 from ..sampling.rewards import RewardModel
-from ..training import CardMixin
+from ..sharding import whole_part
+from ..training import HerdTrainerMixin
 from .ppo_batches import EpochSampler, joined, padded
 from .ppo_checks import FirstBatchChecks
 from .ppo_config import PPOConfig
 from .ppo_math import KLController, gae, policy_loss, token_rewards, value_loss, whiten
 from .ppo_metrics import Tally, count_losses, count_rollout
-from .ppo_model import Evaluation, PolicyAndCritic, answer_logps, part_of, whole_policy, without_dropout
+from .ppo_model import Evaluation, PolicyAndCritic, answer_logps, part_of, without_dropout
 from .ppo_rewards import Prompt, Reward, Scorer
 
 CRITIC = "value_model"  # the critic's folder in a checkpoint
@@ -41,7 +42,7 @@ The critic is in `{critic}/` (AutoModelForTokenClassification). Numbers are thos
 """
 
 
-class PPOTrainer(CardMixin, RLOOTrainer):
+class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
     """Proximal policy optimisation of a chat model with a critic.
 
     Dropout, that of adapters (`lora_dropout`) and of attention included, is off in policy, critic and reference: the
@@ -114,11 +115,8 @@ class PPOTrainer(CardMixin, RLOOTrainer):
 
     def create_accelerator_and_postprocess(self):
         super().create_accelerator_and_postprocess()
-        if self.is_fsdp_enabled:
-            raise ValueError(
-                "launch: found FSDP, expected one process, data parallel or DeepSpeed; PPO's sampling does not gather "
-                "weights under FSDP"
-            )
+        if self.is_fsdp_enabled and not self.accelerator.is_fsdp2:
+            raise ValueError("fsdp_version: found 1, expected 2; PPO's sampling does not gather weights under FSDP1")
 
     @property
     def policy(self) -> torch.nn.Module:
@@ -186,6 +184,9 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         return os.path.join(folder, f"rollout_{self.accelerator.process_index}.pt")
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if self.is_fsdp_enabled:  # one file of both
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
         with self._policy_alone():
             super()._load_from_checkpoint(resume_from_checkpoint, self.model)
         critic = self.value_model
@@ -251,8 +252,8 @@ class PPOTrainer(CardMixin, RLOOTrainer):
         number = self._step // self._steps_per_rollout
         first = (number * self.accelerator.num_processes + self.accelerator.process_index) * len(prompt_ids)
         keys = list(range(first, first + len(distinct)))
-        with whole_policy(self.model_wrapped, self.accelerator) as policy:
-            drawn = make_engine("auto", policy).generate(distinct, params, set(self.tokens.terminators), keys=keys)
+        with whole_part(self.model_wrapped, self.policy, self.accelerator):
+            drawn = make_engine("auto", self.policy).generate(distinct, params, set(self.tokens.terminators), keys=keys)
         answers = [answer for of_prompt in drawn for answer in of_prompt]
         return [answer.ids for answer in answers], [answer.logprobs for answer in answers]
 

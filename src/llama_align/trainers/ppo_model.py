@@ -3,15 +3,11 @@
 Shape suffixes: B rows, L tokens of a row, T tokens of the longest answer, which stands in a row's last T columns.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.integrations import deepspeed as zero
-from trl.models.utils import add_hooks, remove_hooks
 
 from ..heads import values_of_rows
 
@@ -46,6 +42,14 @@ class PolicyAndCritic(nn.Module):
         return Evaluation(logps_BT, entropy_BT, values_BL[:, -answer_length - 1 : -1].float())
 
     # -- what Trainer, accelerate and DeepSpeed ask of a model
+
+    @property
+    def _no_split_modules(self) -> set[str]:
+        return {*(self.policy._no_split_modules or ()), *(self.critic._no_split_modules or ())}
+
+    def tie_weights(self) -> None:
+        self.policy.tie_weights()
+        self.critic.tie_weights()
 
     @property
     def config(self):
@@ -105,37 +109,3 @@ def without_dropout(model: nn.Module) -> None:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0
-
-
-@contextmanager
-def whole_policy(engine: nn.Module, accelerator) -> Iterator[nn.Module]:
-    """The policy of a prepared `PolicyAndCritic`, whole on every process, for each to sample at its own pace.
-
-    Under ZeRO-3 its weights (not the critic's) are gathered first, and the hooks that would gather and release them
-    layer by layer, all processes together, are off meanwhile.
-    """
-    policy = accelerator.unwrap_model(engine).policy
-    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
-    if plugin is None or plugin.zero_stage != 3:
-        yield policy
-        return
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters(list(policy.parameters())):
-        remove_hooks(engine)
-        try:
-            yield policy
-        finally:
-            add_hooks(engine)
-
-
-@contextmanager
-def outside_zero3() -> Iterator[None]:
-    """Models loaded within are whole on every process, though ZeRO-3 would shard them: reward models have no engine."""
-    config = zero._hf_deepspeed_config_weak_ref and zero._hf_deepspeed_config_weak_ref()
-    zero.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        if config is not None:
-            zero.set_hf_deepspeed_config(config)

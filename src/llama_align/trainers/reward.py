@@ -15,7 +15,7 @@ from ..data.rankings import UNGRADED, UNKNOWN
 from ..data.records import GRADES
 from ..heads import scores_of_rows
 from ..models.sharing import common_length
-from ..training import CardMixin, EqualRows, refuse_unused
+from ..training import EqualRows, HerdTrainerMixin, refuse_unused
 from .reward_counts import NAMES, read, sums_of_rows
 
 # Llama 2, table 27: margins for significantly better, better, slightly better, negligibly better
@@ -177,7 +177,7 @@ def as_ranking(row: dict) -> dict:
     }
 
 
-class HerdRewardTrainer(CardMixin, EqualRows, RewardTrainer):
+class HerdRewardTrainer(HerdTrainerMixin, EqualRows, RewardTrainer):
     """A reward model trained on graded pairs, or on several ranked answers of a prompt at once.
 
     Takes rows of `llama_align.data.ranking_rows`, or `chosen_ids` and `rejected_ids` (prompt and answer) with `margin`

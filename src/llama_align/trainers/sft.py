@@ -7,7 +7,7 @@ from trl.trainer import sft_trainer
 
 from ..heads import herd_heads
 from ..throughput import ThroughputArguments, ThroughputMixin
-from ..training import CardMixin, PackedCollator, TokenCount, refuse_unused
+from ..training import HerdTrainerMixin, PackedCollator, TokenCount, refuse_unused
 
 # options of TRL's preparation of data, all of which `llama_align.data` does beforehand
 PREPARATION = (
@@ -35,7 +35,7 @@ class HerdSFTConfig(ThroughputArguments, SFTConfig):
         super().__post_init__()
 
 
-class HerdSFTTrainer(CardMixin, ThroughputMixin, SFTTrainer):
+class HerdSFTTrainer(HerdTrainerMixin, ThroughputMixin, SFTTrainer):
     """Supervised fine-tuning of a chat model.
 
     Takes rows with `input_ids`, `labels` (-100 where no assistant speaks) and `position_ids`. The loss is the mean

@@ -7,6 +7,8 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp._fully_shard._fsdp_state import FSDPState
 from transformers import Trainer
 from trl import RLOOTrainer
 
@@ -268,7 +270,7 @@ def test_the_private_hooks_of_trl_and_transformers_are_what_we_rely_on():
     assert "self._wrap_model(self.model_wrapped)" in prepared
 
 
-def test_fsdp_is_refused_in_one_line(trainer_of, monkeypatch):
+def test_fsdp1_is_refused_in_one_line(trainer_of, monkeypatch):
     create = Trainer.create_accelerator_and_postprocess
 
     def under_fsdp(self):
@@ -276,5 +278,12 @@ def test_fsdp_is_refused_in_one_line(trainer_of, monkeypatch):
         self.is_fsdp_enabled = True
 
     monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", under_fsdp)
-    with pytest.raises(ValueError, match="launch: found FSDP, expected one process, data parallel or DeepSpeed"):
+    with pytest.raises(ValueError, match="fsdp_version: found 1, expected 2"):
         trainer_of()
+
+
+def test_a_policy_under_fsdp2_is_told_its_root_before_it_samples():
+    """The one hook of torch's that we call by its private name."""
+    state = inspect.getsource(FSDPState._lazy_init)
+    assert "self._is_root is not None" in state
+    assert callable(FSDPModule._get_fsdp_state)
