@@ -5,9 +5,9 @@
 Four variants of one DPO step start from the SFT checkpoint of a finished `make demo` and its first preferences, which
 are over that checkpoint's own answers. Printed by learning rate: how the log-probability of the chosen answers moved
 in training (nats per answer, over the tokens of the ratio: all with "plain" and "NLL", content with the others), and,
-of answers sampled to held-out prompts at temperature 1, the share without an end of turn, of wrong answers that end
-after a letter or two, of repetitive tails, their length and how many are right. Means over the seeds, lowest and
-highest in brackets. What is done is not repeated.
+of answers sampled to held-out prompts at temperature 1, the share without an end of turn, of wrong answers that are
+empty or end after a letter or two, of repetitive tails, their length and how many are right. Means over the seeds,
+lowest and highest in brackets. What is done is not repeated.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def measure(run: Path, output: Path, rate: float, seed: int, models: dict[str, s
 
 
 def broken_off(path: Path) -> float:
-    """Share of answers that end after one or two characters, neither right nor a number."""
+    """Share of answers that are empty or end after one or two characters, and are neither right nor a number."""
     answers = [json.loads(line) for line in path.read_text().splitlines()]
     texts = [answer["completion"].strip() for answer in answers if answer["finished"] and not answer["helpful"]]
     return sum(len(text) <= 2 and not text.isdigit() for text in texts) / len(answers)

@@ -58,16 +58,16 @@ def folds_of(objective: str) -> list[dict[str, list]]:
     return folds
 
 
-def train(base: str, folds: list[dict[str, list]], margin: str, seed: int, rate: float, folder: str) -> list[dict]:
-    """Differences of scores of the pairs of fold `seed`, from a model trained on the other folds."""
+def train(options, folds: list[dict[str, list]], margin: str, seed: int, folder: str) -> list[dict]:
+    """Scores of the pairs of fold `seed`, from a model trained on the other folds, or on a share of their prompts."""
     set_seed(seed)
-    tokenizer = recipe.load_tokenizer(base)
+    tokenizer = recipe.load_tokenizer(options.base)
     config = HerdRewardConfig(
         output_dir=folder,
         margin=margin,
         per_device_train_batch_size=16,
         num_train_epochs=1,  # Llama 2: one epoch
-        learning_rate=rate,
+        learning_rate=options.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 0.1},
         warmup_steps=0.05,
@@ -81,9 +81,13 @@ def train(base: str, folds: list[dict[str, list]], margin: str, seed: int, rate:
         use_cpu=True,
     )
     others = [r for n, fold in enumerate(folds) if n != seed % FOLDS for records in fold.values() for r in records]
+    others = [record for record in others if place(record, seed=2) < options.share]
     rows, _ = ranking_rows(others, tokenizer, CONTEXT, margin_table(margin), "drop", seed=seed)
     trainer = HerdRewardTrainer(
-        recipe.load_model(base, "reward", tokenizer), args=config, train_dataset=rows, processing_class=tokenizer
+        recipe.load_model(options.base, "reward", tokenizer),
+        args=config,
+        train_dataset=rows,
+        processing_class=tokenizer,
     )
     trainer.train()
     scorer, found = RewardScorer(trainer.model, tokenizer.pad_token_id), []
@@ -133,22 +137,24 @@ def report(output: Path) -> None:
     """Accuracy, the longer answer's, the difference, and what a margin changes on the same folds."""
     runs = {path.stem: json.loads(path.read_text()) for path in sorted(output.glob("*/*.json"))}
     for objective in SETS:
-        seeds = [n for n in range(100) if all(f"{objective}-{margin}-{n}" in runs for margin in MARGINS)]
-        if len(seeds) < 2:
+        margins = [margin for margin in MARGINS if f"{objective}-{margin}-0" in runs]
+        seeds = [n for n in range(100) if all(f"{objective}-{margin}-{n}" in runs for margin in margins)]
+        if not margins or len(seeds) < 2:
             continue
         print(f"\n### {objective}, {len(seeds)} seeds\n")
-        print("| pairs | n | longer wins | " + " | ".join(MARGINS) + " | none - longer | small - none | large - none |")
-        print("|---|---|---|" + "---|" * (len(MARGINS) + 3))
+        gains = ["none - longer", *(f"{margin} - none" for margin in margins[1:])]
+        print("| pairs | n | longer wins | " + " | ".join([*margins, *gains]) + " |")
+        print("|---|---|---|" + "---|" * (2 * len(margins)))
         for name, within in groups_of(objective):
-            chosen = {m: [[p for p in runs[f"{objective}-{m}-{n}"] if within(p)] for n in seeds] for m in MARGINS}
+            chosen = {m: [[p for p in runs[f"{objective}-{m}-{n}"] if within(p)] for n in seeds] for m in margins}
             if not all(chosen["none"]):
                 continue
             found = {m: [wins(pairs) for pairs in of_seeds] for m, of_seeds in chosen.items()}
             longer = [wins(pairs, longer=True) for pairs in chosen["none"]]
             cells = [name, str(sum(map(len, chosen["none"]))), interval(longer), *map(interval, found.values())]
-            cells += [difference(found["none"], longer), *(difference(found[m], found["none"]) for m in MARGINS[1:])]
+            cells += [difference(found["none"], longer), *(difference(found[m], found["none"]) for m in margins[1:])]
             print("| " + " | ".join(cells) + " |")
-        folds = {m: [runs[f"{objective}-{m}-{n}"] for n in seeds] for m in MARGINS}
+        folds = {m: [runs[f"{objective}-{m}-{n}"] for n in seeds] for m in margins}
         report_length(folds)
         report_trend(folds)
 
@@ -178,7 +184,7 @@ def report_trend(folds: dict[str, list[list[dict]]]) -> None:
         ]
         for margin, of_seeds in folds.items()
     }
-    for margin in MARGINS[1:]:
+    for margin in list(folds)[1:]:
         found = difference(gaps[margin], gaps["none"])
         print(f"\n{margin}: accuracy on {ends[0]} gains {found} more than on {ends[1]}, against no margin")
 
@@ -191,6 +197,7 @@ def main() -> None:
     parser.add_argument("--margins", nargs="+", choices=MARGINS, default=list(MARGINS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(FOLDS)))
     parser.add_argument("--learning_rate", type=float, default=2e-4)
+    parser.add_argument("--share", type=float, default=1.0, help="of the training prompts")
     parser.add_argument("--report", action="store_true", help="print the tables of what has been run")
     options = parser.parse_args()
     if options.report:
@@ -201,7 +208,8 @@ def main() -> None:
 
 def run(options) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
-    settings, path = {"base": options.base, "learning_rate": options.learning_rate}, options.output / "settings.json"
+    settings = {"base": options.base, "learning_rate": options.learning_rate, "share": options.share}
+    path = options.output / "settings.json"
     if path.exists() and json.loads(path.read_text()) != settings:
         raise SystemExit(f"{path}: found {path.read_text()}, expected {json.dumps(settings)}: take another --output")
     path.write_text(json.dumps(settings))
@@ -213,7 +221,7 @@ def run(options) -> None:
             if path.exists():
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            pairs = train(options.base, folds, margin, seed, options.learning_rate, str(options.output / name))
+            pairs = train(options, folds, margin, seed, str(options.output / name))
             path.with_suffix(".part").write_text(json.dumps(pairs))
             os.replace(path.with_suffix(".part"), path)
             print(f"{name}: {wins(pairs):.3f} of {len(pairs)}, longer {wins(pairs, longer=True):.3f}", flush=True)

@@ -81,27 +81,6 @@ def test_without_an_accelerator_bf16_is_off_unless_asked_for(config, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("on_gpu", "launched", "deepspeed", "expected"),
-    [
-        (True, None, False, True),
-        (True, "no", False, True),  # accelerate launch without a file
-        (True, "fp16", False, False),
-        (True, "bf16", True, True),
-        (True, "no", True, False),
-        (False, "bf16", False, True),
-        (False, "no", True, False),
-    ],
-)
-def test_precision_is_the_launch_files_and_bf16_on_a_gpu(monkeypatch, on_gpu, launched, deepspeed, expected):
-    """Without the option DeepSpeed would refuse its own file's bf16 beside a recipe of transformers' arguments."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", str(deepspeed).lower())
-    if launched:
-        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
-    assert recipe.parse((Options,), ["--output_dir", "a"])[0].bf16 is expected
-
-
-@pytest.mark.parametrize(
     ("text", "said"),
     [
         (

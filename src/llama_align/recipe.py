@@ -76,10 +76,13 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
 
 
 def _precision_default() -> dict:
-    # DeepSpeed wants what the launch file says; elsewhere a GPU is for bf16, as TRL has it (transformers: float32)
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    on_gpu = torch.cuda.is_available() and launched != "fp16" and not _under_deepspeed()
-    return {"bf16": launched == "bf16" or on_gpu}
+    if _under_deepspeed():  # which refuses to start where its file and the recipe do not say the same
+        return {name: launched == name for name in ("bf16", "fp16")}
+    on_cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
+    if launched == "bf16" or launched == "fp16" or on_cpu:
+        return {"bf16": launched == "bf16"}
+    return {}  # bf16 unless fp16 is asked for, the rule of TRL's configs
 
 
 def _under_deepspeed() -> bool:

@@ -6,8 +6,10 @@ shards where weights were.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import torch
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from transformers.integrations import deepspeed as zero
@@ -15,8 +17,7 @@ from trl.models.utils import add_hooks, remove_hooks
 
 
 def keep_wide(accelerator) -> None:
-    """Under FSDP2 in half precision: only weights are cast. What goes in and out stays as it is, gradients are reduced
-    in float32.
+    """Under FSDP2 in half precision: casts weights, not what goes in and comes out, and sums gradients in float32.
 
     accelerate 1.15 asks FSDP2 to round all of these: log-probabilities to three digits, and the number of tokens that
     a loss is divided by. Llama 3 reduces gradients in float32 (section 3.3.2), as torchtitan does.
@@ -25,6 +26,26 @@ def keep_wide(accelerator) -> None:
     if plugin is not None and isinstance(plugin.mixed_precision_policy, MixedPrecisionPolicy):
         param_dtype = plugin.mixed_precision_policy.param_dtype
         plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype, torch.float32, cast_forward_inputs=False)
+
+
+@contextmanager
+def references_by_layers(module: ModuleType) -> Iterator[None]:
+    """Within, `module` (a trainer of TRL's) shards its reference under FSDP2 layer by layer, as accelerate the policy.
+
+    TRL makes it one unit, which every forward pass would gather whole on every process.
+    """
+    theirs = module.prepare_fsdp
+
+    def prepare(model: nn.Module, accelerator) -> nn.Module:
+        if not accelerator.is_fsdp2:
+            return theirs(model, accelerator)
+        return fsdp2_prepare_model(accelerator, model).eval()
+
+    module.prepare_fsdp = prepare
+    try:
+        yield
+    finally:
+        module.prepare_fsdp = theirs
 
 
 @contextmanager
@@ -47,6 +68,8 @@ def root_gathered(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def whole_part(engine: nn.Module, part: nn.Module, accelerator) -> Iterator[None]:
     """Within, `part` of a prepared `engine` is whole on every process, for each to call as often as it likes.
+
+    Under FSDP2 what is in none of the part's layers must be the root's, as in an engine without embeddings of its own.
 
     Under ZeRO-3 and FSDP2 its weights are gathered first, and the hooks that would gather and release them layer by
     layer, all processes together, are off meanwhile.

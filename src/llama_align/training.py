@@ -145,7 +145,7 @@ class HerdTrainerMixin:
     """What all our trainers do otherwise than Trainer and TRL.
 
     The model card is ours (TRL's names no base model for a model passed as an instance), tied weights are saved once,
-    and under FSDP2 no loss, log-probability or gradient is rounded to bf16 on its way.
+    and under FSDP2 losses and log-probabilities stay as they were made, and gradients are summed in float32.
     """
 
     objective = ""

@@ -1,6 +1,6 @@
 """What is combined with sharding on GPUs: bf16, adapters, activation checkpointing.
 
-Measured here: adapters within 1e-5 of one process; in bf16 losses within 6e-4 (relative) of one process in bf16.
+Measured here: adapters within 1e-5 of one process; in bf16 losses within 7e-4 (relative) of one process in bf16.
 """
 
 import pytest

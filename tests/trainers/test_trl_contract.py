@@ -9,7 +9,7 @@ from transformers import Trainer
 from transformers.integrations import deepspeed as zero
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 from trl.models import utils as model_utils
-from trl.trainer import dpo_trainer, sft_trainer, utils
+from trl.trainer import dpo_trainer, rloo_trainer, sft_trainer, utils
 from trl.trainer.base_trainer import _BaseTrainer
 
 from llama_align.heads import attach_head
@@ -178,3 +178,12 @@ OPTIONS = {
 def test_options_we_refuse_or_read_have_the_defaults_they_had(config):
     fields = config.__dataclass_fields__
     assert {name: fields[name].default for name in OPTIONS[config]} == OPTIONS[config]
+
+
+def test_references_under_fsdp2_are_still_one_unit_of_trls():
+    """Once TRL shards them by layers, `sharding.references_by_layers` can go."""
+    source = inspect.getsource(model_utils.prepare_fsdp)
+    assert source.count("fully_shard(model, **fsdp2_kwargs)") == source.count("fully_shard(") == 1
+    for module in (dpo_trainer, rloo_trainer):
+        assert module.prepare_fsdp is model_utils.prepare_fsdp
+        assert "self.ref_model = prepare_fsdp(self.ref_model, self.accelerator)" in inspect.getsource(module)

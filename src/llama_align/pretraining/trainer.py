@@ -24,8 +24,16 @@ class PretrainConfig(ThroughputArguments, TrainingArguments):
         default_factory=lambda: {"min_lr_rate": 0.1}, metadata={"help": "arguments of the schedule"}
     )
     warmup_steps: float = field(default=2000, metadata={"help": "steps of linear warm-up, or their share if below 1"})
+    bf16: bool | None = field(
+        default=None, metadata={"help": "bfloat16 mixed precision (default: on a GPU, unless fp16 is set)"}
+    )
     z_loss: float = field(default=0.0, metadata={"help": "weight of log(Z)^2 per token (PaLM: 1e-4; Llama: none)"})
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "rows hold what the model takes"})
+
+    def __post_init__(self):
+        if self.bf16 is None:
+            self.bf16 = torch.cuda.is_available() and not self.fp16
+        super().__post_init__()
 
 
 class PretrainTrainer(HerdTrainerMixin, ThroughputMixin, Trainer):

@@ -18,6 +18,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..chat import FORMAT, ControlTokens, TokenRole, roles_of
 from ..heads import herd_heads
+from ..sharding import references_by_layers
 from ..training import EqualRows, HerdTrainerMixin, TokenCount, refuse_unused
 
 logger = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class HerdDPOTrainer(HerdTrainerMixin, EqualRows, DPOTrainer):
             mask_format_tokens=args.mask_format_tokens,
         )
         self.alarms: dict[str, float] = {}
-        with herd_heads(dpo_trainer, share=args.share_prompts):
+        with herd_heads(dpo_trainer, share=args.share_prompts), references_by_layers(dpo_trainer):
             super().__init__(model, args=args, processing_class=processing_class, data_collator=collator, **kwargs)
         self.add_callback(TokenCount(self))
         self._alarm_at_data()
@@ -163,7 +164,14 @@ class HerdDPOTrainer(HerdTrainerMixin, EqualRows, DPOTrainer):
         # where all processes and a resumed run find it; that of rows in memory would be in a folder of each process
         os.makedirs(args.output_dir, exist_ok=True)
         dataset._get_cache_file_path = lambda key: os.path.join(args.output_dir, f"reference-{key}.arrow")
-        return super()._precompute_ref_logps(dataset, name, batch_size)
+        unsharded = self.is_fsdp_enabled and self.ref_model is None  # not yet prepared, and left where it was loaded
+        home = self.model.device
+        if unsharded:
+            self.model.to(self.accelerator.device)
+        found = super()._precompute_ref_logps(dataset, name, batch_size)
+        if unsharded:
+            self.model.to(home)
+        return found
 
     def compute_ref_log_probs(self, model, inputs):
         return super().compute_ref_log_probs(model, {k: v for k, v in inputs.items() if k != "nll_mask"})

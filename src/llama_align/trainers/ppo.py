@@ -12,6 +12,7 @@ from accelerate.utils import gather, send_to_device
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import RLOOTrainer
 from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer import rloo_trainer
 from trl.trainer.utils import pad, use_adapter
 
 from ..chat import ControlTokens, decode_answer, encode_text, render_prompt
@@ -19,7 +20,7 @@ from ..heads import attach_head
 from ..sampling.engine import SamplingParams
 from ..sampling.make import make_engine
 from ..sampling.rewards import RewardModel
-from ..sharding import whole_part
+from ..sharding import references_by_layers, whole_part
 from ..training import HerdTrainerMixin
 from .ppo_batches import EpochSampler, joined, padded
 from .ppo_checks import FirstBatchChecks
@@ -91,7 +92,8 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
         processing_class: PreTrainedTokenizerBase,
         **kwargs,
     ):
-        super().__init__(model, reward_funcs=_unused_reward, args=args, processing_class=processing_class, **kwargs)
+        with references_by_layers(rloo_trainer):
+            super().__init__(model, reward_funcs=_unused_reward, args=args, processing_class=processing_class, **kwargs)
         self.scorer = Scorer(reward, args.safety_threshold)
         self.kl = KLController(args.beta, args.kl_target, args.kl_horizon)
         self.tokens = ControlTokens.of(processing_class)
