@@ -7,12 +7,15 @@ from typing import Any
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes beside, then renames."""
+    """Writes beside, then renames; what could not be finished is taken away."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, "utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -39,7 +39,8 @@ def references_by_layers(module: ModuleType) -> Iterator[None]:
     def prepare(model: nn.Module, accelerator) -> nn.Module:
         if not accelerator.is_fsdp2:
             return theirs(model, accelerator)
-        return fsdp2_prepare_model(accelerator, model).eval()
+        # what is not trained is not given float32 shards
+        return fsdp2_prepare_model(accelerator, model.requires_grad_(False)).eval()
 
     module.prepare_fsdp = prepare
     try:
