@@ -116,7 +116,12 @@ def test_a_killed_run_goes_on_from_the_checkpoint(place):
         "from llama_align.rounds import Plan, Run; from pathlib import Path; import sys; p = Path(sys.argv[1]);"
         "Run(Plan.load(p / 'plan.yaml', p / 'recipes'), p / 'run', p / 'recipes').execute()"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(place)], stdout=subprocess.DEVNULL)
+    # tests started in the background inherit an ignored SIGINT, which Python leaves ignored
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(place)],
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     for _ in range(600):
         if (place / "started").exists():
             break
