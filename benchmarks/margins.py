@@ -10,7 +10,6 @@ an objective. A finished run is not repeated, so several processes may take a se
 import argparse
 import json
 import math
-import os
 import statistics
 from itertools import product
 from pathlib import Path
@@ -21,6 +20,7 @@ from transformers import set_seed
 from llama_align import recipe
 from llama_align.data import GRADES, load_records, ranking_rows
 from llama_align.data.splits import place
+from llama_align.files import write_text
 from llama_align.sampling import RewardScorer
 from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, score_pairs
 
@@ -137,9 +137,9 @@ def report(output: Path) -> None:
     """Accuracy, the longer answer's, the difference, and what a margin changes on the same folds."""
     runs = {path.stem: json.loads(path.read_text()) for path in sorted(output.glob("*/*.json"))}
     for objective in SETS:
-        margins = [margin for margin in MARGINS if f"{objective}-{margin}-0" in runs]
+        margins = [margin for margin in MARGINS if any(name.startswith(f"{objective}-{margin}-") for name in runs)]
         seeds = [n for n in range(100) if all(f"{objective}-{margin}-{n}" in runs for margin in margins)]
-        if not margins or len(seeds) < 2:
+        if "none" not in margins or len(seeds) < 2:
             continue
         print(f"\n### {objective}, {len(seeds)} seeds\n")
         gains = ["none - longer", *(f"{margin} - none" for margin in margins[1:])]
@@ -207,12 +207,11 @@ def main() -> None:
 
 
 def run(options) -> None:
-    options.output.mkdir(parents=True, exist_ok=True)
     settings = {"base": options.base, "learning_rate": options.learning_rate, "share": options.share}
     path = options.output / "settings.json"
     if path.exists() and json.loads(path.read_text()) != settings:
         raise SystemExit(f"{path}: found {path.read_text()}, expected {json.dumps(settings)}: take another --output")
-    path.write_text(json.dumps(settings))
+    write_text(path, json.dumps(settings))
     for objective in options.objectives:
         folds = folds_of(objective)
         for seed, margin in product(options.seeds, options.margins):
@@ -220,10 +219,8 @@ def run(options) -> None:
             path = options.output / objective / f"{name}.json"
             if path.exists():
                 continue
-            path.parent.mkdir(parents=True, exist_ok=True)
             pairs = train(options, folds, margin, seed, str(options.output / name))
-            path.with_suffix(".part").write_text(json.dumps(pairs))
-            os.replace(path.with_suffix(".part"), path)
+            write_text(path, json.dumps(pairs))
             print(f"{name}: {wins(pairs):.3f} of {len(pairs)}, longer {wins(pairs, longer=True):.3f}", flush=True)
 
 

@@ -78,6 +78,8 @@ def test_without_an_accelerator_bf16_is_off_unless_asked_for(config, monkeypatch
     assert recipe.parse((Options,), ["--config", config("output_dir: a")])[0].bf16 is False
     assert recipe.parse((Options,), ["--config", config("output_dir: a\nbf16: true")])[0].bf16 is True
     assert recipe.parse((Options,), ["--output_dir", "a", "--bf16", "true"])[0].bf16 is True
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert recipe.parse((Options,), ["--output_dir", "a"])[0].bf16 is True
 
 
 @pytest.mark.parametrize(

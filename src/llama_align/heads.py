@@ -6,7 +6,7 @@ Triton it scores every position, labelled or not, and makes all logits again for
 labelled tokens only.
 """
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial, wraps
 from types import MethodType, ModuleType
 
@@ -17,18 +17,13 @@ from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 from .models.head import labelled, losses_of, scale_of, scores_of
 from .models.modeling_llama_herd import LlamaHerdForCausalLM
 from .models.sharing import can_share, share_prompts
+from .replacing import replaced
 from .sampling.engine import unwrap
 
 
-@contextmanager
-def herd_heads(module: ModuleType, **options):
+def herd_heads(module: ModuleType, **options) -> AbstractContextManager:
     """Within, `module` (a trainer of TRL's) gives its models the head of `attach_head`, with these options."""
-    theirs = module.add_fused_lm_head
-    module.add_fused_lm_head = lambda model, *args, **kwargs: attach_head(model, *args, **kwargs, **options)
-    try:
-        yield
-    finally:
-        module.add_fused_lm_head = theirs
+    return replaced(module, "add_fused_lm_head", partial(attach_head, **options))
 
 
 def attach_head(

@@ -33,6 +33,7 @@ from .data import Prompt, RecordError, SourceError, fitting_prompts, load_record
 
 # recipes know these as recipe.finish and so on
 from .files import write_json as write_json
+from .launching import launch_defaults
 from .results import finish as finish
 from .sampling.rewards import RewardModel
 
@@ -62,8 +63,7 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
     if "--config" in args:
         _check_config(Path(args[args.index("--config") + 1 :][0] if args[-1] != "--config" else ""), known)
     # defaults that depend on the machine and the launch; a value in the YAML wins
-    defaults = _precision_default() | ({} if torch.cuda.is_available() else _cpu_group_defaults())
-    parser.set_defaults_with_config(**{key: value for key, value in defaults.items() if key in known})
+    parser.set_defaults_with_config(**{key: value for key, value in launch_defaults().items() if key in known})
     try:
         *stages, rest = parser.parse_args_and_config(args, return_remaining_strings=True)
     except ValueError as error:  # options that contradict each other, from a dataclass's __post_init__
@@ -73,38 +73,6 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
     _check_group()
     # parse_args_into_dataclasses appends a namespace with --config
     return tuple(stages[: len(types)])
-
-
-def _precision_default() -> dict:
-    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if _under_deepspeed():  # which refuses to start where its file and the recipe do not say the same
-        return {name: launched == name for name in ("bf16", "fp16")}
-    on_cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
-    if launched == "bf16" or launched == "fp16" or on_cpu:
-        return {"bf16": launched == "bf16"}
-    return {}  # bf16 unless fp16 is asked for, the rule of TRL's configs
-
-
-def _under_deepspeed() -> bool:
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-
-
-def _cpu_group_defaults() -> dict:
-    # without use_cpu transformers refuses bf16, and accelerate joins several processes into no group at all; with it,
-    # accelerate leaves DeepSpeed out
-    deepspeed = _under_deepspeed()
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return {"use_cpu": not deepspeed and not torch.accelerator.is_available()}
-    if deepspeed:
-        _use_gloo_alone()
-    return {"ddp_backend": "gloo", "use_cpu": not deepspeed}
-
-
-def _use_gloo_alone() -> None:
-    import deepspeed
-
-    # a shared-memory collective that DeepSpeed compiles at first use, which takes a minute, g++ and Python's headers
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _check_group() -> None:

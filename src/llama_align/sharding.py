@@ -5,7 +5,7 @@ shards where weights were.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 
 import torch
@@ -14,6 +14,8 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from transformers.integrations import deepspeed as zero
 from trl.models.utils import add_hooks, remove_hooks
+
+from .replacing import replaced
 
 
 def keep_wide(accelerator) -> None:
@@ -28,8 +30,7 @@ def keep_wide(accelerator) -> None:
         plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype, torch.float32, cast_forward_inputs=False)
 
 
-@contextmanager
-def references_by_layers(module: ModuleType) -> Iterator[None]:
+def references_by_layers(module: ModuleType) -> AbstractContextManager:
     """Within, `module` (a trainer of TRL's) shards its reference under FSDP2 layer by layer, as accelerate the policy.
 
     TRL makes it one unit, which every forward pass would gather whole on every process.
@@ -42,11 +43,7 @@ def references_by_layers(module: ModuleType) -> Iterator[None]:
         # what is not trained is not given float32 shards
         return fsdp2_prepare_model(accelerator, model.requires_grad_(False)).eval()
 
-    module.prepare_fsdp = prepare
-    try:
-        yield
-    finally:
-        module.prepare_fsdp = theirs
+    return replaced(module, "prepare_fsdp", prepare)
 
 
 @contextmanager
@@ -70,10 +67,9 @@ def root_gathered(model: nn.Module) -> Iterator[None]:
 def whole_part(engine: nn.Module, part: nn.Module, accelerator) -> Iterator[None]:
     """Within, `part` of a prepared `engine` is whole on every process, for each to call as often as it likes.
 
-    Under FSDP2 what is in none of the part's layers must be the root's, as in an engine without embeddings of its own.
-
     Under ZeRO-3 and FSDP2 its weights are gathered first, and the hooks that would gather and release them layer by
-    layer, all processes together, are off meanwhile.
+    layer, all processes together, are off meanwhile. Under FSDP2 what is in none of the part's layers must be the
+    root's, as in an engine without embeddings of its own.
     """
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     if isinstance(engine, FSDPModule):

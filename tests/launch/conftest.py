@@ -138,14 +138,13 @@ def launch(workshop):
     """
     finished = {}
 
-    def run(recipe: str, config: str, continues: SimpleNamespace | None = None, **options) -> SimpleNamespace:
-        key = json.dumps([recipe, config, continues and str(continues.path), options], sort_keys=True)
+    def run(recipe, config, continues: SimpleNamespace | None = None, precision="no", **options) -> SimpleNamespace:
+        key = json.dumps([recipe, config, continues and str(continues.path), precision, options], sort_keys=True)
         if key not in finished:
-            finished[key] = start(recipe, config, workshop / f"run-{len(finished)}", continues, {**options})
+            finished[key] = start(recipe, config, workshop / f"run-{len(finished)}", continues, precision, options)
         return finished[key]
 
-    def start(recipe, config, output, continues, options):
-        precision = options.pop("precision", "no")
+    def start(recipe, config, output, continues, precision, options):
         settings = stages(workshop)[recipe] | COMMON | options
         processes = 1 if config == "cpu_single" else 2
         share = BATCH // processes // settings["gradient_accumulation_steps"]

@@ -5,7 +5,6 @@ TRL's part: generation buffers, samplers, the reference model, launch modes, log
 """
 
 import os
-from contextlib import contextmanager
 
 import torch
 from accelerate.utils import gather, send_to_device
@@ -17,6 +16,7 @@ from trl.trainer.utils import pad, use_adapter
 
 from ..chat import ControlTokens, decode_answer, encode_text, render_prompt
 from ..heads import attach_head
+from ..replacing import replaced
 from ..sampling.engine import SamplingParams
 from ..sampling.make import make_engine
 from ..sampling.rewards import RewardModel
@@ -152,19 +152,11 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
 
     # -- checkpoints: two plain models, and what a rollout needs to go on
 
-    @contextmanager
-    def _policy_alone(self):
-        both, self.model = self.model, self.policy
-        try:
-            yield
-        finally:
-            self.model = both
-
     def _save(self, output_dir=None, state_dict=None):
         output_dir = output_dir or self.args.output_dir
         if self.args.should_save:
             self.value_model.save_pretrained(os.path.join(output_dir, CRITIC), state_dict=part_of(state_dict, "critic"))
-        with self._policy_alone():
+        with replaced(self, "model", self.policy):
             super()._save(output_dir, state_dict=part_of(state_dict, "policy"))
 
     def _save_checkpoint(self, model, trial):
@@ -189,7 +181,7 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
         if self.is_fsdp_enabled:  # one file of both
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        with self._policy_alone():
+        with replaced(self, "model", self.policy):
             super()._load_from_checkpoint(resume_from_checkpoint, self.model)
         critic = self.value_model
         stored = type(critic).from_pretrained(os.path.join(resume_from_checkpoint, CRITIC), dtype=critic.dtype)
