@@ -20,8 +20,8 @@ from transformers import set_seed
 from llama_align import recipe
 from llama_align.data import GRADES, load_records, ranking_rows
 from llama_align.data.splits import place
-from llama_align.files import write_text
-from llama_align.sampling import RewardScorer
+from llama_align.rewards import RewardScorer
+from llama_align.runtime.files import write_text
 from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, score_pairs
 
 FOLDER = "${LLAMA_ALIGN_SHARED:-../shared}/data/preference/"

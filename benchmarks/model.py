@@ -29,8 +29,7 @@ from trl import SFTConfig, SFTTrainer
 
 from llama_align import LlamaHerdForCausalLM
 from llama_align.kernels.linear import fast_products
-from llama_align.pretraining import PretrainConfig, PretrainTrainer
-from llama_align.trainers import HerdSFTConfig, HerdSFTTrainer
+from llama_align.trainers import HerdSFTConfig, HerdSFTTrainer, PretrainConfig, PretrainTrainer
 
 ROWS, LENGTH = 8, 512
 

@@ -17,8 +17,8 @@ from measure import about, alternate, in_fresh_process, table
 from setup import SHAPES, arguments, growth_of, one_of, one_row, step_of, tokenizer, twins
 from trl import DPOConfig, DPOTrainer
 
-from llama_align.heads import attach_head, scores_of_rows
 from llama_align.trainers import HerdDPOConfig, HerdDPOTrainer
+from llama_align.trainers.heads import attach_head, scores_of_rows
 
 SIZES = ((512, 128, 4), (128, 128, 8))  # tokens of the prompt, of each answer, pairs
 

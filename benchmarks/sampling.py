@@ -24,9 +24,9 @@ from setup import lognormal_lengths, twins
 from transformers import GenerationConfig
 
 from llama_align.kernels.linear import SETTING, routed
+from llama_align.rewards.scoring import RewardScorer
 from llama_align.sampling import SamplingParams
 from llama_align.sampling.native import NativeEngine
-from llama_align.sampling.scoring import RewardScorer
 
 PROMPTS, NEW = 8, 128
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

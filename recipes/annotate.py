@@ -11,10 +11,10 @@ from functools import partial
 from llama_align import recipe
 from llama_align.annotate import Annotate, check_tasks, judge_annotator, pick_pairs, reward_annotator
 from llama_align.data import Prompt, write_jsonl
-from llama_align.engines import EngineSettings
+from llama_align.recipe.engines import EngineSettings
+from llama_align.rewards.models import RewardModels
 from llama_align.sampling import DialogSampler, Draft, SamplingParams
 from llama_align.sampling.memory import release
-from llama_align.sampling.rewards import RewardModels
 
 
 @dataclass

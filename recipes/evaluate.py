@@ -10,12 +10,12 @@ from functools import partial
 
 from llama_align import recipe
 from llama_align.data import load_records
-from llama_align.engines import EngineSettings
-from llama_align.evaluation import Evaluation, check_rows
+from llama_align.evaluation.measure import Evaluation, check_rows
+from llama_align.recipe.engines import EngineSettings
 from llama_align.report import print_stages
+from llama_align.rewards.models import RewardModels
+from llama_align.runtime.identity import checkpoint_digest
 from llama_align.sampling import SamplingParams
-from llama_align.sampling.identity import checkpoint_digest
-from llama_align.sampling.rewards import RewardModels
 
 # what no row depends on: the prompts, documents and judges themselves are compared, not their paths
 NOT_MEASURED = ("output_dir", "models", "baseline", "datasets", "texts", "reward_models")

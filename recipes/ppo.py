@@ -10,8 +10,8 @@ from transformers import set_seed
 from trl import ModelConfig
 
 from llama_align import recipe
-from llama_align.sampling.rewards import RewardModels
-from llama_align.sharding import outside_zero3
+from llama_align.rewards.models import RewardModels
+from llama_align.runtime.sharding import outside_zero3
 from llama_align.trainers import PPOConfig, PPOTrainer
 
 

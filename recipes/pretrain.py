@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, set_seed
 from llama_align import recipe
 from llama_align.data import document_rows, load_records
 from llama_align.models import parameter_count, preset
-from llama_align.pretraining import PretrainConfig, PretrainTrainer
+from llama_align.trainers import PretrainConfig, PretrainTrainer
 
 
 @dataclass

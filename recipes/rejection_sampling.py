@@ -10,16 +10,18 @@ threads is the same (OMP_NUM_THREADS).
 from dataclasses import dataclass, field
 from itertools import product
 
-from llama_align import processes, recipe, rejection
+from llama_align import recipe
 from llama_align.data import load_records, write_jsonl
-from llama_align.engines import EngineSettings
+from llama_align.recipe.engines import EngineSettings
+from llama_align.rejection import run as rejection
+from llama_align.rejection.best_of_k import GRADE_THRESHOLDS
+from llama_align.rejection.candidates import answer_pool, rewarded
+from llama_align.rejection.draws import Draws, sources
+from llama_align.rejection.judges import Judges
 from llama_align.report import save_best_of_k
+from llama_align.rewards.score_cache import CachedRewards
+from llama_align.runtime import processes
 from llama_align.sampling import SamplingParams
-from llama_align.sampling.draws import Draws, sources
-from llama_align.sampling.heldout import Judges
-from llama_align.sampling.pool import answer_pool, rewarded
-from llama_align.sampling.score_cache import CachedRewards
-from llama_align.sampling.selection import GRADE_THRESHOLDS
 
 
 @dataclass

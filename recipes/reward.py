@@ -11,8 +11,8 @@ from trl import ModelConfig
 from llama_align import recipe
 from llama_align.data import GRADES, OBJECTIVES, DataSource, load_records, ranking_rows
 from llama_align.report import reward_pictures
-from llama_align.sampling import RewardScorer
-from llama_align.sharding import root_gathered
+from llama_align.rewards import RewardScorer
+from llama_align.runtime.sharding import root_gathered
 from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, pair_metrics, score_pairs
 
 

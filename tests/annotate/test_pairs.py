@@ -6,7 +6,8 @@ import pytest
 
 from llama_align.annotate import check_tasks, judge_annotator, pick_pairs, reward_annotator
 from llama_align.data import GRADES, Preference, Prompt, RecordError
-from llama_align.sampling import Draft, RewardModels
+from llama_align.rewards import RewardModels
+from llama_align.sampling import Draft
 from llama_align.sandbox import World, answers, instructions, judge, quality
 from llama_align.sandbox.judge import helpfulness, is_unsafe
 from llama_align.sandbox.write import prompt_record

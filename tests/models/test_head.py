@@ -7,9 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments
 
-from llama_align.heads import attach_head
 from llama_align.kernels import Linear
 from llama_align.models.head import labelled, losses_of, mean_loss, owns_weight, scores_of
+from llama_align.trainers.heads import attach_head
 
 from .test_against_transformers import ids_of, random_fields, twins
 

@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoConfig, LlamaForCausalLM
 
 from llama_align import LlamaHerdForCausalLM
-from llama_align.engines import EngineSettings
+from llama_align.recipe.engines import EngineSettings
 from llama_align.sampling import Answer, SamplingParams, make_engine
 
 from .conftest import config

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 from llama_align import LlamaHerdConfig, LlamaHerdForCausalLM, LlamaHerdForSequenceClassification, recipe
 from llama_align.chat import render, train_tokenizer
 from llama_align.data import GRADES, Demonstration, Preference, demonstration_rows, ranking_rows
-from llama_align.results import is_timing
+from llama_align.recipe.results import is_timing
 from llama_align.trainers import (
     HerdDPOConfig,
     HerdDPOTrainer,

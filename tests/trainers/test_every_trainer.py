@@ -10,7 +10,7 @@ from trl import ModelConfig
 
 from llama_align import recipe
 from llama_align.data import demonstration_rows, preference_rows, ranking_rows
-from llama_align.sampling import RewardScorer
+from llama_align.rewards import RewardScorer
 from llama_align.trainers import (
     HerdDPOConfig,
     HerdDPOTrainer,

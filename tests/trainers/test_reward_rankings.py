@@ -12,7 +12,7 @@ from llama_align.averaging import average_checkpoints
 from llama_align.data import GRADES, Preference, ranking_rows
 from llama_align.metrics.functional import calibration, length_correlation, reward_accuracy
 from llama_align.report import reward_pictures
-from llama_align.sampling import RewardScorer
+from llama_align.rewards import RewardScorer
 from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, pair_metrics, score_pairs
 
 from .differences import graded

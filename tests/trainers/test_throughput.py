@@ -7,12 +7,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llama_align import LlamaHerdForCausalLM, recipe, throughput
+from llama_align import LlamaHerdForCausalLM, recipe
 from llama_align.data import Document, demonstration_rows, document_rows
 from llama_align.models.cost import flops
-from llama_align.peak import SETTING
-from llama_align.pretraining import PretrainConfig, PretrainTrainer
-from llama_align.trainers import HerdSFTConfig, HerdSFTTrainer
+from llama_align.runtime.peak import SETTING
+from llama_align.trainers import HerdSFTConfig, HerdSFTTrainer, PretrainConfig, PretrainTrainer, throughput
 
 PEAK = 1e9
 
@@ -156,7 +155,7 @@ def test_several_processes_add_up_their_tokens_and_their_peaks(tiny_config, watc
 def test_an_unknown_device_is_said_once_and_logs_no_utilisation(pretrain, monkeypatch, caplog):
     monkeypatch.setattr(throughput, "peak_flops", lambda *_: None)
     trainer = pretrain()
-    with caplog.at_level("WARNING", logger="llama_align.throughput"):
+    with caplog.at_level("WARNING", logger="llama_align.trainers.throughput"):
         trainer.train()
     assert [record.message for record in caplog.records] == [
         f"no peak FLOP/s known for this device, so mfu is not logged; set {SETTING} or peak_flops"

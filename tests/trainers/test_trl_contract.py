@@ -12,8 +12,8 @@ from trl.models import utils as model_utils
 from trl.trainer import dpo_trainer, rloo_trainer, sft_trainer, utils
 from trl.trainer.base_trainer import _BaseTrainer
 
-from llama_align.heads import attach_head
 from llama_align.trainers import HerdDPOTrainer, HerdRewardTrainer, HerdSFTTrainer
+from llama_align.trainers.heads import attach_head
 
 SELF_MODEL = ["self", "model"]
 LOSS = [*SELF_MODEL, "inputs", "return_outputs", "num_items_in_batch"]

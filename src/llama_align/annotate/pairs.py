@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 from ..data import Preference, Prompt, RecordError
 from ..data.records import show
+from ..rejection.best_of_k import best_against_worst
+from ..rewards.models import RewardModels
 from ..sampling.dialogs import Draft
-from ..sampling.rewards import RewardModels
-from ..sampling.selection import best_against_worst
 from ..sandbox import Annotator
 
 Pair = tuple[Draft, Draft]

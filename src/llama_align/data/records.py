@@ -4,12 +4,14 @@ A record is a frozen dataclass. `from_dict` refuses what does not fit with a `Re
 what was found and what was expected; `to_dict` gives the JSON form. See data_cards/ for one page per record.
 """
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 from ..chat import ROLES, Message
+from ..runtime.identity import lines_digest
 
 GRADES = ("significantly_better", "better", "slightly_better", "negligibly_better")
 OBJECTIVES = ("helpfulness", "safety")
@@ -219,3 +221,8 @@ class Sample(Record):
 
 
 KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Document, Prompt, Demonstration, Preference, Sample)}
+
+
+def records_digest(records: Iterable[Record]) -> str:
+    """Digest of records in their order."""
+    return lines_digest(json.dumps(record.to_dict(), sort_keys=True) for record in records)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..files import write_text
+from ..runtime.files import write_text
 from . import figures, sections
 from .inputs import Evaluation, Run, Step, read_run
 from .stages import Cell, family_rows, stage_rows

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from ..files import write_json, write_text
 from ..recipe import RecipeError
+from ..runtime.files import write_json, write_text
 from .plan import Plan, Step, resolve
 
 RESUMABLE = "resume_from_checkpoint"

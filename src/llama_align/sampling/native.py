@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ..kernels import Segments, segment_attention
 from ..kernels.linear import fast_products, worth_routing
-from .choose import choose
 from .cohort import Cohort, Job
 from .engine import Answer, SamplingParams, prepare_keys, unwrap
+from .next_token import choose
 from .progress import Progress
 from .streams import answer_streams
 

@@ -1,8 +1,9 @@
-"""The post-training trainers: thin TRL subclasses, and PPO on the machinery of TRL's RLOOTrainer."""
+"""Every stage's trainer: pretraining on Trainer, thin TRL subclasses, and PPO on the machinery of TRL's RLOOTrainer."""
 
 from .dpo import HerdDPOConfig, HerdDPOTrainer
 from .heldout import pair_metrics, score_pairs
 from .ppo import PPOConfig, PPOTrainer
+from .pretrain import PretrainConfig, PretrainTrainer
 from .reward import MARGINS, HerdRewardConfig, HerdRewardTrainer, margin_table
 from .sft import HerdSFTConfig, HerdSFTTrainer
 
@@ -16,6 +17,8 @@ __all__ = [
     "HerdSFTTrainer",
     "PPOConfig",
     "PPOTrainer",
+    "PretrainConfig",
+    "PretrainTrainer",
     "margin_table",
     "pair_metrics",
     "score_pairs",

@@ -17,9 +17,9 @@ from trl.trainer import dpo_trainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..chat import FORMAT, ControlTokens, TokenRole, roles_of
-from ..heads import herd_heads
-from ..sharding import references_by_layers
-from ..training import EqualRows, HerdTrainerMixin, TokenCount, refuse_unused
+from ..runtime.sharding import references_by_layers
+from .base import EqualRows, HerdTrainerMixin, TokenCount, refuse_unused
+from .heads import herd_heads
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from trl import RewardConfig, RewardTrainer
 from ..chat.contract import PAD
 from ..data.rankings import UNGRADED, UNKNOWN
 from ..data.records import GRADES
-from ..heads import scores_of_rows
 from ..models.sharing import common_length
-from ..training import EqualRows, HerdTrainerMixin, refuse_unused
+from .base import EqualRows, HerdTrainerMixin, refuse_unused
+from .heads import scores_of_rows
 from .reward_counts import NAMES, read, sums_of_rows
 
 # Llama 2, table 27: margins for significantly better, better, slightly better, negligibly better

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from trl import SFTConfig, SFTTrainer
 from trl.trainer import sft_trainer
 
-from ..heads import herd_heads
-from ..throughput import ThroughputArguments, ThroughputMixin
-from ..training import HerdTrainerMixin, PackedCollator, TokenCount, refuse_unused
+from .base import HerdTrainerMixin, PackedCollator, TokenCount, refuse_unused
+from .heads import herd_heads
+from .throughput import ThroughputArguments, ThroughputMixin
 
 # options of TRL's preparation of data, all of which `llama_align.data` does beforehand
 PREPARATION = (
@@ -46,7 +46,7 @@ class HerdSFTTrainer(HerdTrainerMixin, ThroughputMixin, SFTTrainer):
     Logged: `loss` (nats per labelled token), `mean_token_accuracy` (share of labelled tokens that are the model's first
     choice), `entropy` (nats per labelled token), `num_tokens` (so far), and of the steps since the last log, over all
     processes: `tokens_per_second` (without padding) and `mfu`, the model FLOPs utilisation (see
-    `llama_align.throughput`).
+    `llama_align.trainers.throughput`).
     """
 
     _tag_names = ["llama-align", "sft"]  # noqa: RUF012

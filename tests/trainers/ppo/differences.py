@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from llama_align import recipe
 from llama_align.trainers import PPOConfig, PPOTrainer
-from llama_align.trainers.ppo_math import gae
+from llama_align.trainers.ppo.math import gae
 
 from ..plain import plain_gae, plain_ppo_policy, plain_ppo_value
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from llama_align.heads import attach_head
-from llama_align.trainers import ppo
-from llama_align.trainers.ppo_checks import FirstBatchChecks, FirstBatchError
-from llama_align.trainers.ppo_math import gae, token_rewards
+from llama_align.trainers.heads import attach_head
+from llama_align.trainers.ppo import trainer as ppo
+from llama_align.trainers.ppo.checks import FirstBatchChecks, FirstBatchError
+from llama_align.trainers.ppo.math import gae, token_rewards
 
 
 def checks(half: bool = False) -> FirstBatchChecks:

@@ -6,8 +6,8 @@ import random
 import pytest
 import torch
 
-from llama_align.sampling.rewards import llama2_reward
-from llama_align.trainers.ppo_math import gae, policy_loss, token_rewards, value_loss, whiten
+from llama_align.rewards.models import llama2_reward
+from llama_align.trainers.ppo.math import gae, policy_loss, token_rewards, value_loss, whiten
 
 
 def batch(seed: int, rows: int = 6, longest: int = 9):

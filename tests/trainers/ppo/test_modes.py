@@ -13,8 +13,8 @@ from transformers import Trainer
 from trl import RLOOTrainer
 
 from llama_align import recipe
-from llama_align.trainers.ppo_math import KLController
-from llama_align.trainers.ppo_metrics import Tally
+from llama_align.trainers.ppo.math import KLController
+from llama_align.trainers.ppo.metrics import Tally
 
 STEERED = {"beta": 0.1, "kl_target": 0.05, "kl_horizon": 50}
 

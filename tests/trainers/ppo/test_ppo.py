@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from llama_align import recipe
 from llama_align.chat import ControlTokens, encode_text, render_prompt
 from llama_align.sampling.native import NativeEngine
-from llama_align.trainers.ppo_math import gae, policy_loss, token_rewards, value_loss, whiten
+from llama_align.trainers.ppo.math import gae, policy_loss, token_rewards, value_loss, whiten
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])

@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from llama_align import recipe
 from llama_align.chat import encode_text
-from llama_align.sampling.rewards import RewardModel, RewardModels, llama2_reward
+from llama_align.rewards.models import RewardModel, RewardModels, llama2_reward
 
 
 def read(trainer) -> dict[str, float]:

@@ -1,0 +1,258 @@
+"""Checkpoints, tokenizers and prompts as recipes load them, with clear errors.
+
+Knows nothing of losses or of a recipe's options.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from trl import get_peft_config
+
+from ..chat import ControlTokens
+from ..chat.contract import PAD
+from ..data import Prompt, fitting_prompts, load_records
+from ..rewards import RewardModel
+from .errors import RecipeError
+
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+
+
+def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """A tokenizer that keeps the token contract.
+
+    Raises:
+        RecipeError: a local directory without one. ContractError: one without Llama 3's control tokens.
+    """
+    if _is_local(path) and not any(Path(path).glob("tokenizer*")):
+        raise RecipeError(f"{path}: found no tokenizer files, expected tokenizer.json; run recipes/tokenizer.py first")
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    ControlTokens.of(tokenizer)
+    tokenizer.pad_token = PAD  # of its own; published Llama 3 tokenizers set none
+    return tokenizer
+
+
+def check_weights(path: str) -> None:
+    """Raises RecipeError where a local checkpoint directory is missing or holds no safetensors weights."""
+    if not _is_local(path):
+        return
+    if not Path(path).is_dir():
+        raise RecipeError(f"{path}: found no such directory, expected a checkpoint")
+    if not any((Path(path) / name).is_file() for name in WEIGHT_FILES):
+        found = ", ".join(sorted(p.name for p in Path(path).iterdir())[:8]) or "an empty directory"
+        raise RecipeError(f"{path}: found {found}; expected weights in {' or '.join(WEIGHT_FILES[:2])}")
+    if not any((Path(path) / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise RecipeError(f"{path}: found no config.json, expected a checkpoint")
+
+
+def _is_local(path: str) -> bool:
+    # "runs/sft" could name a repository on the Hub, too, unless there is a folder "runs" here
+    parent = path.split("/")[0]
+    return os.path.isabs(path) or path.startswith(".") or path.count("/") != 1 or os.path.exists(parent)
+
+
+def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises RecipeError where model and tokenizer do not belong together: vocabulary or control ids differ."""
+    name, config = model.config._name_or_path or "model", model.config
+    if len(tokenizer) > config.vocab_size:
+        raise RecipeError(
+            f"{name}: found vocab_size {config.vocab_size} in the model's configuration, expected at least "
+            f"{len(tokenizer)}, the size of tokenizer {tokenizer.name_or_path!r}"
+        )
+    for field in ("bos_token_id", "pad_token_id"):
+        ours, theirs = getattr(config, field, None), getattr(tokenizer, field)
+        if ours is not None and ours != theirs:
+            raise RecipeError(
+                f"{name}, field {field!r}: found {ours} in the configuration, expected {theirs} as in tokenizer "
+                f"{tokenizer.name_or_path!r}; they do not belong together"
+            )
+
+
+def load_model(
+    path: str,
+    kind: str = "causal",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    new_head: bool = True,
+    **kwargs,
+):
+    """A checkpoint from safetensors, in float32 unless `dtype` says otherwise, checked against its tokenizer.
+
+    Args:
+        kind: `"causal"`, `"reward"` (one score a sequence) or `"value"` (one a token; a reward model's head is kept).
+        new_head: a reward or value model may start from a checkpoint without a score head; it then starts at random.
+
+    Raises:
+        RecipeError: no weights, weights of another kind of model, or a tokenizer that does not match.
+    """
+    check_weights(path)
+    auto = {
+        "causal": AutoModelForCausalLM,
+        "reward": AutoModelForSequenceClassification,
+        "value": AutoModelForTokenClassification,
+    }[kind]
+    # of two outputs the first is the score, the second that of a safety head
+    extra = {} if kind == "causal" else {"num_labels": score_outputs(path) or 1}
+    options = {"dtype": torch.float32} | extra | kwargs
+    if kind != "causal" and options["num_labels"] != (score_outputs(path) or options["num_labels"]):
+        raise RecipeError(
+            f"{path}: found a reward model of {score_outputs(path)} outputs, expected {options['num_labels']}; the "
+            "second is that of a safety head (safety_coefficient)"
+        )
+    try:
+        model, report = auto.from_pretrained(path, use_safetensors=True, output_loading_info=True, **options)
+    except SafetensorError as error:
+        raise RecipeError(f"{path}: found weights that cannot be read ({error}), expected whole files") from error
+    # transformers fills what is missing with random numbers
+    missing = sorted(name for name in report["missing_keys"] if not (new_head and name.startswith("score.")))
+    if missing:
+        wanted = type(model).__name__
+        raise RecipeError(f"{path}: found no {', '.join(missing[:3])} among its weights, expected those of {wanted}")
+    if kind == "value":
+        _keep_score(model)
+    if tokenizer is not None:
+        check_match(model, tokenizer)
+    return model
+
+
+def score_outputs(path: str) -> int | None:
+    """Outputs of the score head in a local checkpoint or adapter; None where there is none to be seen."""
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                if name.endswith("score.weight"):
+                    return tensors.get_slice(name).get_shape()[0]
+    return None
+
+
+def _keep_score(model: PreTrainedModel) -> None:
+    """Leaves a critic the score alone of a reward model with a safety head."""
+    if model.config.num_labels == 1:
+        return
+    score = torch.nn.Linear(model.score.in_features, 1, bias=model.score.bias is not None).to(model.score.weight)
+    with torch.no_grad():
+        score.weight.copy_(model.score.weight[:1])
+        if score.bias is not None:
+            score.bias.copy_(model.score.bias[:1])
+    model.score, model.num_labels, model.config.num_labels = score, 1, 1
+
+
+def on_device(model: PreTrainedModel) -> PreTrainedModel:
+    """The model on this process's device; trainers place theirs themselves."""
+    return model.to(PartialState().device)
+
+
+def load_reward_model(path: str, dtype: str = "float32") -> RewardModel:
+    """A reward model with the tokenizer saved beside it, on this process's device.
+
+    Raises:
+        RecipeError: no reward model, whose random head would give scores that mean nothing.
+    """
+    tokenizer = load_tokenizer(path)
+    model = load_model(path, "reward", tokenizer, new_head=False, dtype=getattr(torch, dtype))
+    return RewardModel(on_device(model), tokenizer)
+
+
+def check_reward_model(path: str) -> None:
+    """Raises RecipeError where a local checkpoint can be seen to be no reward model, without loading it."""
+    check_weights(path)
+    if Path(path).is_dir() and score_outputs(path) is None:
+        raise RecipeError(f"{path}: found no score.weight among its weights, expected those of a reward model")
+
+
+def load_prompts(
+    sources: list[dict],
+    path: str,
+    tokenizer,
+    max_new_tokens: int,
+    too_long: str,
+    seed: int = 0,
+    context: float | None = None,
+) -> list[Prompt]:
+    """Prompts that leave a model's context room for an answer; prints what was read and left out.
+
+    Args:
+        context: tokens, where not all of the model's are to be used.
+
+    Raises:
+        RecordError: a prompt too long for the context of the checkpoint at `path`, unless `too_long` is `"drop"`.
+    """
+    prompts, report = load_records(sources, "prompt", seed=seed)
+    limit = (context or context_of(path)) - max_new_tokens
+    kept, dropped = fitting_prompts(prompts, tokenizer, limit, too_long)
+    print(f"{report}\n{len(kept)} prompts, {dropped} left out as longer than {limit} tokens")
+    return kept
+
+
+def lora_config(model_args, reward: bool = False):
+    """TRL's LoRA configuration of `ModelConfig`, or None; all linear layers where it names no target.
+
+    Args:
+        reward: for a reward model, whose score head is trained and saved whole.
+    """
+    config = get_peft_config(model_args)
+    if config is None:
+        return None
+    config.target_modules = config.target_modules or "all-linear"
+    if reward:
+        config.task_type = "SEQ_CLS"
+        config.modules_to_save = sorted({*(config.modules_to_save or []), "score"})
+    return config
+
+
+def context_of(path: str) -> float:
+    """Tokens of context of the checkpoint at `path` (of its base where it holds an adapter alone), or infinity."""
+    adapter = Path(path) / "adapter_config.json"
+    if adapter.is_file() and not (Path(path) / "config.json").is_file():
+        path = json.loads(adapter.read_text())["base_model_name_or_path"]
+    return getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", float("inf"))
+
+
+def check_length(path: str, tokens: int | None, option: str) -> None:
+    """Raises RecipeError where rows of `tokens` tokens do not fit the context of the checkpoint at `path`."""
+    check_weights(path)
+    context = context_of(path)
+    if tokens is None or tokens > context:
+        raise RecipeError(f"{option}: found {tokens}, expected at most {context}, the context of {path}")
+
+
+def model_kwargs(model_args) -> dict:
+    """Loading options of TRL's `ModelConfig`; float32 unless it names a dtype."""
+    options = {
+        "revision": model_args.model_revision,
+        "attn_implementation": model_args.attn_implementation,
+        "dtype": getattr(torch, model_args.dtype)
+        if model_args.dtype not in (None, "auto", "float32")
+        else torch.float32,
+    }
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def resume_path(setting: str | bool | None, output_dir: str) -> str | None:
+    """The checkpoint to resume from: a path as given, or for `last` the newest in `output_dir` (none: start afresh).
+
+    A checkpoint whose writing was cut short is passed over: it lacks `trainer_state.json`, which is written last.
+
+    Raises:
+        RecipeError: a path that is no directory.
+    """
+    if setting is True or setting in ("last", "true", "True"):
+        steps = {
+            int(p.parent.name[11:]): str(p.parent)
+            for p in Path(output_dir).glob("checkpoint-[0-9]*/trainer_state.json")
+        }
+        return steps[max(steps)] if steps else None
+    if setting and not Path(setting).is_dir():
+        raise RecipeError(f"resume_from_checkpoint: found no directory {setting!r}, expected a checkpoint or last")
+    return setting or None

@@ -1,0 +1,65 @@
+"""What a finished run leaves in its directory: the model, `log.jsonl`, `metrics.json`, pictures and the model card.
+
+Knows the files of docs/design.md ("Steps, files and identity"); knows nothing of losses or data.
+"""
+
+import math
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from ..data import write_jsonl
+from ..runtime.files import write_json, write_text
+from ..trainers.base import RunFacts
+
+TIMING_KEYS = ("runtime", "per_second", "step_time", "total_flos", "epoch_time", "mfu", "preparation_time")
+
+
+def finish(
+    trainer, metrics: dict | None = None, data: dict[str, list[dict]] | None = None, pictures: dict | None = None
+) -> None:
+    """Saves model and tokenizer, `log.jsonl`, `metrics.json` and the model card.
+
+    Numbers that depend on the clock stay out of the first two.
+
+    Args:
+        data: sources by kind of record, for the card. pictures: SVG files by title, for the card.
+    """
+    trainer.save_model(trainer.args.output_dir)
+    if not trainer.is_world_process_zero():
+        return
+    output = Path(trainer.args.output_dir)
+    for title, picture in (pictures or {}).items():
+        write_text(output / f"{title}.svg", picture)
+    rows = [{k: _finite(v) for k, v in row.items() if not is_timing(k)} for row in trainer.state.log_history]
+    write_jsonl(output / "log.jsonl", rows)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    final = {"steps": trainer.state.global_step, "final_loss": losses[-1] if losses else None} | (metrics or {})
+    write_json(output / "metrics.json", final)
+    trainer.facts = RunFacts(
+        command=_command(),
+        data={kind: [str(source.get("path", source)) for source in sources] for kind, sources in (data or {}).items()},
+        metrics=final,
+        pictures={title: f"{title}.svg" for title in pictures or {}},
+    )
+    trainer.create_model_card()
+
+
+def _command() -> str:
+    """The command line of this run: the recipe and its options, and in how many processes.
+
+    The launch configuration is missing: accelerate tells its processes neither `--config_file` nor its other options.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    launcher = ["accelerate", "launch", "--num_processes", str(processes)] if processes > 1 else ["python"]
+    return shlex.join([*launcher, *sys.argv])
+
+
+def _finite(value):
+    # JSON has no NaN, and a loss that is none must not cost the run its files
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def is_timing(key: str) -> bool:
+    return any(part in key for part in TIMING_KEYS)
