@@ -58,6 +58,14 @@ def edit(path, change):
     path.write_text(json.dumps(value), "utf-8")
 
 
+@pytest.fixture
+def judged(run_dir):
+    """The run with nothing but its evaluation to draw, which is soon drawn."""
+    for name in ("sft", "reward-helpfulness", "rejection", "ppo"):
+        shutil.rmtree(run_dir / f"{name}-0a1b")
+    return run_dir
+
+
 def test_all_sections_in_order(run_dir):
     assert report(run_dir).headings == [
         "ppo <b>: evaluate",
@@ -174,6 +182,7 @@ def test_learning_curves_group_what_was_logged(run_dir):
 
 
 def test_keys_nobody_named_have_a_panel_and_rates_come_after_results(run_dir):
+    shutil.rmtree(run_dir / "evaluate-0a1b")
     log = run_dir / "sft-0a1b" / "log.jsonl"
     rows = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
     odd = {"odd_key/of_mine": 1.0, "state": "warming up"}
@@ -196,12 +205,14 @@ def test_names_instead_of_raw_keys():
 
 
 def test_best_of_k_by_temperature_and_under_another_judge(run_dir):
-    labels = [attrs["aria-label"] for tag, attrs in report(run_dir).tags if tag == "svg"]
+    page = report(run_dir)
+    labels = [attrs["aria-label"] for tag, attrs in page.tags if tag == "svg"]
     assert [label for label in labels if "rejection" in label] == [
         "Temperature search, rejection",
         "Sampling, rejection",
         "Sampling, rejection, heldout/exact_judge",
     ]
+    assert "Sampling: exact judge of the answer chosen" in page.text
     edit(run_dir / "rejection-0a1b" / "metrics.json", lambda metrics: metrics["best_of_k"][0].pop("median"))
     with pytest.raises(ValueError, match=r"rejection-0a1b/metrics.json, field 'median': found nothing"):
         report(run_dir)
@@ -326,17 +337,17 @@ def test_legends_stand_beside_the_curves():
         (None, "seed: 1", "ppo <b>: evaluate"),
     ],
 )
-def test_tiles_name_the_decoding_they_show(run_dir, decoding, config, shown):
-    folder = run_dir / "evaluate-0a1b"
+def test_tiles_name_the_decoding_they_show(judged, decoding, config, shown):
+    folder = judged / "evaluate-0a1b"
     (folder / "config.yaml").write_text(config)
     edit(folder / "metrics.json", lambda metrics: metrics.update(decoding=decoding))
-    page = report(run_dir)
+    page = report(judged)
     assert shown in page.headings
     assert ("Greedy answers." in page.text) == ("greedy" in shown)
 
 
-def test_a_stage_worse_than_an_earlier_one_is_said_at_the_top(run_dir):
-    folder = run_dir / "evaluate-0a1b"
+def test_a_stage_worse_than_an_earlier_one_is_said_at_the_top(judged):
+    folder = judged / "evaluate-0a1b"
     better = [1] * 180 + [0] * 60
     worse = [1] * 150 + [0] * 90
     for name, items in (("sft", better), ("rs-1", better), ("ppo <b>", worse)):
@@ -350,7 +361,7 @@ def test_a_stage_worse_than_an_earlier_one_is_said_at_the_top(run_dir):
     edit(folder / "metrics.json", change)
     expected = paired_difference(better, worse)
     points = [f"{-100 * expected[key]:.1f}" for key in ("difference", "high", "low")]
-    page = report(run_dir)
+    page = report(judged)
     top = page.text[: page.text.index("What happened")]
     assert f"ppo <b> is {points[0]} points [{points[1]}, {points[2]}] below sft" in top
     assert "rs-1 has false refusals of 25.0% [19.9, 30.8], sft 0.0% [0.0, 1.6]" in top
@@ -358,51 +369,51 @@ def test_a_stage_worse_than_an_earlier_one_is_said_at_the_top(run_dir):
     assert "no stage is worse" not in top
 
 
-def test_no_setback_is_said_only_where_all_stages_were_compared(run_dir):
+def test_no_setback_is_said_only_where_all_stages_were_compared(judged):
     sentence = "no stage is worse than an earlier one"
-    assert sentence in report(run_dir).text
-    (run_dir / "evaluate-0a1b" / "base.json").unlink()
-    assert sentence not in report(run_dir).text
+    assert sentence in report(judged).text
+    (judged / "evaluate-0a1b" / "base.json").unlink()
+    assert sentence not in report(judged).text
 
 
-def test_a_base_model_that_refuses_nothing_is_no_measure_of_refusals(run_dir):
+def test_a_base_model_that_refuses_nothing_is_no_measure_of_refusals(judged):
     def change(metrics):
         for row, refused in zip(metrics["rows"], (0, 60, 60, 60), strict=True):
             row["safety"] = refusal_rate([0] * 240, [1] * refused + [0] * (240 - refused), [0] * 240)
 
-    edit(run_dir / "evaluate-0a1b" / "metrics.json", change)
-    assert "has false refusals" not in report(run_dir).text
+    edit(judged / "evaluate-0a1b" / "metrics.json", change)
+    assert "has false refusals" not in report(judged).text
 
 
-def test_steps_that_run_and_steps_that_stopped(run_dir):
+def test_steps_that_run_and_steps_that_stopped(judged):
     def change(run):
         for row, status in zip(run["steps"], ("finished", "finished", "failed", "stopped", "running"), strict=False):
             row["status"] = status
 
-    edit(run_dir / "run.json", change)
-    page = report(run_dir)
+    edit(judged / "run.json", change)
+    page = report(judged)
     assert "2 of 6 steps finished, 1 failed, 1 stopped, 1 running, 1 waiting, 1 h 12 min." in page.text
     marked = [attrs for tag, attrs in page.tags if tag == "td" and attrs.get("class") == "text worse"]
     assert len(marked) == 2
 
 
-def test_a_choice_of_a_model_is_shown(run_dir):
-    folder = run_dir / "choose-0a1b"
+def test_a_choice_of_a_model_is_shown(judged):
+    folder = judged / "choose-0a1b"
     folder.mkdir()
     score = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 100}
     candidates = [{"name": "dpo", "score": score, "rates": {"false_refusal": 0.02}}, {"name": "ppo", "checked": False}]
     (folder / "metrics.json").write_text(json.dumps({"chosen": "ppo", "candidates": candidates}))
-    edit(run_dir / "run.json", lambda run: run["steps"].append({"name": "choose", "directory": folder.name}))
-    page = report(run_dir)
+    edit(judged / "run.json", lambda run: run["steps"].append({"name": "choose", "directory": folder.name}))
+    page = report(judged)
     assert "Chosen on held-out prompts (choose): ppo, among dpo, ppo." in page.text
     assert "Choice of a model" in page.headings
     for part in ("rates: false refusal", "0.02", "[0.4,\u00a00.6]", "checked"):
         assert part in page.text
     (folder / "metrics.json").write_text('{"chosen": "dpo", "candidates": ["dpo", "ppo"]}')
-    assert "(choose): dpo, among dpo, ppo." in report(run_dir).text
+    assert "(choose): dpo, among dpo, ppo." in report(judged).text
     (folder / "metrics.json").write_text('{"chosen": "dpo", "candidates": [{"score": 1}]}')
     with pytest.raises(ValueError, match=r"metrics\.json, candidates, field 'name': found nothing"):
-        report(run_dir)
+        report(judged)
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

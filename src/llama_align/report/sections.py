@@ -90,7 +90,7 @@ def reward_distributions(evaluation: Evaluation) -> list[Picture]:
             if values := pick(where, details["rewards"], reward, "a list of finite numbers"):
                 groups.setdefault(reward, {})[row] = values
     return [
-        Picture(reward.capitalize(), figures.distributions(f"Rewards by {reward}, {evaluation.step}", values))
+        Picture(pretty(reward).capitalize(), figures.distributions(f"Rewards by {reward}, {evaluation.step}", values))
         for reward, values in groups.items()
     ]
 
@@ -130,7 +130,7 @@ def best_of_k_pictures(step: Step) -> list[Picture]:
         pictures.append(Picture(f"{title}: best of k", figures.best_of_k(label, curves)))
         for judge in pick(step.where, rows[0], "heldout", "an object") or {}:
             svg = figures.best_of_k(f"{label}, {judge}", curves, judge)
-            pictures.append(Picture(f"{title}: {judge.replace('/', ' ')} of the answer chosen", svg))
+            pictures.append(Picture(f"{title}: {pretty(judge.removeprefix('heldout/'))} of the answer chosen", svg))
     return pictures
 
 
