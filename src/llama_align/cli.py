@@ -10,22 +10,25 @@ from .models.convert import DTYPE_NAMES, convert
 CONVERT = """\
 Write a Llama checkpoint as a LlamaHerd, or a LlamaHerd as a Llama.
 
-SOURCE is a folder with config.json and safetensors weights in transformers' form: Llama 1, 2, 3, 3.1 and 3.2,
-TinyLlama, SmolLM2 and whatever else says "model_type": "llama"; or a LlamaHerd. Language models, sequence classifiers
-(reward models) and token classifiers (value models) alike. Which of the two forms it has is read from config.json.
+SOURCE is a folder with config.json and safetensors weights in transformers' form, whatever says "model_type": "llama";
+or a LlamaHerd. Language models, sequence classifiers (reward models) and token classifiers (value models) alike. Which
+of the two forms it has is read from config.json.
 
 Names and numbers of the weights are the same in both forms. Shards are copied one by one, whatever their size; the
 configuration is rewritten; tokenizer, chat template, generation settings and licence go along. The way there and back
 gives the same weights, byte for byte.
 
+The recipes train what has a tokenizer with Llama 3.1's control tokens; one without them they refuse, whatever the
+weights. README.md says which published models these are, and what has been tried.
+
 Before anything is written, every tensor the configuration calls for is looked up. OUTPUT appears when it is whole.
 """
 CONVERT_EXAMPLES = """\
 examples:
-  a published Llama to train with the recipes
+  a published Llama as a LlamaHerd
     llama-align convert models/Llama-3.2-1B models/herd-1b
 
-  a trained model for vLLM, llama.cpp's convert_hf_to_gguf.py, and all else that reads Llama
+  a trained model for all that reads Llama (llama.cpp's converter refuses tokenizers of recipes/tokenizer.py)
     llama-align convert runs/dpo exported --dtype bfloat16 --max-shard-size 5GB
 
   a trained model that loads without llama_align, by trust_remote_code=True

@@ -329,6 +329,7 @@ def test_every_row_against_the_one_before_and_the_baseline(
     summary = made.summary(rows, "sft")
     assert read(tmp_path / "metrics.json") == summary
     assert [row["row"] for row in summary["rows"]] == rows
+    assert summary["decoding"] == {"temperature": made.params.temperature, "top_p": made.params.top_p}
     for row in summary["rows"]:
         whole = full[row["row"]]
         assert set(row) - {"win_rate"} == set(whole) - {"rewards", "settings"}

@@ -1,7 +1,11 @@
 """The metric modules through the `evaluate` library, with every socket closed."""
 
 import doctest
+import os
 import socket
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import evaluate
@@ -84,3 +88,25 @@ def test_fractions_are_refused_not_cut():
 def test_unknown_name():
     with pytest.raises(ValueError, match="name: found 'bleu', expected one of answer_endings, exact_score"):
         metrics.load("bleu")
+
+
+def test_a_script_beside_an_evaluate_py_finds_the_library_on_a_path_left_as_it_was(tmp_path):
+    # python, and accelerate launch with it, puts the folder of a recipe first
+    (tmp_path / "evaluate.py").write_text("raise SystemExit('taken for the library')")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "before = list(sys.path)\n"
+        "from llama_align import metrics\n"
+        "assert sys.path == before and 'evaluate' not in sys.modules\n"
+        "print(metrics.load('win_rate').compute(model=[1.0], baseline=[0.0])['rate'])\n"
+        "assert sys.path == before\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(metrics.__file__).parents[2])}
+    ended = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "1.0\n"), ended.stderr
+
+
+def test_no_recipe_but_evaluate_has_the_name_of_something_installed():
+    recipes = {path.stem for path in (Path(__file__).parents[2] / "recipes").glob("*.py")}
+    assert recipes & set(packages_distributions()) <= {"evaluate"}

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from llama_align.metrics.functional import exact_score, paired_difference, refusal_rate, reward_accuracy, win_rate
+from llama_align.metrics.functional import (
+    answer_endings,
+    exact_score,
+    paired_difference,
+    refusal_rate,
+    reward_accuracy,
+    win_rate,
+)
 
 HOSTILE = "</style></svg><script>alert('x')</script><img src=x onerror=alert(1)> $x^2$ &amp; \"quoted\""
 ROWS = ("base", "sft", "rs-1", "ppo <b>")
@@ -117,6 +124,7 @@ def _evaluation(directory: Path, rng: random.Random, prompts: int) -> None:
             "safety": refusal_rate(unsafe, refused, [u * (1 - r) for u, r in zip(unsafe, refused, strict=True)]),
             "perplexity": {"value": 9.5 - i, "tokens": 1000},
             "length": {"mean_tokens": 14.0 + i, "finished": 0.99},
+            "endings": answer_endings(["so so so so"] * i + ["so"] * 9, [0] * i + [1] * 9),
         }
         if i:
             row["win_rate"] = {"against": "sft", **win_rate([0.1 * i] * 30, [0.2] * 30)}

@@ -3,11 +3,15 @@
 import json
 import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
-from llama_align.report import write_report
+from llama_align.metrics.functional import paired_difference, refusal_rate
+from llama_align.report import figures, write_report
+from llama_align.report.labels import curve_place
 
 from .conftest import HOSTILE, ROWS, make_run
 
@@ -15,7 +19,7 @@ from .conftest import HOSTILE, ROWS, make_run
 class Page(HTMLParser):
     """Collects tags with their attributes, headings and visible text."""
 
-    VOID = frozenset({"meta", "br", "img", "link", "input"})
+    VOID = frozenset({"meta", "br", "img", "link", "input", "wbr"})
 
     def __init__(self, text: str):
         super().__init__()
@@ -54,8 +58,17 @@ def edit(path, change):
     path.write_text(json.dumps(value), "utf-8")
 
 
+@pytest.fixture
+def judged(run_dir):
+    """The run with nothing but its evaluation to draw, which is soon drawn."""
+    for name in ("sft", "reward-helpfulness", "rejection", "ppo"):
+        shutil.rmtree(run_dir / f"{name}-0a1b")
+    return run_dir
+
+
 def test_all_sections_in_order(run_dir):
     assert report(run_dir).headings == [
+        "ppo <b>: evaluate",
         "What happened",
         "Learning curves",
         "Rewards before and after",
@@ -85,7 +98,7 @@ def test_hostile_text_stays_text(run_dir):
     page = report(run_dir)
     tags = [tag for tag, _ in page.tags]
     assert not {"script", "img", "iframe", "link", "object"} & set(tags)
-    assert tags.count("b") == 1  # the page's own, not the one in a row's name
+    assert "b" not in tags  # that is in a row's name
     assert page.text.count("<script>alert('x')</script>") >= 1 + 1 + len(ROWS) + 1  # title, prompt, answers, step
     assert len(page.styles) == 1
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
@@ -132,7 +145,7 @@ def test_two_writes_are_identical_wherever_the_run_lies(tmp_path):
 @pytest.mark.parametrize(
     ("missing", "gone"),
     [
-        ("evaluate-0a1b", {"What happened", "Rewards before and after", "Sample dialogs"}),
+        ("evaluate-0a1b", {"ppo <b>: evaluate", "What happened", "Rewards before and after", "Sample dialogs"}),
         ("evaluate-0a1b/sft.json", set()),
         ("evaluate-0a1b/samples_sft.jsonl", set()),
         ("reward-helpfulness-0a1b/metrics.json", {"Reward models"}),
@@ -161,20 +174,45 @@ def test_learning_curves_group_what_was_logged(run_dir):
         "Loss",
         "Reward",
         "KL to the reference",
+        "Rewards by model",
         "Entropy",
-        "Rewards by name",
-        "objective/new",
+        "Objective",
         "KL against reward",
     ]
 
 
+def test_keys_nobody_named_have_a_panel_and_rates_come_after_results(run_dir):
+    shutil.rmtree(run_dir / "evaluate-0a1b")
+    log = run_dir / "sft-0a1b" / "log.jsonl"
+    rows = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    odd = {"odd_key/of_mine": 1.0, "state": "warming up"}
+    log.write_text("".join(json.dumps(row | odd) + "\n" for row in rows), "utf-8")
+    text = write_report(run_dir, run_dir / "report.html").read_text("utf-8")
+    labels = re.findall(r'aria-label="([^"]*), sft"', text)
+    assert labels == ["Loss", "Learning rate", "Odd key"]
+    assert "<summary>Learning rate, Odd key</summary>" in text
+    for raw in ("learning_rate", "eval_loss", "odd_key", "train_runtime"):
+        assert raw not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)
+
+
+def test_names_instead_of_raw_keys():
+    assert curve_place("eval_loss") == ("Loss", "held out")
+    assert curve_place("accuracy/slightly_better") == ("Accuracy by grade", "slightly better")
+    assert curve_place("rewards/helpfulness") == ("Rewards by model", "helpfulness")
+    assert curve_place("rewards/margins") == ("Margin", "training")
+    assert curve_place("eval_new/of_mine") == ("New", "of mine, held out")
+    assert [curve_place(key) for key in ("step", "epoch", "train_runtime")] == [None] * 3
+
+
 def test_best_of_k_by_temperature_and_under_another_judge(run_dir):
-    labels = [attrs["aria-label"] for tag, attrs in report(run_dir).tags if tag == "svg"]
+    page = report(run_dir)
+    labels = [attrs["aria-label"] for tag, attrs in page.tags if tag == "svg"]
     assert [label for label in labels if "rejection" in label] == [
         "Temperature search, rejection",
         "Sampling, rejection",
         "Sampling, rejection, heldout/exact_judge",
     ]
+    assert "Sampling: exact judge of the answer chosen" in page.text
     edit(run_dir / "rejection-0a1b" / "metrics.json", lambda metrics: metrics["best_of_k"][0].pop("median"))
     with pytest.raises(ValueError, match=r"rejection-0a1b/metrics.json, field 'median': found nothing"):
         report(run_dir)
@@ -182,7 +220,7 @@ def test_best_of_k_by_temperature_and_under_another_judge(run_dir):
 
 def test_a_count_called_rows_is_no_evaluation(run_dir):
     (run_dir / "sft-0a1b" / "metrics.json").write_text('{"rows": 1200}')
-    assert report(run_dir).headings[0] == "What happened"
+    assert report(run_dir).headings[1] == "What happened"
 
 
 def test_configurations_are_shown_without_the_place_of_the_run(run_dir):
@@ -268,3 +306,130 @@ def test_no_run_json(tmp_path):
 def test_the_hostile_text_is_hostile():
     assert "</style>" in HOSTILE
     assert "<script>" in HOSTILE
+
+
+def test_a_long_curve_is_smoothed_with_the_one_logged_behind_it():
+    noisy = [10.0] + [(-1.0) ** i for i in range(1, 64)]
+    long = figures.curves("long", {"training": (range(64), noisy)})
+    short = figures.curves("short", {"training": (range(9), noisy[:9])})
+    schedule = figures.curves("rate", {"rate": (range(64), noisy)}, measured=False)
+    assert [svg.count("stroke-opacity: 0.35") for svg in (long, short, schedule)] == [1, 0, 0]
+    smooth = figures._smoothed(np.array(noisy))
+    assert smooth[0] == 10.0  # the start stays
+    assert max(abs(smooth[5:])) < 0.5
+
+
+def test_legends_stand_beside_the_curves():
+    svg = figures.curves("two", {"training": (range(9), range(9)), "held out": (range(9), range(9, 0, -1))})
+    curves = [path for path in re.findall(r'd="(M[^"]*)"', svg) if path.count("L") == 8]
+    right = max(float(x) for path in curves for x in re.findall(r"[ML] ([\d.]+) ", path))
+    for name in ("training", "held out"):
+        (place,) = re.findall(r'x="([\d.]+)"[^>]*>' + name, svg)
+        assert float(place) > right
+
+
+@pytest.mark.parametrize(
+    ("decoding", "config", "shown"),
+    [
+        ({"temperature": 0.0, "top_p": 1.0}, "temperature: 1.0", "ppo <b>: greedy answers"),
+        ({"temperature": 0.7, "top_p": 0.9}, "", "ppo <b>: answers drawn at temperature 0.7, top-p 0.9"),
+        (None, "temperature: 1.0", "ppo <b>: answers drawn at temperature 1"),
+        (None, "seed: 1", "ppo <b>: evaluate"),
+    ],
+)
+def test_tiles_name_the_decoding_they_show(judged, decoding, config, shown):
+    folder = judged / "evaluate-0a1b"
+    (folder / "config.yaml").write_text(config)
+    edit(folder / "metrics.json", lambda metrics: metrics.update(decoding=decoding))
+    page = report(judged)
+    assert shown in page.headings
+    assert ("Greedy answers." in page.text) == ("greedy" in shown)
+
+
+def test_a_stage_worse_than_an_earlier_one_is_said_at_the_top(judged):
+    folder = judged / "evaluate-0a1b"
+    better = [1] * 180 + [0] * 60
+    worse = [1] * 150 + [0] * 90
+    for name, items in (("sft", better), ("rs-1", better), ("ppo <b>", worse)):
+        edit(folder / f"{name}.json", lambda row, items=items: row["score"].update(items=items))
+
+    def change(metrics):
+        metrics["differences"] = []  # all from the items, also of stages that do not follow each other
+        for row, refused in zip(metrics["rows"], (0, 0, 60, 0), strict=True):
+            row["safety"] = refusal_rate([0] * 240, [1] * refused + [0] * (240 - refused), [0] * 240)
+
+    edit(folder / "metrics.json", change)
+    expected = paired_difference(better, worse)
+    points = [f"{-100 * expected[key]:.1f}" for key in ("difference", "high", "low")]
+    page = report(judged)
+    top = page.text[: page.text.index("What happened")]
+    assert f"ppo <b> is {points[0]} points [{points[1]}, {points[2]}] below sft" in top
+    assert "rs-1 has false refusals of 25.0% [19.9, 30.8], sft 0.0% [0.0, 1.6]" in top
+    assert top.count("below") == 1  # the largest drop of a stage
+    assert "no stage is worse" not in top
+
+
+def test_no_setback_is_said_only_where_all_stages_were_compared(judged):
+    sentence = "no stage is worse than an earlier one"
+    assert sentence in report(judged).text
+    (judged / "evaluate-0a1b" / "base.json").unlink()
+    assert sentence not in report(judged).text
+
+
+def test_a_base_model_that_refuses_nothing_is_no_measure_of_refusals(judged):
+    def change(metrics):
+        for row, refused in zip(metrics["rows"], (0, 60, 60, 60), strict=True):
+            row["safety"] = refusal_rate([0] * 240, [1] * refused + [0] * (240 - refused), [0] * 240)
+
+    edit(judged / "evaluate-0a1b" / "metrics.json", change)
+    assert "has false refusals" not in report(judged).text
+
+
+def test_steps_that_run_and_steps_that_stopped(judged):
+    def change(run):
+        for row, status in zip(run["steps"], ("finished", "finished", "failed", "stopped", "running"), strict=False):
+            row["status"] = status
+
+    edit(judged / "run.json", change)
+    page = report(judged)
+    assert "2 of 6 steps finished, 1 failed, 1 stopped, 1 running, 1 waiting, 1 h 12 min." in page.text
+    marked = [attrs for tag, attrs in page.tags if tag == "td" and attrs.get("class") == "text worse"]
+    assert len(marked) == 2
+
+
+def test_a_choice_of_a_model_is_shown(judged):
+    folder = judged / "choose-0a1b"
+    folder.mkdir()
+    score = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 100}
+    candidates = [{"name": "dpo", "score": score, "rates": {"false_refusal": 0.02}}, {"name": "ppo", "checked": False}]
+    (folder / "metrics.json").write_text(json.dumps({"chosen": "ppo", "candidates": candidates}))
+    edit(judged / "run.json", lambda run: run["steps"].append({"name": "choose", "directory": folder.name}))
+    page = report(judged)
+    assert "Chosen on held-out prompts (choose): ppo, among dpo, ppo." in page.text
+    assert "Choice of a model" in page.headings
+    for part in ("rates: false refusal", "0.02", "[0.4,\u00a00.6]", "checked"):
+        assert part in page.text
+    (folder / "metrics.json").write_text('{"chosen": "dpo", "candidates": ["dpo", "ppo"]}')
+    assert "(choose): dpo, among dpo, ppo." in report(judged).text
+    (folder / "metrics.json").write_text('{"chosen": "dpo", "candidates": [{"score": 1}]}')
+    with pytest.raises(ValueError, match=r"metrics\.json, candidates, field 'name': found nothing"):
+        report(judged)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium to lay the page out")
+@pytest.mark.parametrize("width", [1200, 800])
+def test_tables_fit_the_window(run_dir, width, tmp_path):
+    page = write_report(run_dir, tmp_path / "report.html").read_text("utf-8")
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page).replace("<details>", "<details open>")
+    measure = "[...document.querySelectorAll('.wide')].map(e => e.scrollWidth - e.clientWidth).join(' ')"
+    page = page.replace("</html>", f"<script>document.body.dataset.over = {measure}</script></html>")
+    (tmp_path / "page.html").write_text(page, "utf-8")
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags += f" --disable-component-update --disable-sync --user-data-dir={tmp_path}/profile --window-size={width},900"
+    command = [CHROMIUM, *flags.split(), "--dump-dom", f"file://{tmp_path}/page.html"]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    over = re.search(r'data-over="([^"]*)"', dom)[1].split()
+    assert over == ["0"] * 4  # results, form, families, steps

@@ -174,6 +174,8 @@ class Evaluation:
             if a != b and "score" in full[a] and "score" in full[b]
         ]
         summary = {"rows": short, "differences": differences}
+        if self.prompts:
+            summary["decoding"] = {"temperature": self.params.temperature, "top_p": self.params.top_p}
         write_json(Path(self.output_dir) / "metrics.json", summary)
         return summary
 

@@ -6,8 +6,12 @@
 `metrics.functional` holds the same computations as functions of lists. Knows nothing of models or files.
 """
 
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..runtime.replacing import replaced
 
 if TYPE_CHECKING:
     import evaluate
@@ -28,6 +32,9 @@ def load(name: str, **options) -> "evaluate.Metric":
     share it). ValueError for an unknown name."""
     if name not in NAMES:
         raise ValueError(f"name: found {name!r}, expected one of {', '.join(NAMES)}")
+    # a script's own folder comes first on the path, and recipes/ has an evaluate.py that is not the library
+    with replaced(sys, "path", [folder for folder in sys.path if not Path(folder, "evaluate.py").is_file()]):
+        import_module("evaluate")
     module = import_module(f"{__name__}.{name}.{name}")
     options.setdefault("keep_in_memory", options.get("num_process", 1) == 1)
     return getattr(module, "".join(part.capitalize() for part in name.split("_")))(**options)

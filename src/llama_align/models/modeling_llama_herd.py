@@ -138,15 +138,9 @@ class LlamaHerdAttention(nn.Module):
             out_BLNH, weights = segment_attention(q_BNLH, k_BKSH, v_BKSH, segments, self.scaling).transpose(1, 2), None
         else:
             attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+            dropout = self.attention_dropout if self.training else 0.0
             out_BLNH, weights = attend(
-                self,
-                q_BNLH,
-                k_BKSH,
-                v_BKSH,
-                attention_mask,
-                dropout=self.attention_dropout if self.training else 0.0,
-                scaling=self.scaling,
-                **kwargs,
+                self, q_BNLH, k_BKSH, v_BKSH, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
             )
         return self.o_proj(out_BLNH.reshape(*hidden_states.shape[:-1], -1).contiguous()), weights
 
@@ -181,10 +175,7 @@ class LlamaHerdPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _can_compile_fullgraph = True
     _supports_attention_backend = True
-    _can_record_outputs = {  # noqa: RUF012
-        "hidden_states": LlamaHerdDecoderLayer,
-        "attentions": LlamaHerdAttention,
-    }
+    _can_record_outputs = {"hidden_states": LlamaHerdDecoderLayer, "attentions": LlamaHerdAttention}  # noqa: RUF012
 
     def post_init(self) -> None:
         if getattr(self.config, "quantization_config", None) is not None:

@@ -77,19 +77,41 @@ def _thin(values: Sequence[float]) -> np.ndarray:
     return np.array([stretch.mean() for stretch in stretches])
 
 
-def curves(label: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Markup:
-    """Values against steps, one line per name; points that are not finite are left out."""
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Centred means over an eighth of a long curve. Where it begins, and falls most, over less: the start stays."""
+    places, reach = np.arange(len(values)), len(values) // 16
+    before = np.minimum(places, reach)
+    after = np.minimum(before, places[::-1])
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    return (sums[places + after + 1] - sums[places - before]) / (before + after + 1)
+
+
+def _legend(axes: Axes) -> None:
+    """Beside the curves, where it can cover none of them."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), handlelength=1, handletextpad=0.4, fontsize=7.5)
+
+
+def curves(label: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], measured: bool = True) -> Markup:
+    """Values against steps, one line per name; points that are not finite are left out.
+
+    A long curve is smoothed, with the curve as logged faint behind it, unless it was set rather than measured.
+    """
 
     def draw(axes: Axes) -> None:
-        for name, (steps, values) in lines.items():
+        for i, (name, (steps, values)) in enumerate(lines.items()):
             kept = [(x, y) for x, y in zip(steps, values, strict=True) if math.isfinite(y)]
-            if kept:
-                x, y = (_thin(column) for column in zip(*kept, strict=True))
-                axes.plot(x, y, label=_short(name), marker="o" if len(x) < 15 else None, markersize=3)
+            if not kept:
+                continue
+            x, y = (_thin(column) for column in zip(*kept, strict=True))
+            colour, few = SERIES[i % len(SERIES)], len(x) < 16
+            if measured and not few:
+                axes.plot(x, y, color=colour, alpha=0.35, linewidth=0.8)
+                y = _smoothed(y)
+            axes.plot(x, y, color=colour, label=_short(name, 20), marker="o" if few else None, markersize=3)
         axes.set_xlabel("step")
         axes.xaxis.get_major_locator().set_params(integer=True)
         if len(lines) > 1:
-            axes.legend()
+            _legend(axes)
 
     return _svg(label, draw)
 
@@ -102,12 +124,11 @@ def distributions(label: str, groups: Mapping[str, Sequence[float]]) -> Markup:
         for colour, (name, values) in zip(SERIES, groups.items(), strict=False):
             mean, weights = float(np.mean(values)), np.full(len(values), 100 / len(values))
             for kind, alpha in (("stepfilled", 0.25), ("step", 1)):
-                named = f"{_short(name)}, mean {mean:.2f}" if kind == "step" else None
+                named = f"{_short(name, 20)}\nmean {mean:.2f}" if kind == "step" else None
                 axes.hist(values, edges, weights=weights, histtype=kind, color=colour, alpha=alpha, label=named)
-            axes.axvline(mean, ymax=0.76, color=colour, linestyle="--", linewidth=1)  # below the legend
+            axes.axvline(mean, color=colour, linestyle="--", linewidth=1)
         axes.set(xlabel="reward", ylabel="% of answers")
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.3)
-        axes.legend(loc="upper left")
+        _legend(axes)
 
     return _svg(label, draw)
 
@@ -158,7 +179,7 @@ def path(label: str, x: Sequence[float], y: Sequence[float], xlabel: str, ylabel
         axes.scatter(xs, ys, 12, color=SERIES[0], alpha=np.linspace(0.25, 1, len(xs)), linewidths=0)
         for i, name, colour in ((0, "start", SERIES[1]), (-1, "end", SERIES[2])):
             axes.scatter(xs[i], ys[i], 40, color=colour, label=name)
-        axes.legend()
+        _legend(axes)
         axes.set(xlabel=xlabel, ylabel=ylabel)
 
     return _svg(label, draw, height=2.6)
@@ -193,7 +214,7 @@ def best_of_k(label: str, curves: Mapping[str, Mapping], heldout: str | None = N
     def draw(axes: Axes) -> None:
         for colour, (name, curve) in zip(SERIES, shown, strict=False):
             best = curve["heldout"][heldout] if heldout else curve["best"]
-            axes.plot(curve["k"], best, color=colour, label=_short(name), marker="o", markersize=3)
+            axes.plot(curve["k"], best, color=colour, label=_short(name, 20), marker="o", markersize=3)
             if not heldout:
                 axes.plot(curve["k"], curve["median"], color=colour, linestyle="--", linewidth=1)
         ticks = [k for k in shown[0][1]["k"] if k & (k - 1) == 0]
@@ -201,7 +222,7 @@ def best_of_k(label: str, curves: Mapping[str, Mapping], heldout: str | None = N
         axes.set_xticks(ticks, [str(k) for k in ticks])
         axes.minorticks_off()
         axes.set(xlabel="answers per prompt", ylabel="held-out score" if heldout else "reward: best, median dashed")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1)
+        _legend(axes)
 
     return _svg(label, draw, height=2.6)
 

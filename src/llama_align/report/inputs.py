@@ -11,16 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..data.jsonl import read_jsonl
 from ..data.records import RecordError, show
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is a number, which true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 _KINDS = {
-    "a number": _is_number,
+    "a number": is_number,
     "text": lambda value: isinstance(value, str),
     "true or false": lambda value: isinstance(value, bool | int),
     "a list": lambda value: isinstance(value, list),
@@ -28,7 +31,7 @@ _KINDS = {
     "a list of objects": lambda value: isinstance(value, list) and all(isinstance(row, dict) for row in value),
     "a list of 0 and 1": lambda value: isinstance(value, list) and all(x in (0, 1) for x in value),
     "a list of finite numbers": lambda value: (
-        isinstance(value, list) and all(_is_number(x) and math.isfinite(x) for x in value)
+        isinstance(value, list) and all(is_number(x) and math.isfinite(x) for x in value)
     ),
 }
 
@@ -75,6 +78,7 @@ class Evaluation:
     step: str
     directory: Path
     metrics: dict
+    decoding: str | None  # "greedy", "temperature 1"; None where nothing says it
     details: dict[str, dict] = field(default_factory=dict)
     samples: dict[str, list[dict]] = field(default_factory=dict)
 
@@ -136,7 +140,7 @@ def _read_step(run_dir: Path, row: dict, where: str) -> Step:
 
 def _read_evaluation(step: Step) -> Evaluation:
     pick(step.where, step.metrics, "rows", "a list of objects", required=True)
-    evaluation = Evaluation(step.name, step.directory, step.metrics)
+    evaluation = Evaluation(step.name, step.directory, step.metrics, _decoding(step))
     for name in evaluation.names:
         if "/" in name or "\\" in name:
             raise RecordError(step.where, "row", show(name), "a name that can be a file's")
@@ -146,6 +150,22 @@ def _read_evaluation(step: Step) -> Evaluation:
         if samples.is_file():
             evaluation.samples[name] = [_sample(line, f"{samples}, line {n}") for n, line in read_jsonl(samples)]
     return evaluation
+
+
+def _decoding(step: Step) -> str | None:
+    where, found = step.where, pick(step.where, step.metrics, "decoding", "an object")
+    if found is None:  # evaluations of 0.1.0 have it in their configuration alone
+        where = str(step.directory / "config.yaml")
+        try:
+            found = yaml.safe_load(step.config or "") or {}
+        except yaml.YAMLError as error:
+            raise RecordError(where, None, f"text that is not YAML ({error})", "the step's configuration") from error
+    heat = pick(where, found, "temperature")
+    if heat is None:
+        return None
+    top_p = pick(where, found, "top_p")
+    nucleus = "" if top_p in (None, 1) else f", top-p {top_p:g}"
+    return f"temperature {heat:g}{nucleus}" if heat else "greedy"
 
 
 def _sample(line: dict, where: str) -> dict:

@@ -1,13 +1,18 @@
 """The HTML report of a run: one file, nothing loaded from anywhere, no script."""
 
+import re
+from collections import Counter
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from ..runtime.files import write_text
 from . import figures, sections
+from .chosen import choice
 from .inputs import Evaluation, Run, Step, read_run
-from .stages import Cell, family_rows, stage_rows
+from .setbacks import setbacks
+from .stages import FORM, family_rows, stage_rows
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -16,6 +21,15 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_TILES = 5
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may wrap after its joints, so that a column need not be as wide as "rejection_sampling"."""
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_/.-])", name))
+
+
+_TEMPLATES.filters["breakable"] = _breakable
 
 
 def write_report(run_dir: str | Path, out_path: str | Path, title: str | None = None) -> Path:
@@ -48,7 +62,8 @@ def render(run: Run, run_dir: Path, title: str | None = None) -> str:
     return _TEMPLATES.get_template("report.html.jinja").render(
         title=title or run.name,
         run=run,
-        tiles=_tiles(run),
+        progress=_progress(run),
+        choices=[(step.name, *found) for step in run.steps if (found := choice(step))],
         evaluations=[_evaluation(evaluation) for evaluation in run.evaluations],
         pictures={heading: groups for heading, groups in pictures.items() if groups},
         steps=[_timed(step, run) for step in run.steps],
@@ -58,27 +73,33 @@ def render(run: Run, run_dir: Path, title: str | None = None) -> str:
 
 
 def _evaluation(evaluation: Evaluation) -> dict:
+    table = stage_rows(evaluation.metrics, evaluation.details, evaluation.where)
+    results = table.columns(lambda heading: heading not in FORM)
+    # of the last model; how it stands against the row above is in the table
+    last = zip(table.headings, table.cells[-1], strict=True) if table.cells else []
     return {
         "step": evaluation.step,
-        "stages": stage_rows(evaluation.metrics, evaluation.details, evaluation.where),
+        "decoding": evaluation.decoding,
+        "names": table.names,
+        "tables": [part for part in (results, table.columns(lambda heading: heading in FORM)) if part.headings],
+        "tiles": [(heading, cell) for heading, cell in last if cell.text and heading != "Change"][:_TILES],
+        "setbacks": setbacks(evaluation),
         "families": family_rows(evaluation.metrics, evaluation.where),
         "pictures": sections.score_picture(evaluation),
         "dialogs": sections.dialogs(evaluation),
     }
 
 
-def _tiles(run: Run) -> list[tuple[str, Cell]]:
-    """The last evaluated model in a few numbers, and the time it all took."""
-    tiles = []
-    if run.evaluations and run.evaluations[-1].names:
-        last = run.evaluations[-1]
-        table = stage_rows(last.metrics, last.details, last.where)
-        of_last = zip(table.headings, table.cells[-1], strict=True)
-        tiles = [(heading, cell) for heading, cell in of_last if cell.text and heading != "Change"][:5]
-    if any(step.seconds is not None for step in run.steps):
-        total = sum(step.seconds or 0 for step in run.steps)
-        tiles.append(("Time", Cell(_duration(total), f"{len(run.steps)} steps")))
-    return tiles
+def _progress(run: Run) -> str:
+    """How far the run is, and the time its steps took."""
+    if not run.steps:
+        return ""
+    counts = Counter(step.status for step in run.steps)
+    finished = counts.pop("finished", 0)
+    others = "".join(f", {n} {status}" for status, n in counts.items() if status)
+    steps = f"{finished} of {len(run.steps)} steps finished{others}" if others else f"{len(run.steps)} steps"
+    known = [step.seconds for step in run.steps if step.seconds is not None]
+    return f"{steps}, {_duration(sum(known))}." if known else f"{steps}."
 
 
 def _timed(step: Step, run: Run) -> dict:

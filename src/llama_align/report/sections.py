@@ -8,22 +8,10 @@ from itertools import product
 from markupsafe import Markup
 
 from . import figures
-from .inputs import Evaluation, Step, pick
+from .inputs import Evaluation, Step, is_number, pick
+from .labels import SCHEDULES, curve_place, is_known, panel_order, pretty
 from .stages import baseline_of
 
-# one panel per title, with whichever of these names a trainer logged
-_PANELS = {
-    "Loss": ("loss", "eval_loss"),
-    "Learning rate": ("learning_rate",),
-    "Accuracy": ("accuracy", "eval_accuracy", "rewards/accuracies", "eval_rewards/accuracies"),
-    "Margin": ("margin", "eval_margin", "rewards/margins", "eval_rewards/margins"),
-    "Reward": ("reward", "eval_reward", "objective/scores", "objective/rlhf", "objective/rlhf_reward"),
-    "KL to the reference": ("kl", "objective/kl"),
-    "Answer length, tokens": ("answers/length", "completions/mean_length"),
-    "Entropy": ("entropy", "objective/entropy"),
-}
-_PREFIXES = {"accuracy/": "Accuracy by grade", "rewards/": "Rewards by name", "loss/": "Parts of the loss"}
-_TITLES = {name: title for title, names in _PANELS.items() for name in names}
 _REWARD, _KL = ("objective/scores", "reward"), ("objective/kl", "kl")
 _PROMPTS = 12
 
@@ -32,6 +20,7 @@ _PROMPTS = 12
 class Picture:
     title: str
     svg: Markup
+    later: bool = False  # shown on demand
 
 
 def score_picture(evaluation: Evaluation) -> list[Picture]:
@@ -46,21 +35,24 @@ def score_picture(evaluation: Evaluation) -> list[Picture]:
 
 
 def learning_curves(step: Step) -> list[Picture]:
-    """Small multiples of what a trainer logged; names under objective/ that are not known get a panel each."""
-    panels: dict[str, list[str]] = {title: [] for title in _PANELS}
-    for name in dict.fromkeys(name for row in step.log for name in row):
-        if title := _title(name):
-            panels.setdefault(title, []).append(name)
+    """Small multiples of all that a trainer logged: results first, rates and the rest for those who ask."""
+    panels: dict[str, dict[str, str]] = {}
+    for key in dict.fromkeys(key for row in step.log for key in row):
+        if (place := curve_place(key)) and _is_curve(step, key):
+            title, label = place
+            of_panel = panels.setdefault(title, {})
+            of_panel[pretty(key) if label in of_panel else label] = key
     pictures = []
-    for title, names in panels.items():
-        if lines := {name: tuple(zip(*points, strict=True)) for name in names if (points := _series(step, name))}:
-            pictures.append(Picture(title, figures.curves(f"{title}, {step.name}", lines)))
+    for title in sorted(panels, key=panel_order):
+        lines = {label: tuple(zip(*_series(step, key), strict=True)) for label, key in panels[title].items()}
+        svg = figures.curves(f"{title}, {step.name}", lines, title not in SCHEDULES)
+        pictures.append(Picture(title, svg, later=panel_order(title)[0]))
     return pictures
 
 
-def _title(name: str) -> str | None:
-    of_prefix = next((title for prefix, title in _PREFIXES.items() if name.startswith(prefix)), None)
-    return _TITLES.get(name) or of_prefix or (name if name.startswith("objective/") else None)
+def _is_curve(step: Step, key: str) -> bool:
+    values = [row[key] for row in step.log if row.get(key) is not None]
+    return bool(values) and (is_known(key) or all(is_number(value) for value in values))
 
 
 def _series(step: Step, name: str) -> list[tuple[float, float]]:
@@ -98,7 +90,7 @@ def reward_distributions(evaluation: Evaluation) -> list[Picture]:
             if values := pick(where, details["rewards"], reward, "a list of finite numbers"):
                 groups.setdefault(reward, {})[row] = values
     return [
-        Picture(reward.capitalize(), figures.distributions(f"Rewards by {reward}, {evaluation.step}", values))
+        Picture(pretty(reward).capitalize(), figures.distributions(f"Rewards by {reward}, {evaluation.step}", values))
         for reward, values in groups.items()
     ]
 
@@ -138,7 +130,7 @@ def best_of_k_pictures(step: Step) -> list[Picture]:
         pictures.append(Picture(f"{title}: best of k", figures.best_of_k(label, curves)))
         for judge in pick(step.where, rows[0], "heldout", "an object") or {}:
             svg = figures.best_of_k(f"{label}, {judge}", curves, judge)
-            pictures.append(Picture(f"{title}: {judge.replace('/', ' ')} of the answer chosen", svg))
+            pictures.append(Picture(f"{title}: {pretty(judge.removeprefix('heldout/'))} of the answer chosen", svg))
     return pictures
 
 

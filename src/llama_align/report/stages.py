@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..metrics.functional import paired_difference
 from .inputs import pick
@@ -23,6 +24,25 @@ class Table:
     names: list[str]
     cells: list[list[Cell]]  # one list per name
 
+    def columns(self, kept: Callable[[str], bool]) -> "Table":
+        """The columns whose heading is kept."""
+        places = [i for i, heading in enumerate(self.headings) if kept(heading)]
+        return Table(
+            [self.headings[i] for i in places], self.names, [[cells[i] for i in places] for cells in self.cells]
+        )
+
+
+class Change(NamedTuple):
+    """A difference of two shares, with the ends of its interval where they are known."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+# columns about the form of answers and the model's language, which the page shows in a table of their own
+FORM = ("Perplexity", "No end %", "Repetitive %", "Mean tokens")
+
 
 def baseline_of(names: list[str]) -> str | None:
     """The row the others are compared with: the first whose name starts with "sft", or nothing."""
@@ -37,15 +57,17 @@ def stage_rows(metrics: Mapping, details: Mapping[str, Mapping] | None = None, w
     """
     rows = pick(where, metrics, "rows", "a list of objects", required=True)
     names = [pick(where, row, "row", "text", required=True) for row in rows]
-    between = _differences(metrics, details or {}, where)
+    between = differences(metrics, details or {}, where)
     sft = baseline_of(names)
+    opponents = {pick(where, row, "win_rate.against", "text") for row in rows} - {None}
+    against = f" vs {opponents.pop()}" if len(opponents) == 1 else ""
     columns = {
         "Score %": [_percent(where, row, "score.mean", "score.low", "score.high") for row in rows],
-        "Change": [between(a, b) for a, b in zip([None, *names], names, strict=False)],
-        f"Change from {sft}": [between(sft, name) if later else Cell() for name, later in _after(names, sft)],
+        "Change": [_change(between(a, b)) for a, b in zip([None, *names], names, strict=False)],
+        f"Change from {sft}": [_change(between(sft, name) if later else None) for name, later in _after(names, sft)],
         "Violations %": [_rate(where, row, "safety.violation_rate") for row in rows],
         "False refusals %": [_rate(where, row, "safety.false_refusal_rate") for row in rows],
-        "Win rate %": [_win_rate(where, row) for row in rows],
+        f"Win rate %{against}": [_win_rate(where, row, bool(against)) for row in rows],
         "Perplexity": [_plain(where, row, "perplexity.value", "{:.3g}") for row in rows],
         "No end %": [_rate(where, row, "endings.missing_end") for row in rows],
         "Repetitive %": [_rate(where, row, "endings.repetitive") for row in rows],
@@ -97,10 +119,10 @@ def _rate(where: str, row: Mapping, path: str) -> Cell:
     return _percent(where, row, path, f"{path}_low", f"{path}_high")
 
 
-def _win_rate(where: str, row: Mapping) -> Cell:
+def _win_rate(where: str, row: Mapping, named: bool) -> Cell:
     cell = _percent(where, row, "win_rate.rate", "win_rate.low", "win_rate.high")
     against = pick(where, row, "win_rate.against", "text")
-    return Cell(cell.text, f"{cell.detail} vs {against}".strip()) if cell.text and against else cell
+    return Cell(cell.text, f"{cell.detail} vs {against}".strip()) if cell.text and against and not named else cell
 
 
 def _plain(where: str, row: Mapping, path: str, form: str) -> Cell:
@@ -108,31 +130,35 @@ def _plain(where: str, row: Mapping, path: str, form: str) -> Cell:
     return Cell() if value is None else Cell(form.format(value))
 
 
-def _differences(metrics: Mapping, details: Mapping, where: str) -> Callable[[str | None, str], Cell]:
-    """A function giving the change from one row to another, in percentage points."""
-    known: dict[tuple[str, str], tuple[float, float | None, float | None]] = {}
+def _change(change: Change | None) -> Cell:
+    if change is None:
+        return Cell()
+    sure = change.low is not None and change.high is not None and (change.low > 0 or change.high < 0)
+    mark = ("better" if change.mean > 0 else "worse") * sure
+    return Cell(f"{100 * change.mean:+.1f}", _interval(change.low, change.high, "+"), mark)
+
+
+def differences(
+    metrics: Mapping, details: Mapping[str, Mapping], where: str
+) -> Callable[[str | None, str], Change | None]:
+    """A function giving the change of the score from one row to another; None where it is not known."""
+    known: dict[tuple[str, str], Change] = {}
     for row in pick(where, metrics, "differences", "a list of objects") or []:
         place = f"{where}, differences"
         pair = tuple(pick(place, row, end, "text", required=True) for end in ("from", "to"))
-        known[pair] = (pick(place, row, "difference", required=True), pick(place, row, "low"), pick(place, row, "high"))
+        mean = pick(place, row, "difference", required=True)
+        known[pair] = Change(mean, pick(place, row, "low"), pick(place, row, "high"))
 
     def items(name: str) -> list:
-        return (
-            pick(str(Path(where).with_name(f"{name}.json")), details.get(name, {}), "score.items", "a list of 0 and 1")
-            or []
-        )
+        place = str(Path(where).with_name(f"{name}.json"))
+        return pick(place, details.get(name, {}), "score.items", "a list of 0 and 1") or []
 
-    def between(start: str | None, end: str) -> Cell:
-        if start is None:
-            return Cell()
-        if (start, end) not in known:
+    def between(start: str | None, end: str) -> Change | None:
+        if start is not None and (start, end) not in known:
             first, second = items(start), items(end)
-            if not first or len(first) != len(second):
-                return Cell()
-            result = paired_difference(first, second)
-            known[start, end] = (result["difference"], result["low"], result["high"])
-        change, low, high = known[start, end]
-        sure = low is not None and high is not None and (low > 0 or high < 0)
-        return Cell(f"{100 * change:+.1f}", _interval(low, high, "+"), ("better" if change > 0 else "worse") * sure)
+            if first and len(first) == len(second):
+                result = paired_difference(first, second)
+                known[start, end] = Change(result["difference"], result["low"], result["high"])
+        return known.get((start, end))
 
     return between

@@ -1,15 +1,14 @@
 """Answers that do not end, or end in words that repeat themselves."""
 
 import evaluate
-from datasets import Features, Value
 
 from llama_align.metrics import functional
+from llama_align.metrics.described import NUMBER, TEXT, described
 
 DESCRIPTION = """\
 How often sampled answers lack their end of turn, and how often their tail is one phrase over and over, each with
 Wilson's 95% interval: what DPO does to a policy whose format tokens were trained apart (Llama 3, section 4.1.4).
 """
-
 INPUTS = """
 Args:
     answers (list of str): sampled answers
@@ -22,7 +21,6 @@ Example:
     >>> metric.compute(answers=["yes", "so so so so"], finished=[1, 0])["repetitive"]
     0.5
 """
-
 CITATION = """\
 @article{grattafiori2024llama3,
   title={The Llama 3 Herd of Models},
@@ -35,17 +33,7 @@ CITATION = """\
 
 class AnswerEndings(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation=CITATION,
-            inputs_description=INPUTS,
-            features=Features(
-                {
-                    "answers": Value("string"),
-                    "finished": Value("float64"),
-                }
-            ),
-        )
+        return described(DESCRIPTION, INPUTS, CITATION, answers=TEXT, finished=NUMBER)
 
     def _compute(self, answers, finished, **options) -> dict:
         return functional.answer_endings(answers, finished, **options)

@@ -1,14 +1,13 @@
 """Share of items an exact judge accepted, in all and by family."""
 
 import evaluate
-from datasets import Features, Value
 
 from llama_align.metrics import functional
+from llama_align.metrics.described import NUMBER, TEXT, described
 
 DESCRIPTION = """\
 The share of items an exact judge accepted, with Wilson's 95% interval, in all and for every family of tasks.
 """
-
 INPUTS = """
 Args:
     verdicts (list of 0 and 1): what the judge said of each item
@@ -19,7 +18,6 @@ Example:
     >>> metric.compute(verdicts=[1, 0, 1], families=["fact", "fact", "sum"])["mean"]
     0.6666666666666666
 """
-
 CITATION = """\
 @article{wilson1927probable,
   title={Probable Inference, the Law of Succession, and Statistical Inference},
@@ -35,17 +33,7 @@ CITATION = """\
 
 class ExactScore(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation=CITATION,
-            inputs_description=INPUTS,
-            features=Features(
-                {
-                    "verdicts": Value("float64"),
-                    "families": Value("string"),
-                }
-            ),
-        )
+        return described(DESCRIPTION, INPUTS, CITATION, verdicts=NUMBER, families=TEXT)
 
     def _compute(self, verdicts, families) -> dict:
         return functional.exact_score(verdicts, families)

@@ -1,16 +1,15 @@
 """Accuracy of a reward model by preference grade, beside a length baseline, and its calibration."""
 
 import evaluate
-from datasets import Features, Value
 
 from llama_align.metrics import functional
+from llama_align.metrics.described import LLAMA2, NUMBER, TEXT, described
 
 DESCRIPTION = """\
 How often a reward model scores the chosen answer above the rejected one, in all and by preference grade, as sums over
 counts; given answer lengths, the accuracy of always preferring the longer answer; and the calibration of
 sigmoid(chosen - rejected).
 """
-
 INPUTS = """
 Args:
     chosen, rejected (lists of float): scores of the two answers to each prompt; equal scores count half
@@ -25,30 +24,10 @@ Example:
     0.5
 """
 
-CITATION = """\
-@article{touvron2023llama2,
-  title={Llama 2: Open Foundation and Fine-Tuned Chat Models},
-  author={Touvron, Hugo and others},
-  journal={arXiv preprint arXiv:2307.09288},
-  year={2023}
-}
-"""
-
 
 class RewardAccuracy(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation=CITATION,
-            inputs_description=INPUTS,
-            features=Features(
-                {
-                    "chosen": Value("float64"),
-                    "rejected": Value("float64"),
-                    "grades": Value("string"),
-                }
-            ),
-        )
+        return described(DESCRIPTION, INPUTS, LLAMA2, chosen=NUMBER, rejected=NUMBER, grades=TEXT)
 
     def _compute(self, chosen, rejected, grades, **options) -> dict:
         return functional.reward_accuracy(chosen, rejected, grades, **options)

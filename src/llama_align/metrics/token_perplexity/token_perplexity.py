@@ -1,15 +1,14 @@
 """Perplexity per token, exact over any split into batches."""
 
 import evaluate
-from datasets import Features, Value
 
 from llama_align.metrics import functional
+from llama_align.metrics.described import NUMBER, described
 
 DESCRIPTION = """\
 Perplexity per token from each batch's sum of negative log-likelihoods and its token count, so that batches of
 different sizes weigh what they hold and any split gives the same value.
 """
-
 INPUTS = """
 Args:
     nll (list of float): summed negative log-likelihood of each batch, in nats
@@ -20,7 +19,6 @@ Example:
     >>> metric.compute(nll=[0.0, 0.0], tokens=[3, 5])["value"]
     1.0
 """
-
 CITATION = """\
 @article{jelinek1977perplexity,
   title={Perplexity: a measure of the difficulty of speech recognition tasks},
@@ -36,17 +34,7 @@ CITATION = """\
 
 class TokenPerplexity(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation=CITATION,
-            inputs_description=INPUTS,
-            features=Features(
-                {
-                    "nll": Value("float64"),
-                    "tokens": Value("float64"),
-                }
-            ),
-        )
+        return described(DESCRIPTION, INPUTS, CITATION, nll=NUMBER, tokens=NUMBER)
 
     def _compute(self, nll, tokens) -> dict:
         return functional.token_perplexity(nll, tokens)
