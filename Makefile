@@ -18,7 +18,7 @@ real: $(VENV)/.stamp
 
 test: $(VENV)/.stamp-dev $(VENV)/.stamp-transformers-tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 format: $(VENV)/.stamp-dev
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
