@@ -18,12 +18,12 @@ OBJECTIVES = ("helpfulness", "safety")
 
 
 class RecordError(ValueError):
-    """A record that does not fit; the message names place, field, what was found and what was expected."""
+    """A record that does not fit; the message names place, field, what was found and expected, and perhaps a cure."""
 
-    def __init__(self, where: str, field: str | None, found: str, expected: str):
+    def __init__(self, where: str, field: str | None, found: str, expected: str, cure: str | None = None):
         self.where, self.field, self.found, self.expected = where, field, found, expected
         place = f"{where}, field '{field}'" if field else where
-        super().__init__(f"{place}: found {found}, expected {expected}")
+        super().__init__(f"{place}: found {found}, expected {expected}" + (f"; {cure}" if cure else ""))
 
     @property
     def reason(self) -> str:
@@ -44,7 +44,9 @@ def show(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}" if value else "an empty list"
     if isinstance(value, dict):
-        return f"an object with {', '.join(map(str, value)) or 'no fields'}"
+        names = [name if isinstance(name, str) and name.isprintable() else repr(name) for name in value]
+        more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+        return f"an object with {', '.join(name[:40] for name in names[:12]) or 'no fields'}{more}"
     return f"{value!r} ({type(value).__name__})"
 
 

@@ -10,15 +10,15 @@ from typing import Any, Self
 from .formats import NAMES
 from .records import GRADES, KINDS, OBJECTIVES, RecordError, SourceError, is_number, show
 
-FORMATS = ("auto", "records", "trl", "hh", "scores", "columns")
+FORMATS = ("auto", "records", "trl", "hh", "scores", "columns", "alpaca", "sharegpt", "ultrafeedback")
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A source as a YAML names it.
+    """A source as a YAML names it. docs/your_own_data.md has an example of every option and every format.
 
-    path: a .jsonl, .jsonl.gz, .jsonl.xz or .parquet file, a directory saved by `datasets`, or a Hub data set;
-        `$NAME`, `${NAME}` and `${NAME:-default}` are replaced from the environment.
+    path: a .jsonl, .json or .parquet file, the first two also with .gz or .xz, a directory saved by `datasets`, or a
+        Hub data set; `$NAME`, `${NAME}` and `${NAME:-default}` are replaced from the environment.
     name: how reports call it (default: the file's name); split: of a saved directory or Hub data set.
     kind: what its rows are, where that is not what is asked for (preferences can serve as prompts, say).
     format: auto looks at the first row.
