@@ -114,6 +114,8 @@ def test_the_gap_between_best_and_worst_is_the_grade():
         "annotator": "reward:helpfulness",
         "round": 3,
         "source": "sampled",
+        "chosen_finished": True,
+        "rejected_finished": True,
     }
     assert Choice(["best_against_worst"], 0.5, None, 1.0, GAPS).answers(answer_pool(samples)[0], "helpfulness") == []
 

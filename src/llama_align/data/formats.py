@@ -15,7 +15,8 @@ from .records import KINDS, Message, RecordError, is_number, show
 # The names a row is read by, and so what `columns` may map to.
 CONTENT = ("text", "system", "prompt", "messages", "completion", "response", "chosen", "rejected", "score")
 DETAILS = {"source": str, "url": str, "date": str, "annotator": str, "round": int, "task": dict}
-STRICT = ("grade", "objective", "chosen_is_safe", "rejected_is_safe")
+STRICT = ("grade", "objective", "chosen_is_safe", "rejected_is_safe", "edited")
+STRICT += ("finished", "chosen_finished", "rejected_finished")
 SCORES = ("score_chosen", "score_rejected")
 NAMES = (*CONTENT, *DETAILS, *STRICT, *SCORES)
 ALIASES = {
@@ -198,6 +199,8 @@ def convert(kind: str, wanted: str, row: dict[str, Any], where: str) -> dict[str
         messages = row["prompt"] if answer else row["messages"][:-1]
         return {"messages": messages} | {name: row.get(name) for name in ("objective", "source", "task")}
     if wanted == "demonstration" and answer:
-        messages = [*row["prompt"], {"role": "assistant", "content": row[answer]}]
-        return {"messages": messages, "source": row.get("source")}
+        edited = row.get("edited")
+        messages = [*row["prompt"], {"role": "assistant", "content": edited or row[answer]}]
+        finished = None if edited else row.get("chosen_finished" if kind == "preference" else "finished")
+        return {"messages": messages, "source": row.get("source"), "finished": finished}
     raise RecordError(where, None, f"a {kind}", f"what can serve as a {wanted}")

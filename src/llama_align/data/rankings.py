@@ -97,8 +97,9 @@ def ranking_rows(
     """Rows with `answers_ids` (prompt and answer, shuffled), pairs as `better` and `worse` with `grade` and `margin`.
 
     A record gives chosen > rejected with its grade and, where it has one, edited > rejected with the same grade and
-    edited > chosen, which nobody graded; of two equal answers none. `is_safe` per answer and `objective` per row are -1
-    where unknown.
+    edited > chosen, which nobody graded; of two equal answers none. An answer that was cut stands without an end of
+    turn, as `RewardModel` scores it, and is not equal to the same text with one. `is_safe` per answer and `objective`
+    per row are -1 where unknown.
 
     Args:
         listwise: all records of one prompt and objective share a row; else every record has its own.
@@ -115,7 +116,7 @@ def ranking_rows(
         prompt = tuple(render_prompt(tokenizer, record.prompt, tokens))
         objective = OBJECTIVES.index(record.objective)
         row = rows.setdefault((prompt, objective) if listwise else number, _Row(prompt, objective, record))
-        equal += _add(row, record, lambda text: encode_answer(tokenizer, text, tokens))
+        equal += _add(row, record, lambda text, finished: encode_answer(tokenizer, text, tokens, finished))
     found = [(row.first, row) for row in rows.values() if row.pairs]
     kept = fitting(found, lambda pair: len(pair[1].prompt) + 1, max_length, too_long, "prompt")
     if too_long != "drop":
@@ -136,9 +137,9 @@ def _length(row: _Row) -> int:
 def _add(row: _Row, record: Preference, encode) -> int:
     """Adds a record's answers and pairs, and returns how many of its pairs are of equal answers."""
     grade = GRADES.index(record.grade)
-    chosen = row.answer(encode(record.chosen), record.chosen_is_safe)
-    rejected = row.answer(encode(record.rejected), record.rejected_is_safe)
-    edited = chosen if record.edited is None else row.answer(encode(record.edited), None)
+    chosen = row.answer(encode(record.chosen, record.chosen_finished is not False), record.chosen_is_safe)
+    rejected = row.answer(encode(record.rejected, record.rejected_finished is not False), record.rejected_is_safe)
+    edited = chosen if record.edited is None else row.answer(encode(record.edited, True), None)
     if chosen != rejected:
         row.pairs.append((chosen, rejected, grade))
     if edited not in (chosen, rejected):

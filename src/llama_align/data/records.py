@@ -172,11 +172,12 @@ class Prompt(Record):
 
 @dataclass(frozen=True)
 class Demonstration(Record):
-    """A dialog whose last answer is worth imitating."""
+    """A dialog whose last answer is worth imitating. `finished`: that answer ended by itself; None counts as true."""
 
     kind = "demonstration"
     messages: list[Message] = field(metadata=ANSWERED)
     source: str | None = field(default=None, metadata=STRING)
+    finished: bool | None = field(default=None, metadata=FLAG)
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,8 @@ class Preference(Record):
     """Two answers to one prompt, and by how much the chosen one is better (Llama 2, section 3.2.1).
 
     `edited`: the chosen answer as an annotator improved it; edited > chosen > rejected (Llama 3, section 4.1.2).
+    `chosen_finished`, `rejected_finished`: whether the answer ended by itself. One that was cut (false) is scored and
+    learned without an end of turn; None, as public data says nothing, counts as true, and an edited answer has an end.
     """
 
     kind = "preference"
@@ -198,6 +201,13 @@ class Preference(Record):
     round: int | None = field(default=None, metadata=INTEGER)
     source: str | None = field(default=None, metadata=STRING)
     edited: str | None = field(default=None, metadata=TEXT)
+    chosen_finished: bool | None = field(default=None, metadata=FLAG)
+    rejected_finished: bool | None = field(default=None, metadata=FLAG)
+
+    @property
+    def best(self) -> tuple[str, bool]:
+        """The answer to imitate, which is the edited one where there is one, and whether it has an end."""
+        return (self.chosen, self.chosen_finished is not False) if self.edited is None else (self.edited, True)
 
     @property
     def prefers_unsafe(self) -> bool:

@@ -33,11 +33,16 @@ def demonstration_rows(
 ) -> tuple[Dataset, int]:
     """Dialogs packed into rows of `length`, labelled where the assistant speaks, and the number left out as too long.
 
+    A last answer that was cut stands, and is learned, without an end of turn.
+
     Raises:
         RecordError: a dialog longer than `length`, unless `too_long` is `"drop"`; or none that fits.
     """
     tokens = ControlTokens.of(tokenizer)
-    rendered = [render(tokenizer, record.messages, tokens=tokens) for record in demonstrations]
+    rendered = [
+        render(tokenizer, record.messages, tokens=tokens, continue_final_message=record.finished is False)
+        for record in demonstrations
+    ]
     kept = fitting(
         list(zip(demonstrations, rendered, strict=True)), lambda pair: len(pair[1].ids), length, too_long, "messages"
     )
@@ -57,8 +62,8 @@ def preference_rows(
 ) -> tuple[Dataset, int]:
     """Pairs as ids: `prompt_ids`, the answers' `chosen_ids` and `rejected_ids` with terminators, `margin`, `grade`.
 
-    The chosen answer is the edited one where a record has it. With `too_long` set to `"cut"` answers stay whole, for a
-    trainer to cut them, and only pairs whose prompt leaves no room are left out.
+    The chosen answer is the edited one where a record has it; one that was cut has no terminator. With `too_long` as
+    `"cut"` answers stay whole, for a trainer to cut them, and only pairs whose prompt leaves no room are left out.
 
     Returns:
         The rows and the number of pairs left out as too long.
@@ -69,11 +74,14 @@ def preference_rows(
     tokens = ControlTokens.of(tokenizer)
     rows = []
     for record in preferences:
+        chosen, finished = record.best
         rows.append(
             {
                 "prompt_ids": render_prompt(tokenizer, record.prompt, tokens),
-                "chosen_ids": encode_answer(tokenizer, record.edited or record.chosen, tokens),
-                "rejected_ids": encode_answer(tokenizer, record.rejected, tokens),
+                "chosen_ids": encode_answer(tokenizer, chosen, tokens, finished),
+                "rejected_ids": encode_answer(
+                    tokenizer, record.rejected, tokens, record.rejected_finished is not False
+                ),
                 "grade": GRADES.index(record.grade),
                 "margin": (margins or {}).get(record.grade, 0.0),
             }

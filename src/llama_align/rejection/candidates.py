@@ -103,6 +103,8 @@ def graded_pairs(pool: Pool, score: str, gaps: Mapping[str, float], round_number
                     annotator=f"reward:{score}",
                     round=round_number,
                     source="sampled",
+                    chosen_finished=chosen.finished,
+                    rejected_finished=rejected.finished,
                 )
             )
     return preferences
