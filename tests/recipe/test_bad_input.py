@@ -340,7 +340,7 @@ def test_samples_drawn_before_a_choice_that_finds_nothing_stay(options, data, tm
     old = {"prompt": [USER], "completion": "me", "finished": True, "checkpoint": "old", "temperature": 1.0, "seed": 0}
     earlier = data(old | {"rewards": {"x": 1.0}, "objective": "safety"}, "", name="earlier.jsonl")
     config = options("rejection_sampling", data(PROMPT, PROMPT), prompts_per_shard=2, earlier=[earlier])
-    (tmp_path / "stage.yaml").write_text(yaml.safe_dump(config | {"threshold": 1e9}))
+    (tmp_path / "stage.yaml").write_text(yaml.safe_dump(config | {"threshold": 1e9, "rank": "raw"}))
     done = _process("rejection_sampling", tmp_path)
     assert done.returncode == 2
     assert "expected some that ended by themselves and reach the threshold of 1000000000.0" in _one_line(done.stderr)

@@ -124,7 +124,8 @@ def ranking_rows(
     short = [row.without_longer(max_length - len(row.prompt)) for _, row in kept]
     fit = [(row, longer) for row, longer in short if row.pairs]
     if not fit:
-        raise RecordError("preferences", None, "no pair that fits", f"pairs of at most {max_length} tokens")
+        given = f"no pair left: {len(found)} rows too long, {equal} pairs of equal answers"
+        raise RecordError("preferences", None, given, f"pairs of different answers of at most {max_length} tokens")
     draw = random.Random(seed)
     left_out = LeftOut(len(found) - len(fit), sum(longer for _, longer in fit), equal)
     return Dataset.from_list([row.shuffled(draw).to_dict(margins or {}) for row, _ in fit]), left_out

@@ -1,6 +1,7 @@
 """Records to rows of ids, as the trainers take them. All ids come from the token contract."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -11,6 +12,13 @@ from .records import GRADES, Demonstration, Document, Preference, Prompt, Record
 from .splits import prompt_text
 
 TOO_LONG = ("error", "drop")
+
+
+class PairsLeftOut(NamedTuple):
+    """How many pairs `preference_rows` left out: too long, or of two equal answers, which prefer nothing."""
+
+    too_long: int
+    equal: int
 
 
 def document_rows(
@@ -59,17 +67,18 @@ def preference_rows(
     max_length: int,
     margins: dict[str, float] | None = None,
     too_long: str = "error",
-) -> tuple[Dataset, int]:
+) -> tuple[Dataset, PairsLeftOut]:
     """Pairs as ids: `prompt_ids`, the answers' `chosen_ids` and `rejected_ids` with terminators, `margin`, `grade`.
 
     The chosen answer is the edited one where a record has it; one that was cut has no terminator. With `too_long` as
     `"cut"` answers stay whole, for a trainer to cut them, and only pairs whose prompt leaves no room are left out.
 
     Returns:
-        The rows and the number of pairs left out as too long.
+        The rows and the numbers of pairs left out. Answers are equal that have the same ids: text and ending.
 
     Raises:
-        RecordError: prompt and longer answer exceed `max_length` tokens, unless `too_long` is `"drop"` or `"cut"`.
+        RecordError: prompt and longer answer exceed `max_length` tokens, unless `too_long` is `"drop"` or `"cut"`; or
+            no pair is left.
     """
     tokens = ControlTokens.of(tokenizer)
     rows = []
@@ -86,16 +95,17 @@ def preference_rows(
                 "margin": (margins or {}).get(record.grade, 0.0),
             }
         )
-    pairs = list(zip(preferences, rows, strict=True))
+    pairs = [pair for pair in zip(preferences, rows, strict=True) if pair[1]["chosen_ids"] != pair[1]["rejected_ids"]]
+    equal = len(rows) - len(pairs)
     cut, too_long = too_long == "cut", "drop" if too_long == "cut" else too_long
     kept = fitting(pairs, lambda pair: len(pair[1]["prompt_ids"]) + 1, max_length, too_long, "prompt")
     if not cut:
         kept = fitting(kept, lambda pair: _pair_length(pair[1]), max_length, too_long, "chosen or rejected")
+    left_out = PairsLeftOut(len(pairs) - len(kept), equal)
     if not kept:
-        raise RecordError(
-            "preferences", None, "no pair that fits", f"pairs of at most {max_length} tokens (max_length)"
-        )
-    return Dataset.from_list([row for _, row in kept]), len(rows) - len(kept)
+        found = f"no pair left of {len(rows)}: {left_out.too_long} too long, {equal} of equal answers"
+        raise RecordError("preferences", None, found, f"pairs of different answers of at most {max_length} tokens")
+    return Dataset.from_list([row for _, row in kept]), left_out
 
 
 def fitting_prompts(
