@@ -85,7 +85,7 @@ def _named(error: json.JSONDecodeError, text: str) -> str:
     if error.pos >= len(text) or error.msg.startswith("Unterminated"):
         return f"text that ends with {text[-40:]!r}"
     near = text[max(0, error.pos - 20) : error.pos + 20]
-    return f"{near!r} ({error.msg.lower().removesuffix(" at")} at character {error.pos + 1})"
+    return f"{near!r} ({error.msg.lower().removesuffix(' at')} at character {error.pos + 1})"
 
 
 def refuse_unsound(value: Any, where: str, field: str = "") -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from .columns import listed
 from .reading import Tally, read_source
 from .records import KINDS, Record, SourceError, show
 from .sources import DataSource
@@ -30,6 +31,7 @@ class LoadReport:
         lines = [f"{row[0]:<{width}}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in [heads, *rows]]
         for tally in self.tallies:
             lines += [f"{tally.name}: {reason}" for reason in tally.reasons()]
+            lines += [f"{tally.name}: columns not read: {listed(tally.unread)}"] if tally.unread else []
         return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ from itertools import chain, islice
 from typing import Any
 
 from . import community
+from .columns import Columns
 from .cures import advice, changes
 from .decoding import refuse_unsound
 from .formats import convert, fields_of, pair_up, rename, scored
@@ -27,6 +28,7 @@ class Tally:
     left_out: Counter = field(default_factory=Counter)
     skipped: Counter = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
 
     def reasons(self) -> list[str]:
         """Why rows are missing, with how many, the most frequent reason first."""
@@ -70,7 +72,9 @@ def read_source(source: DataSource, wanted: str) -> tuple[list[Record], Tally]:
     shape = _shape(source, kind, first)
     if shape == "ultrafeedback":
         rows = chain.from_iterable(found for _, found in attempt(community.ultrafeedback, rows))
-    first, rows = _peek(attempt(lambda row, where: _prepare(source, shape, row, where), rows))
+    columns = Columns(source, kind, shape)
+    checked = attempt(columns.check, rows)
+    first, rows = _peek(attempt(lambda row, where: _prepare(source, shape, row, where), checked))
     if first is None:
         return [], tally
     form = _format(source, kind, shape, first)
@@ -78,7 +82,7 @@ def read_source(source: DataSource, wanted: str) -> tuple[list[Record], Tally]:
         rows = pair_up(attempt(_scored, rows))
     built = attempt(lambda row, where: _build(source, kind, wanted, form, row, where), rows)
     records = [record for _, record in islice(built, source.limit)]
-    tally.fitting = len(records)
+    tally.fitting, tally.unread = len(records), columns.unread(form)
     return records, tally
 
 
@@ -169,7 +173,7 @@ def _build(source: DataSource, kind: str, wanted: str, form: str, row: dict, whe
     if form == "records":
         found = KINDS[kind].from_dict(filled(KINDS[kind], row), where).to_dict()
     else:
-        found = fields_of(kind, row, where, transcripts=form == "hh")
+        found = fields_of(kind, row, where, transcripts=form == "hh", named=source.columns or ())
     record = KINDS[wanted].from_dict(filled(KINDS[wanted], convert(kind, wanted, found, where)), where)
     if getattr(record, "task", None):
         refuse_unsound(record.task, where, "task")  # a table may hold NaN, which could not be written again

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 from ..chat import ROLES, Message
 from ..runtime.identity import lines_digest
 
+ENDS = ("eot", "eom")  # how a message ends: its turn, or to let a tool answer
 GRADES = ("significantly_better", "better", "slightly_better", "negligibly_better")
 OBJECTIVES = ("helpfulness", "safety")
 
@@ -87,7 +88,7 @@ REWARDS = _check(
     "an object of finite numbers by name",
     lambda value: isinstance(value, dict) and all(isinstance(k, str) and is_number(v) for k, v in value.items()),
 )
-GRADE, OBJECTIVE, ROLE = _one_of(GRADES), _one_of(OBJECTIVES), _one_of(ROLES)
+GRADE, OBJECTIVE, ROLE, END = _one_of(GRADES), _one_of(OBJECTIVES), _one_of(ROLES), _one_of(ENDS)
 
 
 def _dialog(last: str) -> dict[str, Check]:
@@ -97,8 +98,10 @@ def _dialog(last: str) -> dict[str, Check]:
         if not isinstance(value, list) or not value:
             raise error(value, "a list of messages, each with role and content")
         for i, message in enumerate(value):
-            if not isinstance(message, dict) or set(message) != {"role", "content"}:
-                raise error(message, "an object with role, content", f"[{i}]")
+            names = set(message) if isinstance(message, dict) else set()
+            if not {"role", "content"} <= names <= {"role", "content", "end"}:
+                raise error(message, "an object with role, content and, where a tool will answer, end", f"[{i}]")
+            END["check"](message.get("end", "eot"), lambda v, expected, i=i: error(v, expected, f"[{i}].end"))
             ROLE["check"](message["role"], lambda v, expected, i=i: error(v, expected, f"[{i}].role"))
             TEXT["check"](message["content"], lambda v, expected, i=i: error(v, expected, f"[{i}].content"))
         if value[-1]["role"] != last:
@@ -110,6 +113,13 @@ def _dialog(last: str) -> dict[str, Check]:
 
 
 TO_ANSWER, ANSWERED = _dialog("user"), _dialog("assistant")
+
+
+def _without_nulls(value: Any) -> Any:
+    """Messages as they were before a table gave all of them the same columns."""
+    if not isinstance(value, list):
+        return value
+    return [{k: v for k, v in m.items() if v is not None or k != "end"} if isinstance(m, dict) else m for m in value]
 
 
 class Record:
@@ -126,11 +136,11 @@ class Record:
     def from_dict(cls, row: dict, where: str = "record") -> Self:
         """The record in `row`; `where` (file and line) opens the message of the RecordError raised if it does not fit.
 
-        A null counts as a field that is not there. A field this record does not have is refused, as it is most often
-        a misspelt one.
+        A null counts as a field that is not there, in messages, too. A field this record does not have is
+        refused, as it is most often a misspelt one.
         """
         known = {f.name: f for f in fields(cls)}
-        values = {name: value for name, value in row.items() if value is not None}
+        values = {name: _without_nulls(value) for name, value in row.items() if value is not None}
         if unknown := [name for name in values if name not in known]:
             raise RecordError(where, unknown[0], "a field that is not known", f"only {', '.join(known)}")
         for name, f in known.items():
