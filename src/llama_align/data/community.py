@@ -46,6 +46,8 @@ def alpaca(row: dict, where: str) -> dict:
     """`instruction` and `input` as prompt, after the questions and answers of `history`; `output` as completion."""
     parts = [_text(row, "instruction", where), _text(row, "input", where) if row.get("input") is not None else ""]
     asked = "\n\n".join(filter(str.strip, parts))
+    if row.get("context"):  # Dolly's; where it belongs is the user's to say
+        raise RecordError(where, "context", show(row["context"]), "none, or columns that place it")
     history = row.get("history") or []
     if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
         raise RecordError(where, "history", show(history), "a list of [question, answer]")

@@ -5,14 +5,15 @@ prompt is encoded once.
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..chat import ControlTokens, encode_answer, render_prompt
-from .records import GRADES, OBJECTIVES, Preference, RecordError
+from .left_out import TooLong, none_left
+from .records import GRADES, OBJECTIVES, Preference
 from .tokenized import fitting
 
 # grade of a pair that nobody graded, label of an answer that nobody judged
@@ -80,7 +81,7 @@ class LeftOut:
         equal: pairs of two equal answers, and edits that are the rejected answer, which would contradict their pair.
     """
 
-    rows: int
+    rows: TooLong
     answers: int
     equal: int
 
@@ -93,6 +94,7 @@ def ranking_rows(
     too_long: str = "error",
     listwise: bool = False,
     seed: int = 0,
+    earlier: Mapping[str, int] | None = None,
 ) -> tuple[Dataset, LeftOut]:
     """Rows with `answers_ids` (prompt and answer, shuffled), pairs as `better` and `worse` with `grade` and `margin`.
 
@@ -104,6 +106,7 @@ def ranking_rows(
     Args:
         listwise: all records of one prompt and objective share a row; else every record has its own.
         too_long: with `"drop"` a row loses the answers that do not fit, and is left out where no pair is left of it.
+        earlier: what the caller left out before, by reason, for the error where no pair is left.
 
     Returns:
         The rows and what was left out.
@@ -123,11 +126,12 @@ def ranking_rows(
         kept = fitting(kept, lambda pair: _length(pair[1]), max_length, too_long, "chosen or rejected")
     short = [row.without_longer(max_length - len(row.prompt)) for _, row in kept]
     fit = [(row, longer) for row, longer in short if row.pairs]
+    dropped = TooLong.of((_length(row) for _, row in found), max_length, len(found) - len(fit))
     if not fit:
-        given = f"no pair left: {len(found)} rows too long, {equal} pairs of equal answers"
-        raise RecordError("preferences", None, given, f"pairs of different answers of at most {max_length} tokens")
+        reasons = {"of equal answers": equal, dropped.reason("raise context"): dropped}
+        raise none_left("pair", {**(earlier or {}), **reasons})
     draw = random.Random(seed)
-    left_out = LeftOut(len(found) - len(fit), sum(longer for _, longer in fit), equal)
+    left_out = LeftOut(dropped, sum(longer for _, longer in fit), equal)
     return Dataset.from_list([row.shuffled(draw).to_dict(margins or {}) for row, _ in fit]), left_out
 
 

@@ -1,12 +1,13 @@
 """Records to rows of ids, as the trainers take them. All ids come from the token contract."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..chat import ControlTokens, encode_answer, encode_text, render, render_prompt
+from .left_out import TooLong, none_left
 from .packing import pack
 from .records import GRADES, Demonstration, Document, Preference, Prompt, RecordError, SourceError, show
 from .splits import prompt_text
@@ -17,7 +18,7 @@ TOO_LONG = ("error", "drop")
 class PairsLeftOut(NamedTuple):
     """How many pairs `preference_rows` left out: too long, or of two equal answers, which prefer nothing."""
 
-    too_long: int
+    too_long: TooLong
     equal: int
 
 
@@ -38,7 +39,7 @@ def demonstration_rows(
     length: int,
     strategy: str = "bfd",
     too_long: str = "error",
-) -> tuple[Dataset, int]:
+) -> tuple[Dataset, TooLong]:
     """Dialogs packed into rows of `length`, labelled where the assistant speaks, and the number left out as too long.
 
     A last answer that was cut stands, and is learned, without an end of turn.
@@ -54,11 +55,12 @@ def demonstration_rows(
     kept = fitting(
         list(zip(demonstrations, rendered, strict=True)), lambda pair: len(pair[1].ids), length, too_long, "messages"
     )
+    dropped = TooLong.of((len(one.ids) for one in rendered), length)
     if not kept:
-        raise RecordError("demonstrations", None, "none that fits", f"dialogs of at most {length} tokens")
+        raise none_left("demonstration", {dropped.reason("raise max_length"): dropped})
     ids = [pair[1].ids for pair in kept]
     labels = [pair[1].labels for pair in kept]
-    return _packed(ids, labels, length, strategy, tokens.pad), len(rendered) - len(kept)
+    return _packed(ids, labels, length, strategy, tokens.pad), dropped
 
 
 def preference_rows(
@@ -67,11 +69,15 @@ def preference_rows(
     max_length: int,
     margins: dict[str, float] | None = None,
     too_long: str = "error",
+    earlier: Mapping[str, int] | None = None,
 ) -> tuple[Dataset, PairsLeftOut]:
     """Pairs as ids: `prompt_ids`, the answers' `chosen_ids` and `rejected_ids` with terminators, `margin`, `grade`.
 
     The chosen answer is the edited one where a record has it; one that was cut has no terminator. With `too_long` as
     `"cut"` answers stay whole, for a trainer to cut them, and only pairs whose prompt leaves no room are left out.
+
+    Args:
+        earlier: what the caller left out before, by reason, for the error where no pair is left.
 
     Returns:
         The rows and the numbers of pairs left out. Answers are equal that have the same ids: text and ending.
@@ -101,16 +107,17 @@ def preference_rows(
     kept = fitting(pairs, lambda pair: len(pair[1]["prompt_ids"]) + 1, max_length, too_long, "prompt")
     if not cut:
         kept = fitting(kept, lambda pair: _pair_length(pair[1]), max_length, too_long, "chosen or rejected")
-    left_out = PairsLeftOut(len(pairs) - len(kept), equal)
+    lengths = (len(row["prompt_ids"]) + 1 if cut else _pair_length(row) for _, row in pairs)
+    left_out = PairsLeftOut(TooLong.of(lengths, max_length), equal)
     if not kept:
-        found = f"no pair left of {len(rows)}: {left_out.too_long} too long, {equal} of equal answers"
-        raise RecordError("preferences", None, found, f"pairs of different answers of at most {max_length} tokens")
+        reasons = {"of equal answers": equal, left_out.too_long.reason("raise max_length"): left_out.too_long}
+        raise none_left("pair", {**(earlier or {}), **reasons})
     return Dataset.from_list([row for _, row in kept]), left_out
 
 
 def fitting_prompts(
     prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, max_tokens: int, too_long: str = "error"
-) -> tuple[list[Prompt], int]:
+) -> tuple[list[Prompt], TooLong]:
     """The prompts of at most `max_tokens` with the header of the answer, and the number left out.
 
     Raises:
@@ -119,9 +126,10 @@ def fitting_prompts(
     tokens = ControlTokens.of(tokenizer)
     pairs = [(prompt, len(render_prompt(tokenizer, prompt.messages, tokens))) for prompt in prompts]
     kept = fitting(pairs, lambda pair: pair[1], max_tokens, too_long, "messages")
+    dropped = TooLong.of((length for _, length in pairs), max_tokens)
     if not kept:
-        raise RecordError("prompts", None, "none that fits", f"prompts of at most {max_tokens} tokens")
-    return [prompt for prompt, _ in kept], len(pairs) - len(kept)
+        raise none_left("prompt", {dropped.reason("the context less max_new_tokens"): dropped})
+    return [prompt for prompt, _ in kept], dropped
 
 
 def full_rows(pairs: Dataset) -> Dataset:
@@ -147,16 +155,16 @@ def fitting(pairs: list, length_of: Callable, limit: int, too_long: str, field: 
     """
     if too_long not in TOO_LONG:
         raise SourceError(f"too_long: found {too_long!r}, expected one of {', '.join(TOO_LONG)}")
-    kept = []
-    for number, pair in enumerate(pairs, start=1):
-        length = length_of(pair)
-        if length <= limit:
-            kept.append(pair)
-        elif too_long == "error":
+    lengths = [length_of(pair) for pair in pairs]
+    above = sorted(length for length in lengths if length > limit)
+    for number, (pair, length) in enumerate(zip(pairs, lengths, strict=True), start=1):
+        if length > limit and too_long == "error":
             source = f" from {pair[0].source}" if pair[0].source else ""
             where = f"record {number}{source}, {show(prompt_text(pair[0]))}"  # its text, by which a user can find it
-            raise RecordError(where, field, f"{length} tokens", f"at most {limit}, the context (or set too_long: drop)")
-    return kept
+            others = f" and {len(above) - 1} more of up to {above[-1]}" if len(above) > 1 else ""
+            found = f"{length}{others} tokens"
+            raise RecordError(where, field, found, f"at most {limit}, the context (or set too_long: drop)")
+    return [pair for pair, length in zip(pairs, lengths, strict=True) if length <= limit]
 
 
 def _packed(sequences, labels, length: int, strategy: str, pad_id: int) -> Dataset:
