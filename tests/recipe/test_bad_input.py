@@ -208,7 +208,7 @@ def test_a_line_cut_in_half(recipe, row, options, data, refused):
     half = json.dumps(row)[: len(json.dumps(row)) // 2]
     path = data(row, half)
     assert refused(recipe, options(recipe, path)) == (
-        f"{path}, line 3: found text that ends with {half[-40:]!r}, expected a complete JSON object; {SKIP}"
+        f"{path}, line 3: found text that ends with {half.strip()[-40:]!r}, expected a complete JSON object; {SKIP}"
     )
 
 
