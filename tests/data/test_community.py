@@ -49,7 +49,7 @@ def test_sharegpt(lines):
             [HUMAN, {"from": "function_call", "value": "f()"}],
             r"'messages\[1\].from': found 'function_call', expected one of",
         ),
-        ([HUMAN, GPT | {"weight": 0}], r"'messages\[1\].weight': found 0 \(int\), expected a turn to learn"),
+        ([HUMAN, GPT | {"weight": 0}], r"'messages\[1\].weight': found 0 \(int\), expected a message to learn"),
         ([HUMAN, {"from": "gpt"}], r"'messages\[1\].content': found nothing"),
         ([HUMAN, GPT, HUMAN], r"'messages\[2\].role': found 'user', expected 'assistant'"),
     ]:

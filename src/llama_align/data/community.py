@@ -24,7 +24,6 @@ SCORES = ("fine-grained_score", "overall_score")
 
 _OURS = {"prompt", "messages", "text", "completion", "response"}
 _DIALOGS = ("messages", "prompt", "chosen", "rejected", "completion")
-_NOT_LEARNED = ("weight", "train", "loss")
 
 
 def detect(row: dict, kind: str) -> str | None:
@@ -72,13 +71,11 @@ def _turns(value: list | dict, where: str, name: str) -> list:
 def _turn(turn: Any, where: str, place: str) -> Any:
     if not isinstance(turn, dict) or "from" not in turn:
         return turn  # already a message, or what the record will refuse
-    for name in _NOT_LEARNED:
-        if name in turn and turn[name] is not None and not turn[name]:
-            raise RecordError(where, f"{place}.{name}", show(turn[name]), "a turn to learn like any other")
     speaker = turn["from"]
     if not isinstance(speaker, str) or speaker not in SPEAKERS:
         raise RecordError(where, f"{place}.from", show(speaker), f"one of {', '.join(SPEAKERS)}")
-    return _message(SPEAKERS[speaker], turn.get("value"))
+    beside = {key: value for key, value in turn.items() if key not in ("from", "value")}
+    return beside | _message(SPEAKERS[speaker], turn.get("value"))
 
 
 def ultrafeedback(row: dict, where: str) -> list[Row]:
