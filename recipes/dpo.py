@@ -37,12 +37,15 @@ def main(args: DPOArguments, training: HerdDPOConfig, model_args: ModelConfig) -
     graded = [record for record in records if record.grade in args.grades]
     # the NLL imitates the chosen answer, so it must be safe itself, not only safer
     chosen = [record for record in graded if record.chosen_is_safe is not False]
-    pairs, dropped = preference_rows(chosen, tokenizer, training.max_length, too_long=args.too_long)
-    counts = {"pairs": len(pairs), "too_long": dropped, "unsafe_chosen": len(graded) - len(chosen)}
-    print(
-        f"{len(pairs)} pairs of {len(records)}; left out: {len(records) - len(graded)} of other grades, "
-        f"{len(graded) - len(chosen)} with an unsafe chosen answer, {dropped} too long"
-    )
+    earlier = {
+        f"of other grades than {', '.join(args.grades)} (grades)": len(records) - len(graded),
+        "with an unsafe chosen answer, which DPO would imitate": len(graded) - len(chosen),
+    }
+    pairs, left_out = preference_rows(chosen, tokenizer, training.max_length, too_long=args.too_long, earlier=earlier)
+    counts = {"pairs": len(pairs), "too_long": left_out.too_long, "unsafe_chosen": len(graded) - len(chosen)}
+    counts |= {"equal_answers": left_out.equal}
+    reasons = earlier | {"of equal answers": left_out.equal, left_out.too_long.reason("max_length"): left_out.too_long}
+    print(f"{len(pairs)} pairs of {len(records)}; left out: " + ", ".join(f"{n} {why}" for why, n in reasons.items()))
 
     kwargs = recipe.model_kwargs(model_args)
     trainer = HerdDPOTrainer(

@@ -64,8 +64,18 @@ class RejectionSamplingArguments:
         },
     )
     share: float = field(default=0.25, metadata={"help": "top_share: of the answers to each prompt, at least one"})
-    threshold: float | None = field(default=None, metadata={"help": "least score of what goes into best.jsonl"})
-    keep: float = field(default=1.0, metadata={"help": "share of best.jsonl kept, highest score first"})
+    rank: str | None = field(
+        default=None,
+        metadata={
+            "help": "what threshold and keep compare answers to different prompts by. per_prompt (the default): the "
+            "score less the mean of the prompt's answers; standardised: that by their standard deviation; raw: the "
+            "score, which a reward model knows only up to an offset of each prompt's"
+        },
+    )
+    threshold: float | None = field(
+        default=None, metadata={"help": "least rank of what goes into best.jsonl; needs `rank`, whose unit it has"}
+    )
+    keep: float = field(default=1.0, metadata={"help": "share of best.jsonl kept, highest rank first"})
     gaps: dict = field(
         default_factory=lambda: dict(GRADE_THRESHOLDS),
         metadata={"help": "best_against_worst: grade -> least gap between the scores"},
@@ -134,6 +144,7 @@ def main(args: RejectionSamplingArguments) -> None:
     shape = len(heats), len(prompts), args.answers
     metrics = counts | rejection.metrics_of(samples, pool, best, pairs, score, judges.names, shape)
     metrics |= {"truncated": rewards.truncated | judges.truncated}
+    metrics |= {"rank": choice.rank} if choice.rule else {}
     metrics |= {"temperature_search": search} if search else {}
     recipe.write_json(f"{args.output_dir}/metrics.json", metrics)
     save_best_of_k(f"{args.output_dir}/best_of_k.svg", (search or {}).get("curves") or metrics["best_of_k"])

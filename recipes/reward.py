@@ -72,9 +72,13 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelCon
         wanted = [r for r in records if args.objective in (r.objective, "all")]
         graded = [r for r in wanted if r.grade in grades]
         kept = [r for r in graded if not r.prefers_unsafe]
-        rows, left_out = ranking_rows(
-            kept, tokenizer, args.context, margins, args.too_long, args.listwise, seed=training.seed
-        )
+        earlier = {
+            f"of another objective than {args.objective} (objective)": len(records) - len(wanted),
+            f"of other grades than {', '.join(grades)} (grades)": len(wanted) - len(graded),
+            "with the unsafe answer chosen": len(graded) - len(kept),
+        }
+        options = args.too_long, args.listwise, training.seed
+        rows, left_out = ranking_rows(kept, tokenizer, args.context, margins, *options, earlier=earlier)
         counts = {
             "pairs": sum(map(len, rows["grade"])),
             "rows": len(rows),
@@ -84,11 +88,10 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelCon
             "too_long_answers": left_out.answers,
             "equal_answers": left_out.equal,
         }
-        print(
-            "{pairs} {0} pairs in {rows} rows; left out: {unsafe_chosen} with the unsafe answer chosen, "
-            "{other_grades} of other grades, {equal_answers} of equal answers, {too_long} rows and {too_long_answers} "
-            "answers of other rows too long".format(args.objective, **counts)
-        )
+        long = f"rows and {left_out.answers} answers of other rows {left_out.rows.reason('context')}"
+        reasons = earlier | {"of equal answers": left_out.equal, long: left_out.rows}
+        said = ", ".join(f"{count} {why}" for why, count in reasons.items())
+        print(f"{counts['pairs']} {args.objective} pairs in {len(rows)} rows; left out: {said}")
         return rows, counts
 
     train, counts = rows_of([part_of(source, args.part) for source in args.datasets], args.grades)

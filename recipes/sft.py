@@ -30,7 +30,10 @@ def main(args: SFTArguments, training: HerdSFTConfig, model_args: ModelConfig) -
     demonstrations, report = load_records(args.datasets, "demonstration", seed=training.seed)
     print(report)
     rows, dropped = demonstration_rows(demonstrations, tokenizer, training.max_length, args.packing_rows, args.too_long)
-    print(f"{len(demonstrations) - dropped} dialogs in {len(rows)} rows, {dropped} left out as too long")
+    print(
+        f"{len(demonstrations) - dropped} dialogs in {len(rows)} rows, {dropped} left out as "
+        + dropped.reason("max_length")
+    )
 
     trainer = HerdSFTTrainer(
         model=recipe.load_model(model_args.model_name_or_path, tokenizer=tokenizer, **recipe.model_kwargs(model_args)),

@@ -60,5 +60,5 @@ def test_what_does_not_fit_together(source):
         load_records([source("a", 3, weight=1), source("b", 2)], "document")
     with pytest.raises(ValueError, match="kind of records: found 'pair', expected one of document"):
         load_records([source("a", 3)], "pair")
-    with pytest.raises(ValueError, match=r"empty.jsonl: no document in its 0 rows"):
+    with pytest.raises(ValueError, match=r"empty.jsonl: it holds no rows, expected at least one document"):
         load_records([source("empty", 0)], "document")

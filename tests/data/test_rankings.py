@@ -3,7 +3,17 @@
 import pytest
 
 from llama_align.chat import encode_answer, render_prompt
-from llama_align.data import GRADES, UNGRADED, UNKNOWN, LeftOut, Preference, RecordError, preference_rows, ranking_rows
+from llama_align.data import (
+    GRADES,
+    UNGRADED,
+    UNKNOWN,
+    LeftOut,
+    PairsLeftOut,
+    Preference,
+    RecordError,
+    preference_rows,
+    ranking_rows,
+)
 from llama_align.trainers import margin_table
 
 ASK = [{"role": "user", "content": "bado?"}]
@@ -59,7 +69,7 @@ def test_rows_too_long_are_refused_or_counted(tokenizer):
         ranking_rows([EDITED, long], tokenizer, 40)
     rows, dropped = ranking_rows([EDITED, long], tokenizer, 40, too_long="drop")
     assert (len(rows), dropped) == (1, LeftOut(1, 0, 0))
-    with pytest.raises(RecordError, match="no pair that fits"):
+    with pytest.raises(RecordError, match="no pair left of 1: 1 longer than 40 tokens, the longest"):
         ranking_rows([long], tokenizer, 40, too_long="drop")
 
 
@@ -88,7 +98,7 @@ def test_equal_answers_make_no_pair_and_are_counted(tokenizer, listwise):
     rows, left_out = ranking_rows([improved], tokenizer, 100, listwise=listwise)
     assert pairs_of(tokenizer, rows[0]) == {("nora", "kilu", UNGRADED, 0.0)}
     assert left_out.equal == 1
-    with pytest.raises(RecordError, match="no pair that fits"):
+    with pytest.raises(RecordError, match="no pair left of 1: 1 of equal answers, expected some"):
         ranking_rows([same], tokenizer, 100, listwise=listwise)
 
 
@@ -106,5 +116,21 @@ def test_dpo_takes_the_edited_answer_and_can_leave_cutting_to_its_trainer(tokeni
     assert row["chosen_ids"] == encode_answer(tokenizer, "kilu nora")
     long = Preference(ASK, "kilu " * 50, "mete", "better", "helpfulness")
     rows, dropped = preference_rows([long], tokenizer, 40, too_long="cut")
-    assert dropped == 0
+    assert dropped == (0, 0)
     assert rows[0]["chosen_ids"] == encode_answer(tokenizer, "kilu " * 50)
+
+
+def test_dpo_trains_on_no_pair_of_equal_answers(tokenizer):
+    def pair(chosen, rejected, **fields):
+        return Preference(ASK, chosen, rejected, "better", "helpfulness", **fields)
+
+    equal = [pair(" kilu ", "kilu"), pair("nora", "mete", edited="mete"), pair("me", "me\n", rejected_finished=True)]
+    equal += [pair("me", "me", chosen_finished=False, rejected_finished=False)]
+    differ = [pair("kilu", "mete"), pair("kilu", "kilu", edited="nora"), pair("me", "me", rejected_finished=False)]
+    long = pair("kilu " * 50, "mete")
+    rows, left_out = preference_rows([*equal, *differ, long], tokenizer, 40, too_long="drop")
+    assert (len(rows), left_out) == (3, PairsLeftOut(too_long=1, equal=4))
+    assert all(row["chosen_ids"] != row["rejected_ids"] for row in rows)
+    wanted = r"no pair left of 5: 4 of equal answers; 1 longer than 40 tokens, the longest \d+ .raise max_len"
+    with pytest.raises(RecordError, match=wanted):
+        preference_rows([*equal, long], tokenizer, 40, too_long="drop")

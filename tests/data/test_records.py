@@ -32,13 +32,16 @@ ROWS = {
 OPTIONAL = {
     "document": {"source": "books", "url": "https://example.org", "date": "1901"},
     "prompt": {"source": "people", "task": {"family": "fact", "answer": "red"}},
-    "demonstration": {"source": "people"},
+    "demonstration": {"source": "people", "finished": False},
     "preference": {
         "chosen_is_safe": True,
         "rejected_is_safe": False,
         "annotator": "a1",
         "round": 2,
         "source": "people",
+        "edited": "Rayleigh scattering.",
+        "chosen_finished": False,
+        "rejected_finished": True,
     },
     "sample": {"round": 2, "task": {"family": "fact"}},
 }

@@ -136,7 +136,7 @@ def test_samples_serve_as_demonstrations(lines):
     row = {"prompt": [USER], "completion": "Scattering.", "finished": True, "checkpoint": "sft", "temperature": 1.0}
     row |= {"seed": 1, "rewards": {"helpfulness": 0.5}, "objective": "helpfulness", "task": {"family": "fact"}}
     assert load("sample", lines(row))[0].to_dict() == row
-    assert load("demonstration", lines(row), kind="sample") == [Demonstration([USER, ASSISTANT], "rows")]
+    assert load("demonstration", lines(row), kind="sample") == [Demonstration([USER, ASSISTANT], "rows", True)]
     assert load("prompt", lines(row), kind="sample")[0].task == {"family": "fact"}
 
 

@@ -19,6 +19,7 @@ USER = {"role": "user", "content": "bado kilu?"}
 PROMPT = {"messages": [USER], "objective": "helpfulness"}
 DIALOG = {"messages": [USER, {"role": "assistant", "content": "mete nora"}]}
 PAIR = {"prompt": [USER], "chosen": "mete", "rejected": "ra", "grade": "better", "objective": "helpfulness"}
+SKIP = "skip: count leaves out such rows (docs/your_own_data.md)"
 LONG = "bado kilu mete nora " * 200
 TRAINING = {"max_steps": 1, "save_strategy": "no", "report_to": "none", "gradient_checkpointing": False}
 
@@ -130,7 +131,7 @@ def test_an_unknown_grade(recipe, options, data, refused):
     path = data(PAIR, PAIR | {"grade": "much_better"})
     assert refused(recipe, options(recipe, path)) == (
         f"{path}, line 3, field 'grade': found 'much_better', expected one of significantly_better, better, "
-        "slightly_better, negligibly_better"
+        f"slightly_better, negligibly_better; {SKIP}"
     )
 
 
@@ -147,7 +148,7 @@ def test_an_empty_completion(recipe, good, bad, field, options, data, refused):
     path = data(good, bad)
     line = refused(recipe, options(recipe, path))
     assert line.startswith(f"{path}, line 3, field '{field}': found '")
-    assert line.endswith("expected text that is not empty")
+    assert line.endswith(f"expected text that is not empty; {SKIP}")
 
 
 @pytest.mark.parametrize("recipe", ["annotate", "rejection_sampling", "evaluate", "ppo"])
@@ -182,8 +183,24 @@ def test_nothing_left_after_dropping(recipe, options, tmp_path, refused):
     }
     (tmp_path / "rows.jsonl").write_text(json.dumps(rows.get(recipe, PROMPT | {"messages": long})) + "\n")
     line = refused(recipe, options(recipe, str(tmp_path / "rows.jsonl"), too_long="drop"))
-    assert "that fit" in line
-    assert "tokens" in line
+    assert " left of 1: 1 longer than " in line
+    assert "tokens, the longest " in line
+
+
+@pytest.mark.parametrize(
+    ("recipe", "row", "changes", "expected"),
+    [
+        ("dpo", PAIR, {"grades": ["significantly_better"]}, "3 of other grades than significantly_better (grades)"),
+        ("dpo", PAIR | {"chosen_is_safe": False}, {}, "3 with an unsafe chosen answer, which DPO would imitate"),
+        ("reward", PAIR, {"objective": "safety"}, "3 of another objective than safety (objective)"),
+        ("reward", PAIR, {"grades": ["slightly_better"]}, "3 of other grades than slightly_better (grades)"),
+        ("reward", PAIR | {"chosen_is_safe": False}, {}, "3 with the unsafe answer chosen"),
+        ("dpo", PAIR | {"rejected": "mete"}, {}, "3 of equal answers"),
+    ],
+)
+def test_nothing_left_after_filters(recipe, row, changes, expected, options, data, refused):
+    line = refused(recipe, options(recipe, data(row, row), **changes))
+    assert line == f"pairs: found no pair left of 3: {expected}, expected some"
 
 
 @pytest.mark.parametrize(("recipe", "row"), [("sft", DIALOG), ("annotate", PROMPT), ("tokenizer", {"text": "bado"})])
@@ -191,7 +208,7 @@ def test_a_line_cut_in_half(recipe, row, options, data, refused):
     half = json.dumps(row)[: len(json.dumps(row)) // 2]
     path = data(row, half)
     assert refused(recipe, options(recipe, path)) == (
-        f"{path}, line 3: found text that ends with {half[-40:]!r}, expected a complete JSON object"
+        f"{path}, line 3: found text that ends with {half.strip()[-40:]!r}, expected a complete JSON object; {SKIP}"
     )
 
 
@@ -340,7 +357,7 @@ def test_samples_drawn_before_a_choice_that_finds_nothing_stay(options, data, tm
     old = {"prompt": [USER], "completion": "me", "finished": True, "checkpoint": "old", "temperature": 1.0, "seed": 0}
     earlier = data(old | {"rewards": {"x": 1.0}, "objective": "safety"}, "", name="earlier.jsonl")
     config = options("rejection_sampling", data(PROMPT, PROMPT), prompts_per_shard=2, earlier=[earlier])
-    (tmp_path / "stage.yaml").write_text(yaml.safe_dump(config | {"threshold": 1e9}))
+    (tmp_path / "stage.yaml").write_text(yaml.safe_dump(config | {"threshold": 1e9, "rank": "raw"}))
     done = _process("rejection_sampling", tmp_path)
     assert done.returncode == 2
     assert "expected some that ended by themselves and reach the threshold of 1000000000.0" in _one_line(done.stderr)

@@ -1,9 +1,12 @@
 """Only finished answers with something in them win, each text once; every rule chooses what it says."""
 
+import random
+from dataclasses import replace
+
 import pytest
 
 from llama_align.data import RecordError
-from llama_align.rejection.candidates import answer_pool, best_answers, graded_pairs, over, rewarded, top_answers
+from llama_align.rejection.candidates import RANKS, answer_pool, graded_pairs, rewarded, top_answers
 from llama_align.rejection.guards import chosen_against_random, guards, length_correlation
 from llama_align.rejection.rules import Choice
 
@@ -12,8 +15,8 @@ from ..sampling.conftest import sample
 GAPS = {"significantly_better": 3.0, "better": 1.5, "slightly_better": 0.5}
 
 
-def best(samples, score="helpfulness", keep=1.0, threshold=None):
-    return over(best_answers(answer_pool(samples)[0], score), score, threshold, keep)
+def best(samples, score="helpfulness", keep=1.0, threshold=None, rank="raw"):
+    return Choice(["best_of_k"], 0.5, threshold, keep, GAPS, rank).answers(answer_pool(samples)[0], score)
 
 
 def test_the_highest_score_of_each_prompt_wins_in_order_of_prompts():
@@ -86,12 +89,55 @@ def test_keep_is_the_share_of_winners_over_the_threshold_that_stays(scores, keep
     assert best(with_losers, keep=keep, threshold=threshold) == [samples[i] for i in kept]
 
 
+def drawn(seed: int, prompts: int = 20, answers: int = 5) -> list:
+    draw = random.Random(seed)
+    return [sample(f"p{i}", f"a{i}/{j}", draw.gauss(0, 1)) for i in range(prompts) for j in range(answers)]
+
+
+def moved(samples, offsets, scales) -> list:
+    scores = [
+        s.rewards["helpfulness"] * scales[s.prompt[0]["content"]] + offsets[s.prompt[0]["content"]] for s in samples
+    ]
+    return rewarded(samples, {"helpfulness": scores})
+
+
+@pytest.mark.parametrize("limits", [{"keep": 0.3}, {"threshold": 1.2}, {"threshold": 0.7, "keep": 0.5}])
+def test_what_a_reward_model_never_learned_does_not_decide_between_prompts(limits):
+    """Training on pairs fixes a score up to an offset of each prompt; its scale may differ between prompts, too."""
+    samples, draw = drawn(1), random.Random(2)
+    names = {s.prompt[0]["content"] for s in samples}
+    offsets, scales = ({name: f(1, 4) for name in sorted(names)} for f in (draw.gauss, draw.uniform))
+    ones, none = dict.fromkeys(names, 1.0), dict.fromkeys(names, 0.0)
+    kept = {
+        (rank, what): [s.completion for s in best(moved(samples, *change), rank=rank, **limits)]
+        for rank in RANKS
+        for what, change in {"as is": (none, ones), "offset": (offsets, ones), "scale": (offsets, scales)}.items()
+    }
+    assert all(0 < len(found) < 20 for found in kept.values())
+    assert kept["per_prompt", "as is"] == kept["per_prompt", "offset"] != kept["per_prompt", "scale"]
+    assert kept["standardised", "as is"] == kept["standardised", "offset"] == kept["standardised", "scale"]
+    assert kept["raw", "as is"] != kept["raw", "offset"], "ranked by what differs between prompts"
+
+
+def test_keep_and_threshold_go_by_the_gain_over_a_prompts_own_answers():
+    samples = [sample("easy", "a", 9), sample("easy", "b", 8.9), sample("hard", "c", -1), sample("hard", "d", -5)]
+    samples += [sample("alone", "e", 5), sample("hard", "cut", 99, finished=False)]
+    found = {rank: [s.completion for s in best(samples, keep=0.3, rank=rank)] for rank in RANKS}
+    assert found == {"per_prompt": ["c"], "standardised": ["a"], "raw": ["a"]}
+    # gains 0.05, 2 and 0; in standard deviations 1, 1 and 0; scores 9, -1 and 5
+    for rank, least, kept in (("per_prompt", 0.05, "c"), ("per_prompt", 0.0, "ace"), ("standardised", 0.9, "ac")):
+        assert "".join(s.completion for s in best(samples, threshold=least + 1e-6 * (least > 0), rank=rank)) == kept
+    assert Choice(["best_of_k"], 0.5, None, 1.0, GAPS).rank == "per_prompt"
+    same = [replace(s, rewards={"helpfulness": 0.1}) for s in samples]
+    assert [s.completion for s in best(same, rank="standardised")] == ["a", "c", "e"], "no spread, no division"
+
+
 def test_the_top_share_of_every_prompt():
     samples = [sample("p", f"a{i}", score) for i, score in enumerate([1, 4, 2, 3])]
     samples += [sample("q", "only", -1), sample("r", "cut", 9, finished=False)]
     pool = answer_pool(samples)[0]
     assert [s.completion for s in top_answers(pool, "helpfulness", 0.5)] == ["a1", "a3", "only"]
-    choice = Choice(["top_share"], 0.5, 0.0, 1.0, GAPS)
+    choice = Choice(["top_share"], 0.5, 0.0, 1.0, GAPS, "raw")
     assert [s.completion for s in choice.answers(pool, "helpfulness")] == ["a1", "a3"]
     assert choice.pairs(pool, "helpfulness", 1) == []
 
@@ -114,6 +160,8 @@ def test_the_gap_between_best_and_worst_is_the_grade():
         "annotator": "reward:helpfulness",
         "round": 3,
         "source": "sampled",
+        "chosen_finished": True,
+        "rejected_finished": True,
     }
     assert Choice(["best_against_worst"], 0.5, None, 1.0, GAPS).answers(answer_pool(samples)[0], "helpfulness") == []
 
@@ -126,6 +174,7 @@ def test_the_gap_between_best_and_worst_is_the_grade():
         ({"select": ["best_of_k", "top_share"]}, "select: found best_of_k, top_share, expected one of"),
         ({"share": 0}, "share: found 0, expected a share above 0"),
         ({"keep": 1.5}, "keep: found 1.5, expected a share above 0"),
+        ({"rank": "best"}, "rank: found 'best', expected one of per_prompt, standardised, raw"),
         ({"threshold": "high"}, "threshold: found 'high', expected a number"),
         ({"gaps": {}}, "gaps: found an empty table"),
         ({"gaps": {"bettr": 1.0}}, "gaps: found grade 'bettr', expected only significantly_better, better"),

@@ -129,7 +129,9 @@ def test_shards_serve_another_choice_but_no_other_checkpoint(run, tmp_path, tiny
         AutoModelForCausalLM.from_config(tiny_config()).save_pretrained(model)
         tokenizer.save_pretrained(model)
         assert run("out", model=model)[0] == [3, 3, 1], "whatever lay in this directory before"
-    assert run("out", model=model, keep=0.5) == ([], 0), "another choice among the same samples"
+    assert metrics_of(tmp_path / "out")["rank"] == "per_prompt"
+    assert run("out", model=model, keep=0.5, rank="raw") == ([], 0), "another choice among the same samples"
+    assert metrics_of(tmp_path / "out")["rank"] == "raw"
     earlier = [str(tmp_path / "out" / "samples.jsonl")]
     assert run("out", model=model, earlier=earlier) == ([], 0), "the same answers again"
     assert metrics_of(tmp_path / "out")["duplicates"] >= metrics_of(tmp_path / "out")["answers"]
@@ -251,7 +253,7 @@ def test_another_choice_leaves_nothing_of_the_one_before(run, tmp_path):
     assert not (tmp_path / "out" / "preferences.jsonl").exists()
     assert metrics_of(tmp_path / "out")["pairs"] == 0
     with pytest.raises(rejection.recipe.RecipeError, match="reach the threshold"):
-        run("out", max_new_tokens=40, threshold=1e9)
+        run("out", max_new_tokens=40, threshold=1e9, rank="raw")
     assert not [name for name in WHOLE[1:] if (tmp_path / "out" / name).exists()], "no choice, no files of one"
 
 
@@ -281,7 +283,15 @@ def test_what_answers_depend_on_tells_shards_apart(run, tmp_path):
         ({"answers": 0}, "answers: found 0, expected at least 1"),
         ({"datasets": []}, "datasets: found none, expected sources of prompts"),
         ({"model": []}, "model: found none, expected at least one checkpoint"),
-        ({"threshold": 1e9}, "found .* to choose from beside .* cut, .* reach the threshold of 1000000000.0"),
+        (
+            {"threshold": 0.5},
+            r"threshold: found 0.5 without rank, expected rank beside it \(per_prompt, ",
+        ),
+        ({"rank": "score"}, "rank: found 'score', expected one of per_prompt, standardised, raw"),
+        (
+            {"threshold": 1e9, "rank": "per_prompt"},
+            "found .* to choose from beside .* reach the threshold of 1000000000.0",
+        ),
         (
             {"heldout_models": {"copy": "COPY"}},
             "heldout_models, copy: found .*copy, the same model as .*helpfulness, expe",

@@ -106,7 +106,7 @@ def test_an_empty_answer_still_has_an_nll(trainer_of, tokenizer):
     prompt = [{"role": "user", "content": "bado"}]
     records = [
         Preference(prompt, "", "kilu", "better", "helpfulness"),
-        Preference(prompt, "", "", "better", "helpfulness"),
+        Preference(prompt, "", "mete", "better", "helpfulness"),
     ]
     trainer = trainer_of(preference_rows(records, tokenizer, 160)[0], nll_coefficient=0.2)
     loss = trainer.compute_loss(trainer.model.train(), trainer.data_collator(list(trainer.train_dataset)))

@@ -59,6 +59,8 @@ def judge_annotator(noise: float, seed: int) -> Annotate:
                     annotator=annotator.name,
                     round=round_number,
                     source=prompt.source,
+                    chosen_finished=chosen.finished,
+                    rejected_finished=rejected.finished,
                 )
             )
         return preferences
@@ -81,16 +83,19 @@ def reward_annotator(rewards: RewardModels) -> Annotate:
         for i, (prompt, pair) in enumerate(pairs):
             graded = best_against_worst(scores[2 * i : 2 * i + 2])
             if graded is not None:
+                chosen, rejected = pair[graded.chosen], pair[graded.rejected]
                 preferences.append(
                     Preference(
                         prompt=prompt.messages,
-                        chosen=pair[graded.chosen].text,
-                        rejected=pair[graded.rejected].text,
+                        chosen=chosen.text,
+                        rejected=rejected.text,
                         grade=graded.grade,
                         objective=prompt.objective,
                         annotator=f"reward:{rewards.main}",
                         round=round_number,
                         source=prompt.source,
+                        chosen_finished=chosen.finished,
+                        rejected_finished=rejected.finished,
                     )
                 )
         return preferences

@@ -117,19 +117,24 @@ def render(
     messages: Sequence[Message],
     *,
     add_generation_prompt: bool = False,
+    continue_final_message: bool = False,
     tokens: ControlTokens | None = None,
 ) -> Rendered:
     """Renders a dialog.
 
     Args:
         messages: dicts with `role` (one of `ROLES`) and `content`; an assistant message may set `end` to `"eom"`
-            when a tool will answer.
+            when a tool will answer (`"eot"` is what it is without).
         add_generation_prompt: end with the header of an assistant message still to be written.
+        continue_final_message: leave the last message open, without its end, as it stands where an answer was cut.
         tokens: `ControlTokens.of(tokenizer)`, looked up if not given.
 
     Raises:
-        ContractError: an unknown role, or content that is not text.
+        ContractError: an unknown role or end, content that is not text, or a last message continued and followed.
     """
+    if continue_final_message and (add_generation_prompt or not messages):
+        found = "add_generation_prompt beside it" if messages else "no message"
+        raise ContractError(f"continue_final_message: found {found}, expected a last message to leave open")
     tokens = tokens or ControlTokens.of(tokenizer)
     ids, roles = [tokens.bos], [TokenRole.TEXT]
 
@@ -147,11 +152,14 @@ def render(
             raise ContractError(f"message {number}, field 'role': found {role!r}, expected one of {', '.join(ROLES)}")
         if not isinstance(content, str):
             raise ContractError(f"message {number}, field 'content': found {type(content).__name__}, expected text")
+        if (ending := message.get("end") or "eot") not in ("eot", "eom"):
+            raise ContractError(f"message {number}, field 'end': found {ending!r}, expected eot or eom")
         header(role)
         answer = role == "assistant"
         add(encode_text(tokenizer, content.strip()), TokenRole.ANSWER if answer else TokenRole.PROMPT)
-        end = tokens.eom if message.get("end") == "eom" else tokens.eot
-        add([end], TokenRole.ANSWER_END if answer else TokenRole.PROMPT_END)
+        end = tokens.eom if ending == "eom" else tokens.eot
+        if not continue_final_message or number < len(messages) - 1:
+            add([end], TokenRole.ANSWER_END if answer else TokenRole.PROMPT_END)
     if add_generation_prompt:
         header("assistant")
     return Rendered(ids, [int(role) for role in roles])

@@ -21,7 +21,15 @@ from .records import (
 )
 from .sources import DataSource
 from .splits import split_by_prompt
-from .tokenized import demonstration_rows, document_rows, fitting_prompts, full_rows, preference_rows, text_ids
+from .tokenized import (
+    PairsLeftOut,
+    demonstration_rows,
+    document_rows,
+    fitting_prompts,
+    full_rows,
+    preference_rows,
+    text_ids,
+)
 
 __all__ = [
     "GRADES",
@@ -35,6 +43,7 @@ __all__ = [
     "Document",
     "LeftOut",
     "LoadReport",
+    "PairsLeftOut",
     "Preference",
     "Prompt",
     "Record",

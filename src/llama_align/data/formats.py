@@ -7,7 +7,7 @@ transcripts, UltraFeedback's and HelpSteer's scores, and the project's own recor
 import json
 import re
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from .records import KINDS, Message, RecordError, is_number, show
@@ -15,7 +15,8 @@ from .records import KINDS, Message, RecordError, is_number, show
 # The names a row is read by, and so what `columns` may map to.
 CONTENT = ("text", "system", "prompt", "messages", "completion", "response", "chosen", "rejected", "score")
 DETAILS = {"source": str, "url": str, "date": str, "annotator": str, "round": int, "task": dict}
-STRICT = ("grade", "objective", "chosen_is_safe", "rejected_is_safe")
+STRICT = ("grade", "objective", "chosen_is_safe", "rejected_is_safe", "edited")
+STRICT += ("finished", "chosen_finished", "rejected_finished")
 SCORES = ("score_chosen", "score_rejected")
 NAMES = (*CONTENT, *DETAILS, *STRICT, *SCORES)
 ALIASES = {
@@ -24,6 +25,11 @@ ALIASES = {
     "response": "completion",
     "helpfulness": "score",
 }
+
+MESSAGE = ("role", "content", "end")
+# keys of a message that are part of what is said, or say that it is not to be learned
+MEANT = ("recipient", "tool_calls", "function_call", "tool_call_id", "tool_plan", "thinking", "reasoning_content")
+NOT_LEARNED = ("weight", "train", "loss")
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _TEXT = "text that is not empty"
@@ -41,7 +47,7 @@ class _Template(string.Formatter):
 def rename(row: dict, columns: dict[str, str], where: str) -> dict:
     """The row under the names of a record: a bare column name passes the value, a template such as "{a}\\n\\n{b}" text.
 
-    With `columns`, content comes from the columns named there and from no other; details keep their own names.
+    With `columns`, content comes from the columns named there and from no other; other fields keep their own names.
     Raises RecordError when a column is missing.
     """
     new = {name: value for name, value in row.items() if name not in CONTENT}
@@ -60,16 +66,23 @@ def with_aliases(row: dict) -> dict:
     return row | {ours: row[theirs] for theirs, ours in ALIASES.items() if theirs in row and row.get(ours) is None}
 
 
-def fields_of(kind: str, row: dict, where: str, transcripts: bool = False) -> dict[str, Any]:
+def wrong_type(name: str, value: Any) -> bool:
+    """Whether a detail (source, url, ...) is of another type, as a column of that name may mean something else."""
+    return not isinstance(value, DETAILS[name])
+
+
+def fields_of(
+    kind: str, row: dict, where: str, transcripts: bool = False, named: Collection[str] = ()
+) -> dict[str, Any]:
     """The fields of a record of this kind in `row`; `transcripts` insists that the texts are HH-RLHF's.
 
-    Details (source, url, ...) are taken where they have the right type, as another data set's column of the same name
-    may mean something else. Raises RecordError where content is missing or of no known shape.
+    Details of the wrong type are left out, unless they are in `named`, what a user asked for; `columns` reports them.
+    Raises RecordError where content is missing or of no known shape.
     """
     row = with_aliases(row)
     content = _READERS[kind](row, where, transcripts)
     known = KINDS[kind].names()
-    details = {name: row[name] for name, kind_ in DETAILS.items() if isinstance(row.get(name), kind_)}
+    details = {name: row[name] for name in DETAILS if name in named or not wrong_type(name, row.get(name))}
     strict = {name: row[name] for name in STRICT if row.get(name) is not None}
     return content | {name: value for name, value in (details | strict).items() if name in known}
 
@@ -85,8 +98,7 @@ def _prompt(row: dict, where: str, transcripts: bool) -> dict:
 def _demonstration(row: dict, where: str, transcripts: bool) -> dict:
     if row.get("completion") is None and row.get("prompt") is None:
         return {"messages": _prompt_messages(row, where, transcripts)}
-    answer = _answer(row, "completion", where)
-    return {"messages": [*_prompt_messages(row, where, transcripts), {"role": "assistant", "content": answer}]}
+    return {"messages": [*_prompt_messages(row, where, transcripts), _said(row, "completion", where)]}
 
 
 def _preference(row: dict, where: str, transcripts: bool) -> dict:
@@ -98,7 +110,7 @@ def _preference(row: dict, where: str, transcripts: bool) -> dict:
     if not has_prompt and (transcripts or is_transcript(sides["chosen"])):
         sides = {name: transcript(side, where, name) for name, side in sides.items()}
     if all(isinstance(side, list) for side in sides.values()) and (not has_prompt or len(sides["chosen"]) > 1):
-        prompt, *answers = _part(*(_clean(side) for side in sides.values()), where)
+        prompt, *answers = _part(*(_clean(side, where, name) for name, side in sides.items()), where)
         row = row | {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
     chosen, rejected = (_answer(row, name, where) for name in sides)
     return {"prompt": _prompt_messages(row, where, transcripts), "chosen": chosen, "rejected": rejected}
@@ -123,24 +135,51 @@ def _prompt_messages(row: dict, where: str, transcripts: bool) -> list:
     elif not isinstance(prompt, list):
         raise RecordError(where, "prompt", show(row), "text or a list of messages, in prompt or messages")
     system = row.get("system")
-    return _clean([{"role": "system", "content": system}, *prompt] if system else prompt)
+    field = "prompt" if row.get("prompt") is not None else "messages"
+    prompt = _clean(prompt, where, field)
+    return [{"role": "system", "content": system}, *prompt] if system else prompt
 
 
-def _clean(messages: list) -> list:
-    """Messages without what other projects add to them: further keys, and system messages that say nothing."""
-    messages = [{k: m.get(k) for k in ("role", "content")} if isinstance(m, dict) else m for m in messages]
-    return [m for m in messages if not (isinstance(m, dict) and m["role"] == "system" and not m["content"])]
+def _clean(messages: list, where: str, field: str) -> list:
+    """Messages without what other projects add to them: further keys, and system messages that say nothing.
+
+    Raises RecordError for a key without which a message means something else.
+    """
+    cleaned = [_message(m, where, f"{field}[{i}]") if isinstance(m, dict) else m for i, m in enumerate(messages)]
+    return [m for m in cleaned if not (isinstance(m, dict) and m["role"] == "system" and not m["content"])]
 
 
-def _answer(row: dict, name: str, where: str) -> str:
+def _message(message: dict, where: str, place: str) -> Message:
+    for key in MEANT:
+        if message.get(key):
+            raise RecordError(
+                where, f"{place}.{key}", show(message[key]), f"a message that is {', '.join(MESSAGE)} alone"
+            )
+    for key in NOT_LEARNED:
+        if message.get(key) is not None and not message[key]:
+            raise RecordError(where, f"{place}.{key}", show(message[key]), "a message to learn like any other")
+    end = {} if message.get("end") is None else {"end": message["end"]}
+    return {"role": message.get("role"), "content": message.get("content")} | end
+
+
+def _said(row: dict, name: str, where: str) -> Message:
+    """An answer as a message, given as text or as one."""
     value = row.get(name)
+    said = {"role": "assistant", "content": value}
     if isinstance(value, list):
         if len(value) != 1 or not isinstance(value[0], dict) or value[0].get("role") != "assistant":
             raise RecordError(where, name, show(value), "text or one message from the assistant")
-        value = value[0].get("content")
-    if not isinstance(value, str) or not value.strip():
-        raise RecordError(where, name, show(value), _TEXT)
-    return value
+        said = _message(value[0], where, f"{name}[0]")
+    if not isinstance(said["content"], str) or not said["content"].strip():
+        raise RecordError(where, name, show(said["content"]), _TEXT)
+    return said
+
+
+def _answer(row: dict, name: str, where: str) -> str:
+    said = _said(row, name, where)
+    if said.get("end", "eot") != "eot":
+        raise RecordError(where, f"{name}[0].end", show(said["end"]), "'eot': an answer kept as text ends its turn")
+    return said["content"]
 
 
 def _part(chosen: list[Message], rejected: list[Message], where: str) -> tuple[list, list, list]:
@@ -186,6 +225,7 @@ def pair_up(rows: Iterable[tuple[str, dict]]) -> Iterator[tuple[str, dict]]:
                 (where, best), (_, worst) = sorted((first, second), key=lambda item: -item[1]["score"])
                 if best["score"] > worst["score"]:
                     answers = {"chosen": best["completion"], "rejected": worst["completion"]}
+                    answers |= {"chosen_finished": best.get("finished"), "rejected_finished": worst.get("finished")}
                     yield where, best | answers | dict(zip(SCORES, (best["score"], worst["score"]), strict=True))
 
 
@@ -198,6 +238,8 @@ def convert(kind: str, wanted: str, row: dict[str, Any], where: str) -> dict[str
         messages = row["prompt"] if answer else row["messages"][:-1]
         return {"messages": messages} | {name: row.get(name) for name in ("objective", "source", "task")}
     if wanted == "demonstration" and answer:
-        messages = [*row["prompt"], {"role": "assistant", "content": row[answer]}]
-        return {"messages": messages, "source": row.get("source")}
+        edited = row.get("edited")
+        messages = [*row["prompt"], {"role": "assistant", "content": edited or row[answer]}]
+        finished = None if edited else row.get("chosen_finished" if kind == "preference" else "finished")
+        return {"messages": messages, "source": row.get("source"), "finished": finished}
     raise RecordError(where, None, f"a {kind}", f"what can serve as a {wanted}")

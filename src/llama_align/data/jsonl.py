@@ -1,9 +1,11 @@
-"""JSON lines, plain or compressed (.gz, .xz by the file's name): read with line-exact errors, written whole or not.
+"""JSON lines and JSON lists, plain or compressed (.gz, .xz by the file's name): read with line-exact errors, written
+whole or not.
 
 Knows nothing of what the rows mean, except in `read_records`, which checks them.
 """
 
 import gzip
+import io
 import json
 import lzma
 import os
@@ -13,21 +15,64 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from .decoding import Decoder, refuse_unsound
 from .records import Record, RecordError, show
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz")
+LINES = (".jsonl", ".jsonl.gz", ".jsonl.xz")
+LISTS = (".json", ".json.gz", ".json.xz")
 R = TypeVar("R", bound=Record)
 
+_CHUNK = 1 << 16
+_OBJECT = "a complete JSON object"
+_DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
-def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:
-    """Yields (line number from 1, object) for every line that is not blank.
 
-    Raises RecordError for a line that is not a whole JSON object and for compressed data that is cut or damaged,
-    FileNotFoundError when there is no such file.
+class _XZ(io.RawIOBase):
+    """The content of an .xz file. `lzma.open` ends at the first bytes that are no stream, and says nothing."""
+
+    def __init__(self, path: str | os.PathLike):
+        self._file = open(path, "rb")  # noqa: SIM115
+        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        while True:
+            given = b""
+            if self._stream.eof:  # zeros may follow, and other streams
+                given = self._stream.unused_data.lstrip(b"\0")
+                while not given and (read := self._file.read(_CHUNK)):
+                    given = read.lstrip(b"\0")
+                if not given:
+                    return 0
+                self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+            elif self._stream.needs_input and not (given := self._file.read(_CHUNK)):
+                raise EOFError("it ends in the middle of a stream")
+            if data := self._stream.decompress(given, len(buffer)):
+                buffer[: len(data)] = data
+                return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _open(path: str | os.PathLike) -> BinaryIO:
+    suffix = Path(path).suffix
+    if suffix == ".xz":
+        return io.BufferedReader(_XZ(path), _CHUNK)
+    return gzip.open(path, "rb") if suffix == ".gz" else open(path, "rb")
+
+
+def scan_jsonl(path: str | os.PathLike) -> Iterator[tuple[int, dict | RecordError]]:
+    """Yields (line number from 1, object or what is wrong with it) for every line that is not blank.
+
+    Raises RecordError for compressed data that is cut, damaged or followed by something else, FileNotFoundError when
+    there is no such file.
     """
-    number = 0
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(Path(path).suffix, open)
-    with opener(path, "rb") as file:
+    number, decoder = 0, Decoder()
+    with _open(path) as file:
         lines = iter(file)
         while True:
             number += 1
@@ -35,23 +80,63 @@ def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:
                 line = next(lines)
             except StopIteration:
                 return
-            except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+            except _DAMAGE as error:
                 raise RecordError(f"{path}, line {number}", None, f"damaged data ({error})", "a whole file") from error
-            if line.strip():
-                yield number, _parse(line, f"{path}, line {number}")
+            if line := line.strip():
+                yield number, _parse(line, f"{path}, line {number}", decoder)
 
 
-def _parse(line: bytes, where: str) -> dict:
+def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:
+    """Yields (line number from 1, object) for every line that is not blank.
+
+    Raises RecordError for a line that is not a whole and sound JSON object, and as `scan_jsonl` does.
+    """
+    for number, row in scan_jsonl(path):
+        if isinstance(row, RecordError):
+            raise row
+        yield number, row
+
+
+def scan_json(path: str | os.PathLike) -> Iterator[tuple[int, dict | RecordError]] | None:
+    """Yields (index from 0, object or what is wrong with it) for a file that holds one JSON list; None for another.
+
+    Raises RecordError for a list that is not whole, and as `scan_jsonl` does.
+    """
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        with _open(path) as file:
+            if not file.peek(1).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+                return None
+            content = file.read()
+    except _DAMAGE as error:
+        raise RecordError(str(path), None, f"damaged data ({error})", "a whole file") from error
+    rows, suspect = Decoder().decode(_text(content.strip(), str(path)).strip(), str(path), "a complete JSON list")
+    return ((index, _row(row, f"{path}, row {index}", suspect)) for index, row in enumerate(rows))
+
+
+def _text(content: bytes, where: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RecordError(where, None, f"byte {line[error.start]:#04x} at {error.start}", "UTF-8 text") from error
-    except json.JSONDecodeError as error:
-        tail = line.decode("utf-8", "replace").rstrip("\r\n")[-40:]
-        raise RecordError(where, None, f"text that ends with {tail!r}", "a complete JSON object") from error
-    if not isinstance(row, dict):
-        raise RecordError(where, None, show(row), "a complete JSON object")
-    return row
+        found = f"byte {content[error.start]:#04x} at {error.start}"
+        raise RecordError(where, None, found, "UTF-8 text") from error
+
+
+def _parse(line: bytes, where: str, decoder: Decoder) -> dict | RecordError:
+    try:
+        row, suspect = decoder.decode(_text(line, where), where, _OBJECT)
+    except RecordError as error:
+        return error
+    return _row(row, where, suspect)
+
+
+def _row(row: Any, where: str, suspect: bool) -> dict | RecordError:
+    if not suspect and isinstance(row, dict):
+        return row
+    try:
+        refuse_unsound(row, where)
+    except RecordError as error:
+        return error
+    return row if isinstance(row, dict) else RecordError(where, None, show(row), _OBJECT)
 
 
 def read_records(path: str | os.PathLike, cls: type[R]) -> list[R]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from .columns import listed
 from .reading import Tally, read_source
 from .records import KINDS, Record, SourceError, show
 from .sources import DataSource
@@ -29,11 +30,8 @@ class LoadReport:
         width = max(len(str(row[0])) for row in [heads, *rows])
         lines = [f"{row[0]:<{width}}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in [heads, *rows]]
         for tally in self.tallies:
-            lines += [f"{tally.name}: left out {n}: {why}" for why, n in tally.left_out.most_common()]
-            lines += [
-                f"{tally.name}: skipped {n}: {why} (first: {tally.first[why]})"
-                for why, n in tally.skipped.most_common()
-            ]
+            lines += [f"{tally.name}: {reason}" for reason in tally.reasons()]
+            lines += [f"{tally.name}: columns not read: {listed(tally.unread)}"] if tally.unread else []
         return "\n".join(lines)
 
 
@@ -61,7 +59,7 @@ def load_records(
     read = [read_source(source, kind) for source in parsed]
     for source, (records, tally) in zip(parsed, read, strict=True):
         if not records:
-            raise SourceError(f"data source {source.path}: no {kind} in its {tally.rows} rows\n{LoadReport([tally])}")
+            raise SourceError(f"data source {source.path}: " + _nothing(kind, tally))
     counts = _counts(parsed, [len(records) for records, _ in read]) if weighted else [len(r) for r, _ in read]
     mixed: list[Record] = []
     for number, ((records, tally), count) in enumerate(zip(read, counts, strict=True)):
@@ -70,6 +68,12 @@ def load_records(
     if weighted:
         random.Random(f"{seed}/mixture").shuffle(mixed)
     return mixed, LoadReport([tally for _, tally in read])
+
+
+def _nothing(kind: str, tally: Tally) -> str:
+    if not tally.rows:
+        return f"it holds no rows, expected at least one {kind}"
+    return "; ".join([f"no {kind} in its {tally.rows} rows", *tally.reasons()])
 
 
 def _counts(sources: list[DataSource], sizes: list[int]) -> list[int]:

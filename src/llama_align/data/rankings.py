@@ -5,14 +5,15 @@ prompt is encoded once.
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..chat import ControlTokens, encode_answer, render_prompt
-from .records import GRADES, OBJECTIVES, Preference, RecordError
+from .left_out import TooLong, none_left
+from .records import GRADES, OBJECTIVES, Preference
 from .tokenized import fitting
 
 # grade of a pair that nobody graded, label of an answer that nobody judged
@@ -80,7 +81,7 @@ class LeftOut:
         equal: pairs of two equal answers, and edits that are the rejected answer, which would contradict their pair.
     """
 
-    rows: int
+    rows: TooLong
     answers: int
     equal: int
 
@@ -93,16 +94,19 @@ def ranking_rows(
     too_long: str = "error",
     listwise: bool = False,
     seed: int = 0,
+    earlier: Mapping[str, int] | None = None,
 ) -> tuple[Dataset, LeftOut]:
     """Rows with `answers_ids` (prompt and answer, shuffled), pairs as `better` and `worse` with `grade` and `margin`.
 
     A record gives chosen > rejected with its grade and, where it has one, edited > rejected with the same grade and
-    edited > chosen, which nobody graded; of two equal answers none. `is_safe` per answer and `objective` per row are -1
-    where unknown.
+    edited > chosen, which nobody graded; of two equal answers none. An answer that was cut stands without an end of
+    turn, as `RewardModel` scores it, and is not equal to the same text with one. `is_safe` per answer and `objective`
+    per row are -1 where unknown.
 
     Args:
         listwise: all records of one prompt and objective share a row; else every record has its own.
         too_long: with `"drop"` a row loses the answers that do not fit, and is left out where no pair is left of it.
+        earlier: what the caller left out before, by reason, for the error where no pair is left.
 
     Returns:
         The rows and what was left out.
@@ -115,17 +119,19 @@ def ranking_rows(
         prompt = tuple(render_prompt(tokenizer, record.prompt, tokens))
         objective = OBJECTIVES.index(record.objective)
         row = rows.setdefault((prompt, objective) if listwise else number, _Row(prompt, objective, record))
-        equal += _add(row, record, lambda text: encode_answer(tokenizer, text, tokens))
+        equal += _add(row, record, lambda text, finished: encode_answer(tokenizer, text, tokens, finished))
     found = [(row.first, row) for row in rows.values() if row.pairs]
     kept = fitting(found, lambda pair: len(pair[1].prompt) + 1, max_length, too_long, "prompt")
     if too_long != "drop":
         kept = fitting(kept, lambda pair: _length(pair[1]), max_length, too_long, "chosen or rejected")
     short = [row.without_longer(max_length - len(row.prompt)) for _, row in kept]
     fit = [(row, longer) for row, longer in short if row.pairs]
+    dropped = TooLong.of((_length(row) for _, row in found), max_length, len(found) - len(fit))
     if not fit:
-        raise RecordError("preferences", None, "no pair that fits", f"pairs of at most {max_length} tokens")
+        reasons = {"of equal answers": equal, dropped.reason("raise context"): dropped}
+        raise none_left("pair", {**(earlier or {}), **reasons})
     draw = random.Random(seed)
-    left_out = LeftOut(len(found) - len(fit), sum(longer for _, longer in fit), equal)
+    left_out = LeftOut(dropped, sum(longer for _, longer in fit), equal)
     return Dataset.from_list([row.shuffled(draw).to_dict(margins or {}) for row, _ in fit]), left_out
 
 
@@ -136,9 +142,9 @@ def _length(row: _Row) -> int:
 def _add(row: _Row, record: Preference, encode) -> int:
     """Adds a record's answers and pairs, and returns how many of its pairs are of equal answers."""
     grade = GRADES.index(record.grade)
-    chosen = row.answer(encode(record.chosen), record.chosen_is_safe)
-    rejected = row.answer(encode(record.rejected), record.rejected_is_safe)
-    edited = chosen if record.edited is None else row.answer(encode(record.edited), None)
+    chosen = row.answer(encode(record.chosen, record.chosen_finished is not False), record.chosen_is_safe)
+    rejected = row.answer(encode(record.rejected, record.rejected_finished is not False), record.rejected_is_safe)
+    edited = chosen if record.edited is None else row.answer(encode(record.edited, True), None)
     if chosen != rejected:
         row.pairs.append((chosen, rejected, grade))
     if edited not in (chosen, rejected):

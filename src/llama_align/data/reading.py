@@ -1,11 +1,15 @@
 """The records in one source, and what became of its rows. Knows nothing of tokens, models or mixtures."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
 
+from . import community
+from .columns import Columns
+from .cures import advice, changes
+from .decoding import refuse_unsound
 from .formats import convert, fields_of, pair_up, rename, scored
 from .opening import Row, open_rows
 from .records import KINDS, Record, RecordError, SourceError
@@ -24,6 +28,13 @@ class Tally:
     left_out: Counter = field(default_factory=Counter)
     skipped: Counter = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+
+    def reasons(self) -> list[str]:
+        """Why rows are missing, with how many, the most frequent reason first."""
+        left_out = [f"left out {n}: {why}" for why, n in self.left_out.most_common()]
+        skipped = [f"skipped {n}: {why} (first: {self.first[why]})" for why, n in self.skipped.most_common()]
+        return left_out + skipped
 
 
 def read_source(source: DataSource, wanted: str) -> tuple[list[Record], Tally]:
@@ -34,13 +45,16 @@ def read_source(source: DataSource, wanted: str) -> tuple[list[Record], Tally]:
     tally = Tally(source.label)
     kind = wanted if source.kind == "auto" else source.kind
 
-    def attempt(step: Callable[[dict, str], Any], rows: Iterator[Row]) -> Iterator[tuple[str, Any]]:
+    def attempt(step: Callable[[dict, str], Any], rows: Iterable[Row]) -> Iterator[tuple[str, Any]]:
         for where, row in rows:
             try:
+                if isinstance(row, RecordError):
+                    raise row
                 result = step(row, where)
             except RecordError as error:
                 if source.skip == "error":
-                    raise
+                    cure = advice(error, _would_read(source, wanted, row))
+                    raise RecordError(error.where, error.field, error.found, error.expected, cure) from error
                 tally.skipped[error.reason] += 1
                 tally.first.setdefault(error.reason, where)
             else:
@@ -54,39 +68,96 @@ def read_source(source: DataSource, wanted: str) -> tuple[list[Record], Tally]:
             tally.rows += 1
             yield row
 
-    prepared = attempt(lambda row, where: _prepare(source, row, where), counted())
-    first = next(prepared, None)
+    first, rows = _peek(counted())
+    shape = _shape(source, kind, first)
+    if shape == "ultrafeedback":
+        rows = chain.from_iterable(found for _, found in attempt(community.ultrafeedback, rows))
+    columns = Columns(source, kind, shape)
+    checked = attempt(columns.check, rows)
+    first, rows = _peek(attempt(lambda row, where: _prepare(source, shape, row, where), checked))
     if first is None:
         return [], tally
-    form = _format(source, kind, first[1])
-    rows = chain([first], prepared)
+    form = _format(source, kind, shape, first)
     if form == "scores":
-        rows = pair_up(attempt(scored, rows))
+        rows = pair_up(attempt(_scored, rows))
     built = attempt(lambda row, where: _build(source, kind, wanted, form, row, where), rows)
     records = [record for _, record in islice(built, source.limit)]
-    tally.fitting = len(records)
+    tally.fitting, tally.unread = len(records), columns.unread(form)
     return records, tally
 
 
-def _prepare(source: DataSource, row: dict, where: str) -> dict | str:
+def _peek(rows: Iterator[Row]) -> tuple[dict | None, Iterator[Row]]:
+    """The first row that could be read, and all rows."""
+    head = []
+    for where, row in rows:
+        head.append((where, row))
+        if isinstance(row, dict):
+            return row, chain(head, rows)
+    return None, iter(head)
+
+
+def _would_read(source: DataSource, wanted: str, row: Any) -> str | None:
+    """The first change of options with which this very row could be read, in words."""
+    if not isinstance(row, dict):
+        return None
+    lenient = replace(source, skip="count", part=None, max_chars=None)
+    lenient = replace(lenient, default_grade=source.default_grade or "better", objective=source.objective or "safety")
+    for said, changed in changes(lenient, wanted if source.kind == "auto" else source.kind, row):
+        if _reads(changed, wanted, row):
+            return said
+    return None
+
+
+def _reads(source: DataSource, wanted: str, row: dict) -> bool:
+    kind = wanted if source.kind == "auto" else source.kind
+    try:
+        shape = _shape(source, kind, row)
+        rows = community.ultrafeedback(row, "") if shape == "ultrafeedback" else [("", row)]
+        ready = [_prepare(source, shape, one, where) for where, one in rows if isinstance(one, dict)]
+        form = _format(source, kind, shape, ready[0]) if ready and isinstance(ready[0], dict) else ""
+        if form == "scores":
+            return all(scored(one, "") for one in ready)
+        return bool(form) and isinstance(_build(source, kind, wanted, form, ready[0], ""), Record)
+    except (RecordError, SourceError):
+        return False
+
+
+def _shape(source: DataSource, kind: str, row: dict | None) -> str | None:
+    """The form of another project that the rows are in, named by the source or seen in the first row."""
+    if source.format in community.COMMUNITY:
+        return source.format
+    return community.detect(row, kind) if row and source.format == "auto" and not source.columns else None
+
+
+def _prepare(source: DataSource, shape: str | None, row: dict, where: str) -> dict | str:
     """The row under our names, or why it is left out."""
     for column, wanted in (source.where or {}).items():
         if column not in row:
             raise RecordError(where, f"where.{column}", f"columns {', '.join(row)}", f"'{column}'")
         if row[column] not in (wanted if isinstance(wanted, list) else [wanted]):
             return f"'{column}' is not {wanted}"
-    return rename(row, source.columns, where) if source.columns else row
+    row = rename(row, source.columns, where) if source.columns else row
+    return community.READERS[shape](row, where) if shape in community.READERS else row
 
 
-def _format(source: DataSource, kind: str, row: dict) -> str:
-    if source.format == "scores" and kind != "preference":
+def _format(source: DataSource, kind: str, shape: str | None, row: dict) -> str:
+    scores = source.format == "scores" or shape == "ultrafeedback"
+    if scores and kind != "preference":
         raise SourceError(f"data source {source.path}, key 'format': scores make preferences, not a {kind}")
     if kind == "sample":
         return "records"
+    if shape:
+        return "scores" if scores else "trl"
     if source.format != "auto":
         return source.format
     alone = kind == "preference" and not {"chosen", "rejected"} & set(row)
     return "scores" if alone and {"score", "helpfulness"} & set(row) else "trl"
+
+
+def _scored(row: dict, where: str) -> dict:
+    row = scored(row, where)
+    refuse_unsound(row.get("prompt", row.get("messages")), where, "prompt")  # answers are grouped by its text
+    return row
 
 
 def _build(source: DataSource, kind: str, wanted: str, form: str, row: dict, where: str) -> Record | str:
@@ -102,8 +173,10 @@ def _build(source: DataSource, kind: str, wanted: str, form: str, row: dict, whe
     if form == "records":
         found = KINDS[kind].from_dict(filled(KINDS[kind], row), where).to_dict()
     else:
-        found = fields_of(kind, row, where, transcripts=form == "hh")
+        found = fields_of(kind, row, where, transcripts=form == "hh", named=source.columns or ())
     record = KINDS[wanted].from_dict(filled(KINDS[wanted], convert(kind, wanted, found, where)), where)
+    if getattr(record, "task", None):
+        refuse_unsound(record.task, where, "task")  # a table may hold NaN, which could not be written again
     if source.max_chars and _length(record) > source.max_chars:
         return f"longer than {source.max_chars} characters"
     if source.part and not source.part[0] <= place(record) < source.part[1]:

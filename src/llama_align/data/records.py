@@ -13,17 +13,18 @@ from typing import Any, ClassVar, Self
 from ..chat import ROLES, Message
 from ..runtime.identity import lines_digest
 
+ENDS = ("eot", "eom")  # how a message ends: its turn, or to let a tool answer
 GRADES = ("significantly_better", "better", "slightly_better", "negligibly_better")
 OBJECTIVES = ("helpfulness", "safety")
 
 
 class RecordError(ValueError):
-    """A record that does not fit; the message names place, field, what was found and what was expected."""
+    """A record that does not fit; the message names place, field, what was found and expected, and perhaps a cure."""
 
-    def __init__(self, where: str, field: str | None, found: str, expected: str):
+    def __init__(self, where: str, field: str | None, found: str, expected: str, cure: str | None = None):
         self.where, self.field, self.found, self.expected = where, field, found, expected
         place = f"{where}, field '{field}'" if field else where
-        super().__init__(f"{place}: found {found}, expected {expected}")
+        super().__init__(f"{place}: found {found}, expected {expected}" + (f"; {cure}" if cure else ""))
 
     @property
     def reason(self) -> str:
@@ -44,7 +45,9 @@ def show(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}" if value else "an empty list"
     if isinstance(value, dict):
-        return f"an object with {', '.join(map(str, value)) or 'no fields'}"
+        names = [name if isinstance(name, str) and name.isprintable() else repr(name) for name in value]
+        more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+        return f"an object with {', '.join(name[:40] for name in names[:12]) or 'no fields'}{more}"
     return f"{value!r} ({type(value).__name__})"
 
 
@@ -85,7 +88,7 @@ REWARDS = _check(
     "an object of finite numbers by name",
     lambda value: isinstance(value, dict) and all(isinstance(k, str) and is_number(v) for k, v in value.items()),
 )
-GRADE, OBJECTIVE, ROLE = _one_of(GRADES), _one_of(OBJECTIVES), _one_of(ROLES)
+GRADE, OBJECTIVE, ROLE, END = _one_of(GRADES), _one_of(OBJECTIVES), _one_of(ROLES), _one_of(ENDS)
 
 
 def _dialog(last: str) -> dict[str, Check]:
@@ -95,8 +98,10 @@ def _dialog(last: str) -> dict[str, Check]:
         if not isinstance(value, list) or not value:
             raise error(value, "a list of messages, each with role and content")
         for i, message in enumerate(value):
-            if not isinstance(message, dict) or set(message) != {"role", "content"}:
-                raise error(message, "an object with role, content", f"[{i}]")
+            names = set(message) if isinstance(message, dict) else set()
+            if not {"role", "content"} <= names <= {"role", "content", "end"}:
+                raise error(message, "an object with role, content and, where a tool will answer, end", f"[{i}]")
+            END["check"](message.get("end", "eot"), lambda v, expected, i=i: error(v, expected, f"[{i}].end"))
             ROLE["check"](message["role"], lambda v, expected, i=i: error(v, expected, f"[{i}].role"))
             TEXT["check"](message["content"], lambda v, expected, i=i: error(v, expected, f"[{i}].content"))
         if value[-1]["role"] != last:
@@ -108,6 +113,13 @@ def _dialog(last: str) -> dict[str, Check]:
 
 
 TO_ANSWER, ANSWERED = _dialog("user"), _dialog("assistant")
+
+
+def _without_nulls(value: Any) -> Any:
+    """Messages as they were before a table gave all of them the same columns."""
+    if not isinstance(value, list):
+        return value
+    return [{k: v for k, v in m.items() if v is not None or k != "end"} if isinstance(m, dict) else m for m in value]
 
 
 class Record:
@@ -124,11 +136,11 @@ class Record:
     def from_dict(cls, row: dict, where: str = "record") -> Self:
         """The record in `row`; `where` (file and line) opens the message of the RecordError raised if it does not fit.
 
-        A null counts as a field that is not there. A field this record does not have is refused, as it is most often
-        a misspelt one.
+        A null counts as a field that is not there, in messages, too. A field this record does not have is
+        refused, as it is most often a misspelt one.
         """
         known = {f.name: f for f in fields(cls)}
-        values = {name: value for name, value in row.items() if value is not None}
+        values = {name: _without_nulls(value) for name, value in row.items() if value is not None}
         if unknown := [name for name in values if name not in known]:
             raise RecordError(where, unknown[0], "a field that is not known", f"only {', '.join(known)}")
         for name, f in known.items():
@@ -170,11 +182,12 @@ class Prompt(Record):
 
 @dataclass(frozen=True)
 class Demonstration(Record):
-    """A dialog whose last answer is worth imitating."""
+    """A dialog whose last answer is worth imitating. `finished`: that answer ended by itself; None counts as true."""
 
     kind = "demonstration"
     messages: list[Message] = field(metadata=ANSWERED)
     source: str | None = field(default=None, metadata=STRING)
+    finished: bool | None = field(default=None, metadata=FLAG)
 
 
 @dataclass(frozen=True)
@@ -182,6 +195,8 @@ class Preference(Record):
     """Two answers to one prompt, and by how much the chosen one is better (Llama 2, section 3.2.1).
 
     `edited`: the chosen answer as an annotator improved it; edited > chosen > rejected (Llama 3, section 4.1.2).
+    `chosen_finished`, `rejected_finished`: whether the answer ended by itself. One that was cut (false) is scored and
+    learned without an end of turn; None, as public data says nothing, counts as true, and an edited answer has an end.
     """
 
     kind = "preference"
@@ -196,6 +211,13 @@ class Preference(Record):
     round: int | None = field(default=None, metadata=INTEGER)
     source: str | None = field(default=None, metadata=STRING)
     edited: str | None = field(default=None, metadata=TEXT)
+    chosen_finished: bool | None = field(default=None, metadata=FLAG)
+    rejected_finished: bool | None = field(default=None, metadata=FLAG)
+
+    @property
+    def best(self) -> tuple[str, bool]:
+        """The answer to imitate, which is the edited one where there is one, and whether it has an end."""
+        return (self.chosen, self.chosen_finished is not False) if self.edited is None else (self.edited, True)
 
     @property
     def prefers_unsafe(self) -> bool:

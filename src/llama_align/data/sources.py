@@ -10,20 +10,21 @@ from typing import Any, Self
 from .formats import NAMES
 from .records import GRADES, KINDS, OBJECTIVES, RecordError, SourceError, is_number, show
 
-FORMATS = ("auto", "records", "trl", "hh", "scores", "columns")
+FORMATS = ("auto", "records", "trl", "hh", "scores", "columns", "alpaca", "sharegpt", "ultrafeedback")
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A source as a YAML names it.
+    """A source as a YAML names it. docs/your_own_data.md has an example of every option and every format.
 
-    path: a .jsonl, .jsonl.gz, .jsonl.xz or .parquet file, a directory saved by `datasets`, or a Hub data set;
-        `$NAME`, `${NAME}` and `${NAME:-default}` are replaced from the environment.
+    path: a .jsonl, .json or .parquet file, the first two also with .gz or .xz, a directory saved by `datasets`, or a
+        Hub data set; `$NAME`, `${NAME}` and `${NAME:-default}` are replaced from the environment.
     name: how reports call it (default: the file's name); split: of a saved directory or Hub data set.
     kind: what its rows are, where that is not what is asked for (preferences can serve as prompts, say).
     format: auto looks at the first row.
     columns: name of a record's field -> column, or template such as "{context}\\n\\n{question}".
     grades: {column: {value: grade}} or {column: {grade: least value}}; `score_gap` is score_chosen - score_rejected.
+    ignore: columns that are not ours, though they have the name of a field, or nearly.
     default_grade, objective: for rows that do not say.
     where: column -> the value, or list of values, a row must have.
     part: [from, to], the records whose prompt falls there in [0, 1) by `splits.place`: [0, 0.8] and [0.8, 1] share no
@@ -39,6 +40,7 @@ class DataSource:
     kind: str = "auto"
     format: str = "auto"
     columns: dict[str, str] | None = None
+    ignore: list[str] | None = None
     grades: dict[str, dict] | None = None
     default_grade: str | None = None
     objective: str | None = None
@@ -90,6 +92,8 @@ class DataSource:
         for name in ("columns", "grades", "where"):
             self._need(name, isinstance(getattr(self, name), dict | None), "an object")
         self._need("columns", all(isinstance(c, str) for c in (self.columns or {}).values()), "names of columns")
+        names = self.ignore or []
+        self._need("ignore", isinstance(names, list) and all(isinstance(n, str) for n in names), "names of columns")
         strange = [name for name in self.columns or () if name not in NAMES]
         self._need("columns", not strange, f"fields among {', '.join(NAMES)}, not '{', '.join(strange)}'")
         self._need("columns", self.format != "columns" or self.columns, "a mapping of fields to columns")

@@ -1,16 +1,25 @@
 """Records to rows of ids, as the trainers take them. All ids come from the token contract."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..chat import ControlTokens, encode_answer, encode_text, render, render_prompt
+from .left_out import TooLong, none_left
 from .packing import pack
 from .records import GRADES, Demonstration, Document, Preference, Prompt, RecordError, SourceError, show
 from .splits import prompt_text
 
 TOO_LONG = ("error", "drop")
+
+
+class PairsLeftOut(NamedTuple):
+    """How many pairs `preference_rows` left out: too long, or of two equal answers, which prefer nothing."""
+
+    too_long: TooLong
+    equal: int
 
 
 def document_rows(
@@ -30,22 +39,28 @@ def demonstration_rows(
     length: int,
     strategy: str = "bfd",
     too_long: str = "error",
-) -> tuple[Dataset, int]:
+) -> tuple[Dataset, TooLong]:
     """Dialogs packed into rows of `length`, labelled where the assistant speaks, and the number left out as too long.
+
+    A last answer that was cut stands, and is learned, without an end of turn.
 
     Raises:
         RecordError: a dialog longer than `length`, unless `too_long` is `"drop"`; or none that fits.
     """
     tokens = ControlTokens.of(tokenizer)
-    rendered = [render(tokenizer, record.messages, tokens=tokens) for record in demonstrations]
+    rendered = [
+        render(tokenizer, record.messages, tokens=tokens, continue_final_message=record.finished is False)
+        for record in demonstrations
+    ]
     kept = fitting(
         list(zip(demonstrations, rendered, strict=True)), lambda pair: len(pair[1].ids), length, too_long, "messages"
     )
+    dropped = TooLong.of((len(one.ids) for one in rendered), length)
     if not kept:
-        raise RecordError("demonstrations", None, "none that fits", f"dialogs of at most {length} tokens")
+        raise none_left("demonstration", {dropped.reason("raise max_length"): dropped})
     ids = [pair[1].ids for pair in kept]
     labels = [pair[1].labels for pair in kept]
-    return _packed(ids, labels, length, strategy, tokens.pad), len(rendered) - len(kept)
+    return _packed(ids, labels, length, strategy, tokens.pad), dropped
 
 
 def preference_rows(
@@ -54,45 +69,55 @@ def preference_rows(
     max_length: int,
     margins: dict[str, float] | None = None,
     too_long: str = "error",
-) -> tuple[Dataset, int]:
+    earlier: Mapping[str, int] | None = None,
+) -> tuple[Dataset, PairsLeftOut]:
     """Pairs as ids: `prompt_ids`, the answers' `chosen_ids` and `rejected_ids` with terminators, `margin`, `grade`.
 
-    The chosen answer is the edited one where a record has it. With `too_long` set to `"cut"` answers stay whole, for a
-    trainer to cut them, and only pairs whose prompt leaves no room are left out.
+    The chosen answer is the edited one where a record has it; one that was cut has no terminator. With `too_long` as
+    `"cut"` answers stay whole, for a trainer to cut them, and only pairs whose prompt leaves no room are left out.
+
+    Args:
+        earlier: what the caller left out before, by reason, for the error where no pair is left.
 
     Returns:
-        The rows and the number of pairs left out as too long.
+        The rows and the numbers of pairs left out. Answers are equal that have the same ids: text and ending.
 
     Raises:
-        RecordError: prompt and longer answer exceed `max_length` tokens, unless `too_long` is `"drop"` or `"cut"`.
+        RecordError: prompt and longer answer exceed `max_length` tokens, unless `too_long` is `"drop"` or `"cut"`; or
+            no pair is left.
     """
     tokens = ControlTokens.of(tokenizer)
     rows = []
     for record in preferences:
+        chosen, finished = record.best
         rows.append(
             {
                 "prompt_ids": render_prompt(tokenizer, record.prompt, tokens),
-                "chosen_ids": encode_answer(tokenizer, record.edited or record.chosen, tokens),
-                "rejected_ids": encode_answer(tokenizer, record.rejected, tokens),
+                "chosen_ids": encode_answer(tokenizer, chosen, tokens, finished),
+                "rejected_ids": encode_answer(
+                    tokenizer, record.rejected, tokens, record.rejected_finished is not False
+                ),
                 "grade": GRADES.index(record.grade),
                 "margin": (margins or {}).get(record.grade, 0.0),
             }
         )
-    pairs = list(zip(preferences, rows, strict=True))
+    pairs = [pair for pair in zip(preferences, rows, strict=True) if pair[1]["chosen_ids"] != pair[1]["rejected_ids"]]
+    equal = len(rows) - len(pairs)
     cut, too_long = too_long == "cut", "drop" if too_long == "cut" else too_long
     kept = fitting(pairs, lambda pair: len(pair[1]["prompt_ids"]) + 1, max_length, too_long, "prompt")
     if not cut:
         kept = fitting(kept, lambda pair: _pair_length(pair[1]), max_length, too_long, "chosen or rejected")
+    lengths = (len(row["prompt_ids"]) + 1 if cut else _pair_length(row) for _, row in pairs)
+    left_out = PairsLeftOut(TooLong.of(lengths, max_length), equal)
     if not kept:
-        raise RecordError(
-            "preferences", None, "no pair that fits", f"pairs of at most {max_length} tokens (max_length)"
-        )
-    return Dataset.from_list([row for _, row in kept]), len(rows) - len(kept)
+        reasons = {"of equal answers": equal, left_out.too_long.reason("raise max_length"): left_out.too_long}
+        raise none_left("pair", {**(earlier or {}), **reasons})
+    return Dataset.from_list([row for _, row in kept]), left_out
 
 
 def fitting_prompts(
     prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, max_tokens: int, too_long: str = "error"
-) -> tuple[list[Prompt], int]:
+) -> tuple[list[Prompt], TooLong]:
     """The prompts of at most `max_tokens` with the header of the answer, and the number left out.
 
     Raises:
@@ -101,9 +126,10 @@ def fitting_prompts(
     tokens = ControlTokens.of(tokenizer)
     pairs = [(prompt, len(render_prompt(tokenizer, prompt.messages, tokens))) for prompt in prompts]
     kept = fitting(pairs, lambda pair: pair[1], max_tokens, too_long, "messages")
+    dropped = TooLong.of((length for _, length in pairs), max_tokens)
     if not kept:
-        raise RecordError("prompts", None, "none that fits", f"prompts of at most {max_tokens} tokens")
-    return [prompt for prompt, _ in kept], len(pairs) - len(kept)
+        raise none_left("prompt", {dropped.reason("the context less max_new_tokens"): dropped})
+    return [prompt for prompt, _ in kept], dropped
 
 
 def full_rows(pairs: Dataset) -> Dataset:
@@ -129,16 +155,16 @@ def fitting(pairs: list, length_of: Callable, limit: int, too_long: str, field: 
     """
     if too_long not in TOO_LONG:
         raise SourceError(f"too_long: found {too_long!r}, expected one of {', '.join(TOO_LONG)}")
-    kept = []
-    for number, pair in enumerate(pairs, start=1):
-        length = length_of(pair)
-        if length <= limit:
-            kept.append(pair)
-        elif too_long == "error":
+    lengths = [length_of(pair) for pair in pairs]
+    above = sorted(length for length in lengths if length > limit)
+    for number, (pair, length) in enumerate(zip(pairs, lengths, strict=True), start=1):
+        if length > limit and too_long == "error":
             source = f" from {pair[0].source}" if pair[0].source else ""
             where = f"record {number}{source}, {show(prompt_text(pair[0]))}"  # its text, by which a user can find it
-            raise RecordError(where, field, f"{length} tokens", f"at most {limit}, the context (or set too_long: drop)")
-    return kept
+            others = f" and {len(above) - 1} more of up to {above[-1]}" if len(above) > 1 else ""
+            found = f"{length}{others} tokens"
+            raise RecordError(where, field, found, f"at most {limit}, the context (or set too_long: drop)")
+    return [pair for pair, length in zip(pairs, lengths, strict=True) if length <= limit]
 
 
 def _packed(sequences, labels, length: int, strategy: str, pad_id: int) -> Dataset:

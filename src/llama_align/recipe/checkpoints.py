@@ -191,7 +191,7 @@ def load_prompts(
     prompts, report = load_records(sources, "prompt", seed=seed)
     limit = (context or context_of(path)) - max_new_tokens
     kept, dropped = fitting_prompts(prompts, tokenizer, limit, too_long)
-    print(f"{report}\n{len(kept)} prompts, {dropped} left out as longer than {limit} tokens")
+    print(f"{report}\n{len(kept)} prompts, {dropped} left out as {dropped.reason('max_new_tokens, context')}")
     return kept
 
 

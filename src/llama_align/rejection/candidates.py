@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean, pstdev
 
 from ..chat import Message
 from ..data import Preference, RecordError, Sample
 from .best_of_k import best_against_worst, best_of_k, drop_duplicates, top_share
 
 Pool = dict[str, list[Sample]]  # by prompt; a prompt without an answer to choose has an empty list
+RANKS = ("per_prompt", "standardised", "raw")
 
 
 def answer_pool(samples: Sequence[Sample]) -> tuple[Pool, dict[str, int]]:
@@ -71,15 +73,34 @@ def top_answers(pool: Pool, score: str, share: float) -> list[Sample]:
     return [answers[i] for answers in groups for i in top_share(_rewards(answers, score), share)]
 
 
-def over(samples: Sequence[Sample], score: str, threshold: float | None, keep: float) -> list[Sample]:
-    """Of samples with at least the threshold the share `keep` with the highest scores, in their order.
+def comparable(samples: Sequence[Sample], pool: Pool, score: str, rank: str) -> list[float]:
+    """What answers to different prompts are compared by.
+
+    A Bradley-Terry model is trained on r(x, y) - r(x, y'), so a score holds an offset of its prompt's that nothing
+    determines. `per_prompt`: the score less the mean of the prompt's answers in the pool, in which the offset is gone:
+    what the choice was worth. `standardised`: that by their standard deviation (0 where they all score the same), for
+    scores whose scale differs between prompts, too. `raw`: the score itself.
+    """
+    if rank == "raw":
+        return _rewards(samples, score)
+    values = []
+    for sample in samples:
+        answers = _rewards(pool[prompt_key(sample.prompt)], score)
+        gain = reward(sample, score) - fmean(answers)
+        scale = pstdev(answers) if rank == "standardised" else 1.0
+        values.append(gain / scale if scale else 0.0)
+    return values
+
+
+def over(samples: Sequence[Sample], values: Sequence[float], threshold: float | None, keep: float) -> list[Sample]:
+    """Of samples with at least the threshold the share `keep` with the highest values, in their order.
 
     Raises:
         ValueError: `keep` is not above 0 and at most 1.
     """
-    high = [s for s in samples if threshold is None or reward(s, score) >= threshold]
-    highest = top_share(_rewards(high, score), keep) if high else []
-    return [high[i] for i in sorted(highest)]
+    high = [i for i, value in enumerate(values) if threshold is None or value >= threshold]
+    highest = top_share([values[i] for i in high], keep) if high else []
+    return [samples[high[i]] for i in sorted(highest)]
 
 
 def graded_pairs(pool: Pool, score: str, gaps: Mapping[str, float], round_number: int) -> list[Preference]:
@@ -103,6 +124,8 @@ def graded_pairs(pool: Pool, score: str, gaps: Mapping[str, float], round_number
                     annotator=f"reward:{score}",
                     round=round_number,
                     source="sampled",
+                    chosen_finished=chosen.finished,
+                    rejected_finished=rejected.finished,
                 )
             )
     return preferences

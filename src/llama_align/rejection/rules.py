@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..data import GRADES, Preference, Sample
 from ..data.records import is_number
-from .candidates import Pool, best_answers, graded_pairs, over, top_answers
+from .candidates import RANKS, Pool, best_answers, comparable, graded_pairs, over, top_answers
 
 ONE_EACH = ("best_of_k", "best_of_rounds")
 ANSWERS = (*ONE_EACH, "top_share")
@@ -18,7 +18,8 @@ class Choice:
 
     select: at most one of `best_of_k` (of this round), `best_of_rounds` (the earlier ones compete, as in Llama 2) and
     `top_share` (of each prompt's answers), and `best_against_worst`. share: for `top_share`. threshold, keep: least
-    score, then the share of the answers chosen that stays. gaps: grade -> least gap between the scores of a pair.
+    value, then the share of the answers chosen that stays. rank: the value both go by (`candidates.comparable`). gaps:
+    grade -> least gap between the scores of a pair.
 
     Raises:
         ValueError: names the option that does not fit, what was found and what was expected.
@@ -29,6 +30,7 @@ class Choice:
     threshold: float | None
     keep: float
     gaps: Mapping[str, float]
+    rank: str = RANKS[0]
 
     def __post_init__(self):
         known = (*ANSWERS, PAIRS)
@@ -42,6 +44,8 @@ class Choice:
             value = getattr(self, name)
             if not is_number(value) or not 0 < value <= 1:
                 raise ValueError(f"{name}: found {value!r}, expected a share above 0 and at most 1")
+        if self.rank not in RANKS:
+            raise ValueError(f"rank: found {self.rank!r}, expected one of {', '.join(RANKS)}")
         if self.threshold is not None and not is_number(self.threshold):
             raise ValueError(f"threshold: found {self.threshold!r}, expected a number")
         if not self.gaps:
@@ -67,7 +71,7 @@ class Choice:
         if self.rule is None:
             return []
         best = best_answers(pool, score) if self.rule in ONE_EACH else top_answers(pool, score, self.share)
-        return over(best, score, self.threshold, self.keep)
+        return over(best, comparable(best, pool, score, self.rank), self.threshold, self.keep)
 
     def pairs(self, pool: Pool, score: str, round_number: int) -> list[Preference]:
         """The preferences made of best and worst answers; none where none are asked for."""

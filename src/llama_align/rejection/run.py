@@ -15,7 +15,7 @@ from ..rewards.score_cache import CachedRewards
 from ..runtime.identity import checkpoint_digest
 from ..runtime.processes import Group
 from ..sampling.dialogs import DialogSampler
-from .candidates import Pool, best_answers, prompt_key, rewarded
+from .candidates import RANKS, Pool, best_answers, prompt_key, rewarded
 from .curves import best_of_k_curves, best_temperature
 from .draws import Draws, sources
 from .guards import guards
@@ -49,9 +49,14 @@ def check(args: Any) -> Choice:
             raise recipe.RecipeError(f"{name}: found {getattr(args, name)}, expected at least 1")
     _check_judges(args.reward_models, args.heldout_models)
     try:
-        choice = Choice(args.select, args.share, args.threshold, args.keep, args.gaps)
+        choice = Choice(args.select, args.share, args.threshold, args.keep, args.gaps, args.rank or RANKS[0])
     except ValueError as error:
         raise recipe.RecipeError(str(error)) from error
+    if args.threshold is not None and args.rank is None:
+        raise recipe.RecipeError(
+            f"threshold: found {args.threshold} without rank, expected rank beside it ({', '.join(RANKS)}), which says "
+            "what the threshold is of: a gain over the prompt's mean, standard deviations, or a score"
+        )
     if args.earlier and choice.rule == "best_of_k":
         raise recipe.RecipeError("earlier: found files, expected none with best_of_k; best_of_rounds lets them compete")
     for path in args.model:
@@ -117,7 +122,7 @@ def _fitting(
         except RecordError as error:
             raise recipe.RecipeError(f"{model}: its context of {context} tokens is too short: {error}") from error
         if dropped:
-            print(f"{model}: {dropped} prompts left out as longer than {context - room} tokens")
+            print(f"{model}: {dropped} prompts left out as {dropped.reason('its context')}")
     return prompts
 
 
