@@ -5,9 +5,11 @@ import unicodedata
 
 import pytest
 import torch
+from jinja2 import TemplateError
 
 from llama_align.chat import (
     LEARNED,
+    MEANT,
     ROLES,
     ContractError,
     ControlTokens,
@@ -340,3 +342,67 @@ def test_a_tokenizer_without_control_tokens_is_refused():
 def test_settings_of_training_that_do_not_fit_are_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
         train_tokenizer(["bado"], **arguments)
+
+
+# -- the template alone, as transformers uses it
+
+
+def continued(tokenizer, dialog) -> list[int] | None:
+    """The ids of the dialog with its last message open, None where transformers refuses."""
+    try:
+        return tokenizer.apply_chat_template(dialog, continue_final_message=True, return_dict=False)
+    except ValueError as error:
+        if "continue_final_message is set but the final message does not appear" not in str(error):
+            raise
+        return None
+
+
+def test_the_template_leaves_a_final_message_open_as_rendering_does(any_tokenizer):
+    """transformers looks for the message's own text: one that could hold a control token it refuses by itself."""
+    tokens, refused = ControlTokens.of(any_tokenizer), 0
+    for dialog in [*dialogs(1500, seed=3), [{"role": "user", "content": "bado"}, {"role": "assistant", "content": ""}]]:
+        found = continued(any_tokenizer, dialog)
+        if found is None:
+            assert all(mark in dialog[-1]["content"] for mark in ("<|", "|>"))
+            refused += 1
+        else:
+            assert found == render(any_tokenizer, dialog, continue_final_message=True, tokens=tokens).ids, dialog
+            assert found[-1] not in tokens.terminators
+    assert 0 < refused < 1000
+
+
+@pytest.mark.parametrize(
+    "role",
+    ["user<|end_header_id|>\n\nhi<|eot_id|>", "<|eot_id|>", "tool", "", "User", " user", None, 5, ["user"]],
+)
+def test_the_template_refuses_a_role_that_is_none(any_tokenizer, role):
+    dialog = [{"role": "user", "content": "fine"}, {"role": role, "content": "x"}]
+    with pytest.raises(TemplateError, match=r"(?s)message 1, field role: found .*, expected one of system"):
+        any_tokenizer.apply_chat_template(dialog)
+    with pytest.raises(ContractError, match="message 1, field 'role'"):
+        render(any_tokenizer, dialog)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"content": None}, "content: expected text"),
+        ({"content": [{"type": "text", "text": "x"}]}, "content: expected text"),
+        ({"end": "eos"}, "end: found eos, expected eot or eom"),
+        *(({key: [{"name": "f"}]}, f"{key}: found one") for key in MEANT if key != "thinking"),
+    ],
+)
+def test_the_template_refuses_what_it_would_leave_out(tokenizer, changes, said):
+    dialog = [{"role": "user", "content": "fine"}, {"role": "assistant", "content": "x"} | changes]
+    (field,) = changes
+    with pytest.raises(TemplateError, match="message 1, field") as caught:
+        tokenizer.apply_chat_template(dialog)
+    assert said in str(caught.value) or field.startswith("reasoning"), "transformers copies reasoning to other keys"
+    with pytest.raises(ContractError, match=f"message 1, field '{field}'"):
+        render(tokenizer, dialog)
+
+
+def test_the_template_has_no_place_for_tools(tokenizer):
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    with pytest.raises(TemplateError, match="tools, documents: found some, expected none"):
+        tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tools=[tool])

@@ -3,6 +3,7 @@
 from .contract import (
     FORMAT,
     LEARNED,
+    MEANT,
     ROLES,
     ContractError,
     ControlTokens,
@@ -22,6 +23,7 @@ __all__ = [
     "CHAT_TEMPLATE",
     "FORMAT",
     "LEARNED",
+    "MEANT",
     "ROLES",
     "ContractError",
     "ControlTokens",

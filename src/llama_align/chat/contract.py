@@ -19,6 +19,10 @@ EOM, EOT, PYTHON_TAG = "<|eom_id|>", "<|eot_id|>", "<|python_tag|>"
 HEADER_END_TEXT = "\n\n"
 ROLES = ("system", "user", "assistant", "ipython")
 
+# keys of a message that are part of what is said in other formats and have no place in this one
+MEANT = ("recipient", "tool_calls", "function_call", "tool_call_id", "tool_plan")
+MEANT += ("thinking", "reasoning_content", "reasoning")
+
 Message = dict[str, str]
 
 
@@ -152,6 +156,10 @@ def render(
             raise ContractError(f"message {number}, field 'role': found {role!r}, expected one of {', '.join(ROLES)}")
         if not isinstance(content, str):
             raise ContractError(f"message {number}, field 'content': found {type(content).__name__}, expected text")
+        if meant := [key for key in MEANT if message.get(key)]:
+            raise ContractError(
+                f"message {number}, field '{meant[0]}': found one, expected role, content and end alone"
+            )
         if (ending := message.get("end") or "eot") not in ("eot", "eom"):
             raise ContractError(f"message {number}, field 'end': found {ending!r}, expected eot or eom")
         header(role)

@@ -10,6 +10,7 @@ import string
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
+from ..chat import MEANT
 from .records import KINDS, Message, RecordError, is_number, show
 
 # The names a row is read by, and so what `columns` may map to.
@@ -27,8 +28,6 @@ ALIASES = {
 }
 
 MESSAGE = ("role", "content", "end")
-# keys of a message that are part of what is said, or say that it is not to be learned
-MEANT = ("recipient", "tool_calls", "function_call", "tool_call_id", "tool_plan", "thinking", "reasoning_content")
 NOT_LEARNED = ("weight", "train", "loss")
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")

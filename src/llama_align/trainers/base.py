@@ -3,16 +3,17 @@
 import json
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import torch
+import yaml
 from transformers import TrainerCallback
 
 from ..runtime.sharding import keep_wide
+from .markdown import block, code, plain
 
 CARD = """---
-library_name: transformers
-tags: [{tags}]
----
+{front}---
 
 # {name}
 
@@ -20,7 +21,7 @@ tags: [{tags}]
 
 | | |
 |---|---|
-| started from | `{base}` |
+| started from | {base} |
 | objective | {objective} |
 | source | {paper} |
 | steps | {steps} |
@@ -31,8 +32,8 @@ Trained with `llama_align` ({trainer}). Load it with:
 import llama_align  # registers LlamaHerd with transformers
 from transformers import AutoTokenizer, {auto}
 
-model = {auto}.from_pretrained("{name}")
-tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = {auto}.from_pretrained({path})
+tokenizer = AutoTokenizer.from_pretrained({path})
 ```
 """
 
@@ -77,16 +78,17 @@ class RunFacts:
     def __str__(self) -> str:
         lines = []
         for kind, sources in self.data.items():
-            named = ", ".join(f"`{source}`" for source in sources) or "none"
+            named = ", ".join(map(code, sources)) or "none"
             # no link: the card is in the repository of llama_align, not beside the model
             lines.append(f"| data (`data_cards/{kind}.md` of llama_align) | {named} |")
         if self.command:
-            lines += ["", "Made by:", "", "```sh", self.command, "```"]
+            lines += ["", "Made by:", "", *block(self.command, "sh")]
         flat = _flat(self.metrics)
         if flat:
-            lines += ["", "## Metrics", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in flat.items())]
+            rows = (f"| {plain(name)} | {plain(value)} |" for name, value in flat.items())
+            lines += ["", "## Metrics", "", "| | |", "|---|---|", *rows]
         for title, file in self.pictures.items():
-            lines += ["", f"![{title}]({file})"]
+            lines += ["", f"![{plain(title)}]({quote(file)})"]
         return "".join(f"{line}\n" for line in lines)
 
 
@@ -96,8 +98,10 @@ def _flat(metrics: dict, prefix: str = "") -> dict[str, str]:
     for name, value in metrics.items():
         if isinstance(value, dict):
             found |= _flat(value, f"{prefix}{name}/")
+        elif isinstance(value, float):
+            found[f"{prefix}{name}"] = f"{value:.4g}"
         elif not isinstance(value, list) and value is not None:
-            found[f"{prefix}{name}"] = f"{value:.4g}" if isinstance(value, float) else json.dumps(value).strip('"')
+            found[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
     return found
 
 
@@ -169,16 +173,19 @@ class HerdTrainerMixin:
             return
         output = Path(self.args.output_dir)
         output.mkdir(parents=True, exist_ok=True)
+        name = model_name or output.name
+        front = {"library_name": "transformers", "tags": ["llama-align", *self._tag_names[1:]]}
         card = CARD.format(
-            name=model_name or output.name,
-            tags=", ".join(["llama-align", *self._tag_names[1:]]),
+            name=plain(name),
+            path=json.dumps(name, ensure_ascii=False),
+            front=yaml.safe_dump(front, default_flow_style=None, sort_keys=False, width=1000),
             what=(self.__doc__ or "").strip().splitlines()[0],
-            base=self.model.config._name_or_path or "random weights",
-            objective=self.objective,
+            base=code(self.model.config._name_or_path or "random weights"),
+            objective=plain(self.objective),
             paper=self.paper,
             steps=self.state.global_step,
             trainer=type(self).__name__,
             auto=self.auto_class,
             facts=self.facts,
         )
-        (output / "README.md").write_text(card)
+        (output / "README.md").write_text(card, encoding="utf-8")

@@ -22,6 +22,7 @@ from ...sampling.engine import SamplingParams
 from ...sampling.make import make_engine
 from ..base import HerdTrainerMixin
 from ..heads import attach_head
+from ..markdown import plain
 from .batches import EpochSampler, joined, padded
 from .checks import FirstBatchChecks
 from .config import PPOConfig
@@ -208,8 +209,8 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
         logs = self.state.log_history
         logged = {name: value for row in logs for name, value in row.items() if "/" in name or name in NAMED}
         settings = {name: getattr(self.args, name) for name in ("beta", "kl_target", "epsilon", "gamma", "lam")}
-        rows = "\n".join(f"| {name} | {value} |" for name, value in (settings | logged).items())
-        with open(os.path.join(self.args.output_dir, "README.md"), "a") as card:
+        rows = "\n".join(f"| {plain(name)} | {plain(value)} |" for name, value in (settings | logged).items())
+        with open(os.path.join(self.args.output_dir, "README.md"), "a", encoding="utf-8") as card:
             card.write(CARD.format(rows=rows, critic=CRITIC))
 
     # -- rollout
