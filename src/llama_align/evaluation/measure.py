@@ -15,7 +15,7 @@ from ..recipe.engines import EngineSettings
 from ..rejection.judges import is_exact
 from ..rewards.models import RewardModels
 from ..runtime.files import write_json
-from ..runtime.identity import checkpoint_digest, settings_digest
+from ..runtime.identity import checkpoint_digest, resolved_dtype, settings_digest
 from ..sampling.dialogs import DialogSampler, Draft
 from ..sampling.engine import SamplingParams
 from ..sampling.likelihood import negative_log_likelihood
@@ -70,7 +70,10 @@ class Evaluation:
         return Path(self.output_dir) / f"{row}.json"
 
     def _identity(self, path: str) -> str:
-        return settings_digest({**self.settings, **self._data, "model": checkpoint_digest(path)})
+        settings = {**self.settings, **self._data, "model": checkpoint_digest(path)}
+        if "dtype" in settings:
+            settings["dtype"] = resolved_dtype(settings["dtype"], path)
+        return settings_digest(settings)
 
     def done(self, row: str, path: str) -> bool:
         """Whether these weights were measured before on the same data with the same settings."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
+from ..runtime.identity import MERGED
 from ..runtime.sharding import keep_wide
 
 CARD = """---
@@ -58,6 +59,12 @@ def refuse_unused(config, instead: str, *names: str) -> None:
         default = own.default if own.default_factory is MISSING else own.default_factory()
         if (found := getattr(config, name)) != default:
             raise ValueError(f"{name}: found {found!r}, expected it left at {default!r}; it has no effect: {instead}")
+
+
+def _started_from(name: str) -> str:
+    """What a card calls the start of a run; where an adapter was merged for it, that one."""
+    merged = Path(name) / MERGED
+    return json.loads(merged.read_text())["adapter"] if name and merged.is_file() else name or "random weights"
 
 
 @dataclass
@@ -173,7 +180,7 @@ class HerdTrainerMixin:
             name=model_name or output.name,
             tags=", ".join(["llama-align", *self._tag_names[1:]]),
             what=(self.__doc__ or "").strip().splitlines()[0],
-            base=self.model.config._name_or_path or "random weights",
+            base=_started_from(self.model.config._name_or_path),
             objective=self.objective,
             paper=self.paper,
             steps=self.state.global_step,
