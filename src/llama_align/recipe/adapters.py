@@ -60,6 +60,7 @@ def adapter_of(path: str, revision: str | None = None) -> Adapter | None:
     base = adapter_base(folder)
     if not isinstance(base, str) or not base:
         raise RecipeError(f"{file}, field 'base_model_name_or_path': found {base!r}, expected the adapter's base")
+    _check_chain(folder)
     weights = folder / WEIGHTS
     if not Path(path).is_dir():
         found = cached_file(path, WEIGHTS, revision=revision, _raise_exceptions_for_missing_entries=False)
@@ -67,6 +68,19 @@ def adapter_of(path: str, revision: str | None = None) -> Adapter | None:
     if not weights.is_file():
         raise RecipeError(f"{path}: found no {WEIGHTS} beside adapter_config.json, expected the adapter's weights")
     return Adapter(path, revision, base, json.loads(Path(file).read_text()).get("revision"), str(weights))
+
+
+def _check_chain(folder: Path) -> None:
+    """Raises RecipeError where adapters stand on each other in a circle."""
+    seen = []
+    while (folder / "adapter_config.json").is_file():
+        if folder.resolve() in seen:
+            raise RecipeError(f"{folder}: found an adapter that stands on itself, expected a whole checkpoint below it")
+        seen.append(folder.resolve())
+        base = adapter_base(folder)
+        if not isinstance(base, str):
+            return
+        folder = Path(base)
 
 
 def merged(adapter: Adapter, kind: str, load: Callable[[str, str | None], PreTrainedModel]) -> PreTrainedModel:
@@ -113,9 +127,15 @@ def continued(model: PreTrainedModel, adapter: Adapter, kind: str) -> PeftModel:
 def _attached(model: PreTrainedModel, adapter: Adapter, kind: str, task: str | None, trainable: bool) -> PeftModel:
     config = PeftConfig.from_pretrained(adapter.path, revision=adapter.revision)
     config.task_type, config.base_model_name_or_path = task, adapter.base
-    wrapped = PeftModel.from_pretrained(
-        model, adapter.path, config=config, is_trainable=trainable, revision=adapter.revision
-    )
+    try:
+        wrapped = PeftModel.from_pretrained(
+            model, adapter.path, config=config, is_trainable=trainable, revision=adapter.revision
+        )
+    except (RuntimeError, KeyError, ValueError) as error:  # other shapes; modules or tensors that are not there
+        found = " ".join(str(error).split())[:300]
+        raise RecipeError(
+            f"{adapter.path}: found an adapter that does not fit {adapter.base} ({found}), expected one made for it"
+        ) from error
     wanted, found = set(get_peft_model_state_dict(wrapped)), adapter.tensors
     if missing := sorted(wanted - found):
         raise RecipeError(f"{adapter.weights}: found no tensor {missing[0]}, expected those of {type(model).__name__}")

@@ -209,9 +209,14 @@ def _policy(options: ModelArguments, path: str, found: Adapter | None) -> Adapte
     return found if options.adapter == "continue" else None
 
 
+def can_quantise() -> bool:
+    """Whether bitsandbytes is there, and a GPU for it."""
+    return importlib.util.find_spec("bitsandbytes") is not None and torch.cuda.is_available()
+
+
 def _check_quantised(options: ModelArguments) -> None:
     name = next((name for name in ("load_in_4bit", "load_in_8bit") if getattr(options, name)), None)
-    if name and (importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available()):
+    if name and not can_quantise():
         raise RecipeError(f"{name}: found true, expected false without a GPU and the package bitsandbytes")
 
 
