@@ -4,6 +4,7 @@ accelerate launch recipes/ppo.py --config recipes/herd-nano/ppo.yaml
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from datasets import Dataset
 from transformers import set_seed
@@ -42,7 +43,8 @@ def main(args: PPOArguments, training: PPOConfig, model_args: recipe.ModelArgume
         context=start.context(),
     )
     with outside_zero3():
-        rewards = RewardModels.load(args.reward_models, recipe.load_reward_model, training.safety_threshold)
+        load = partial(recipe.load_reward_model, trust_remote_code=training.trust_remote_code)
+        rewards = RewardModels.load(args.reward_models, load, training.safety_threshold)
     critic = args.value_model or args.reward_models.get("helpfulness") or next(iter(args.reward_models.values()))
 
     training.model_init_kwargs = start.reference_options

@@ -101,12 +101,12 @@ def load_model(
             cannot be merged.
     """
     check_weights(path)
+    adapter = adapter_of(path, revision)
     if dtype == "auto":
         dtype = checkpoint_dtype(path, revision)
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     if kind != "causal":
         kwargs["num_labels"] = outputs_of(path, kwargs.get("num_labels"))
-    adapter = adapter_of(path, revision)
     if adapter is None:
         model = _load_whole(path, kind, new_head, dtype=dtype, revision=revision, **kwargs)
     else:
@@ -200,14 +200,14 @@ def on_device(model: PreTrainedModel) -> PreTrainedModel:
     return model.to(PartialState().device)
 
 
-def load_reward_model(path: str, dtype: str = "auto") -> RewardModel:
+def load_reward_model(path: str, dtype: str = "auto", trust_remote_code: bool = False) -> RewardModel:
     """A reward model with the tokenizer saved beside it, on this process's device.
 
     Raises:
         RecipeError: no reward model, whose random head would give scores that mean nothing.
     """
-    tokenizer = load_tokenizer(path)
-    model = load_model(path, "reward", tokenizer, new_head=False, dtype=dtype)
+    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    model = load_model(path, "reward", tokenizer, False, dtype=dtype, trust_remote_code=trust_remote_code)
     return RewardModel(on_device(model), tokenizer)
 
 

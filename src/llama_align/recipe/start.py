@@ -104,9 +104,10 @@ class Start:
         if revision and os.path.isdir(path):
             raise RecipeError(f"model_revision: found {revision!r} for the folder {path}, expected a name on the Hub")
         code = getattr(training, "trust_remote_code", False)
-        stored, found = checkpoint_dtype(path, revision), adapter_of(path, revision)
+        found = adapter_of(path, revision)
         adapter = _policy(options, path, found)
         _check_quantised(options)
+        stored = checkpoint_dtype(path, revision)
         if found and not adapter:
             with outside_zero3():
                 path, revision = _merged_base(found, training.output_dir, code), None
