@@ -67,7 +67,7 @@ def draw(
     release()
     tokenizer = recipe.load_tokenizer(path)
     model = settings.model(path, tokenizer)
-    sampler = DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options)
+    sampler = DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options(path))
     return sampler([p.messages for p in prompts], params, keys, progress=True)
 
 

@@ -97,7 +97,7 @@ class Evaluation:
         if self.prompts:
             fitting_prompts(self.prompts, tokenizer, settings.context(path) - self.params.max_new_tokens)
             model = settings.model(path, tokenizer)
-            drafts = self._drafts(model, tokenizer, settings)
+            drafts = self._drafts(path, model, tokenizer, settings)
             result |= {"n": len(drafts), "length": _lengths(drafts)}
             result["endings"] = metrics.answer_endings([d.text for d in drafts], [int(d.finished) for d in drafts])
             verdicts = None
@@ -117,8 +117,8 @@ class Evaluation:
         write_json(self._path(row), result)
         return result
 
-    def _drafts(self, model, tokenizer, settings: EngineSettings) -> list[Draft]:
-        sampler = DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options)
+    def _drafts(self, path: str, model, tokenizer, settings: EngineSettings) -> list[Draft]:
+        sampler = DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options(path))
         return [group[0] for group in sampler([p.messages for p in self.prompts], self.params, progress=True)]
 
     def _judged(self, verdicts: list) -> dict:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..runtime.identity import resolved_dtype
 from ..sampling.dialogs import DialogSampler
 from ..sampling.memory import release
 from . import checkpoints
@@ -54,11 +55,10 @@ class EngineSettings:
         """What answers depend on."""
         return asdict(self)
 
-    @property
-    def sampler_options(self) -> dict[str, Any]:
-        """What `DialogSampler` passes to the engine."""
-        if self.engine == "vllm":
-            return {"dtype": self.dtype} | self.options
+    def sampler_options(self, path: str) -> dict[str, Any]:
+        """What `DialogSampler` passes to the engine of a checkpoint."""
+        if self.engine == "vllm":  # whose own `auto` makes float32 float16
+            return {"dtype": resolved_dtype(self.dtype, path)} | self.options
         return {} if self.max_cached_tokens is None else {"max_cached_tokens": self.max_cached_tokens}
 
     def model(self, path: str, tokenizer):
