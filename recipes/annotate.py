@@ -40,7 +40,9 @@ class AnnotateArguments:
     engine_options: dict = field(
         default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
     )
-    dtype: str = field(default="float32", metadata={"help": "of policies and reward models: float32 or bfloat16"})
+    dtype: str = field(
+        default="auto", metadata={"help": "of policies and reward models: float32, bfloat16, or auto: their own"}
+    )
     seed: int = field(default=0, metadata={"help": "of sampling and of the annotators"})
 
 
@@ -65,7 +67,7 @@ def draw(
     release()
     tokenizer = recipe.load_tokenizer(path)
     model = settings.model(path, tokenizer)
-    sampler = DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options)
+    sampler = DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options(path))
     return sampler([p.messages for p in prompts], params, keys, progress=True)
 
 

@@ -4,6 +4,8 @@ python recipes/average.py --config recipes/herd-nano/average.yaml
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from llama_align import recipe
 from llama_align.averaging import average_checkpoints
@@ -14,17 +16,28 @@ class AverageArguments:
     output_dir: str = field(metadata={"help": "where the average goes"})
     models: list[str] = field(default_factory=list, metadata={"help": "checkpoints to average"})
     weights: list[float] | None = field(default=None, metadata={"help": "one for each checkpoint (default: equal)"})
-    seed: int = field(default=0, metadata={"help": "unused; every stage takes one"})
+
+
+def whole(path: str, folder: Path) -> str:
+    """Where a checkpoint's whole weights are: its path, or for an adapter a merged copy in `folder`."""
+    if not recipe.adapter_of(path):
+        return path
+    recipe.write_merged(path, folder)
+    return str(folder)
 
 
 def main(args: AverageArguments) -> None:
     recipe.one_process()
     for path in args.models:
         recipe.check_weights(path)
-    try:
-        distances = average_checkpoints(args.models, args.output_dir, args.weights)
-    except ValueError as error:  # checkpoints or weights that do not go together
-        raise recipe.RecipeError(f"average: {error}") from error
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".merged.", dir=args.output_dir) as folder:
+        wholes = [whole(path, Path(folder) / str(number)) for number, path in enumerate(args.models)]
+        try:
+            distances = average_checkpoints(wholes, args.output_dir, args.weights)
+        except ValueError as error:  # checkpoints or weights that do not go together
+            raise recipe.RecipeError(f"average: {error}") from error
+    distances = {path: distances[place] for path, place in zip(args.models, wholes, strict=True)}
     recipe.write_json(
         f"{args.output_dir}/metrics.json",
         {"checkpoints": len(args.models), "relative_distance": [round(d, 6) for d in distances.values()]},

@@ -6,7 +6,6 @@ accelerate launch recipes/dpo.py --config recipes/herd-nano/dpo.yaml
 from dataclasses import dataclass, field
 
 from transformers import set_seed
-from trl import ModelConfig
 
 from llama_align import recipe
 from llama_align.data import GRADES, load_records, preference_rows
@@ -27,11 +26,12 @@ class DPOArguments:
     too_long: str = field(default="error", metadata={"help": "pairs longer than max_length: error, drop or cut"})
 
 
-def main(args: DPOArguments, training: HerdDPOConfig, model_args: ModelConfig) -> None:
+def main(args: DPOArguments, training: HerdDPOConfig, model_args: recipe.ModelArguments) -> None:
     # an adapter starts from random weights
     set_seed(training.seed)
-    tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
-    recipe.check_length(model_args.model_name_or_path, training.max_length, "max_length")
+    start = recipe.Start.of(model_args, training)
+    tokenizer = start.tokenizer()
+    start.check_length(training.max_length, "max_length")
     records, report = load_records(args.datasets, "preference", seed=training.seed)
     print(report)
     graded = [record for record in records if record.grade in args.grades]
@@ -47,18 +47,19 @@ def main(args: DPOArguments, training: HerdDPOConfig, model_args: ModelConfig) -
     reasons = earlier | {"of equal answers": left_out.equal, left_out.too_long.reason("max_length"): left_out.too_long}
     print(f"{len(pairs)} pairs of {len(records)}; left out: " + ", ".join(f"{n} {why}" for why, n in reasons.items()))
 
-    kwargs = recipe.model_kwargs(model_args)
+    training.model_init_kwargs = start.reference_options
     trainer = HerdDPOTrainer(
-        recipe.load_model(model_args.model_name_or_path, tokenizer=tokenizer, **kwargs),
-        ref_model=recipe.load_model(args.reference, tokenizer=tokenizer, **kwargs) if args.reference else None,
+        start.model(tokenizer=tokenizer),
+        ref_model=start.beside(args.reference, tokenizer=tokenizer) if args.reference else None,
         args=training,
         train_dataset=pairs,
         processing_class=tokenizer,
-        peft_config=recipe.lora_config(model_args),
+        peft_config=start.lora(),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
-    recipe.finish(trainer, counts | {"alarms": trainer.alarms}, {"preference": args.datasets})
+    dtypes = {".": start.saved_dtype}
+    recipe.finish(trainer, counts | {"alarms": trainer.alarms}, {"preference": args.datasets}, dtypes=dtypes)
 
 
 if __name__ == "__main__":
-    recipe.run(main, DPOArguments, HerdDPOConfig, ModelConfig, doc=__doc__)
+    recipe.run(main, DPOArguments, HerdDPOConfig, recipe.ModelArguments, doc=__doc__)

@@ -4,15 +4,17 @@ accelerate launch recipes/ppo.py --config recipes/herd-nano/ppo.yaml
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from datasets import Dataset
 from transformers import set_seed
-from trl import ModelConfig
 
 from llama_align import recipe
 from llama_align.rewards.models import RewardModels
+from llama_align.runtime.identity import checkpoint_dtype
 from llama_align.runtime.sharding import outside_zero3
 from llama_align.trainers import PPOConfig, PPOTrainer
+from llama_align.trainers.ppo.trainer import CRITIC
 
 
 @dataclass
@@ -26,30 +28,39 @@ class PPOArguments:
     value_model: str | None = field(default=None, metadata={"help": "critic's start (default: the helpfulness model)"})
 
 
-def main(args: PPOArguments, training: PPOConfig, model_args: ModelConfig) -> None:
+def main(args: PPOArguments, training: PPOConfig, model_args: recipe.ModelArguments) -> None:
     # a critic without a score head and an adapter start from random weights
     set_seed(training.seed)
-    tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
-    path = model_args.model_name_or_path
+    start = recipe.Start.of(model_args, training)
+    tokenizer = start.tokenizer()
     prompts = recipe.load_prompts(
-        args.datasets, path, tokenizer, training.max_completion_length, args.too_long, seed=training.seed
+        args.datasets,
+        start.path,
+        tokenizer,
+        training.max_completion_length,
+        args.too_long,
+        seed=training.seed,
+        context=start.context(),
     )
     with outside_zero3():
-        rewards = RewardModels.load(args.reward_models, recipe.load_reward_model, training.safety_threshold)
+        load = partial(recipe.load_reward_model, trust_remote_code=training.trust_remote_code)
+        rewards = RewardModels.load(args.reward_models, load, training.safety_threshold)
     critic = args.value_model or args.reward_models.get("helpfulness") or next(iter(args.reward_models.values()))
 
+    training.model_init_kwargs = start.reference_options
     trainer = PPOTrainer(
-        recipe.load_model(path, tokenizer=tokenizer, **recipe.model_kwargs(model_args)),
+        start.model(tokenizer=tokenizer),
         reward=rewards,
-        value_model=recipe.load_model(critic, "value", tokenizer),
+        value_model=start.beside(critic, "value", tokenizer),
         args=training,
         train_dataset=Dataset.from_list([{"prompt": p.messages, "objective": p.objective} for p in prompts]),
         processing_class=tokenizer,
-        peft_config=recipe.lora_config(model_args),
+        peft_config=start.lora(),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
-    recipe.finish(trainer, {"prompts": len(prompts)}, {"prompt": args.datasets})
+    dtypes = {".": start.saved_dtype, CRITIC: start.saved_dtype and checkpoint_dtype(critic)}
+    recipe.finish(trainer, {"prompts": len(prompts)}, {"prompt": args.datasets}, dtypes=dtypes)
 
 
 if __name__ == "__main__":
-    recipe.run(main, PPOArguments, PPOConfig, ModelConfig, doc=__doc__)
+    recipe.run(main, PPOArguments, PPOConfig, recipe.ModelArguments, doc=__doc__)

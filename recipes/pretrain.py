@@ -18,19 +18,36 @@ class PretrainArguments:
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of documents"})
     eval_datasets: list[dict] = field(default_factory=list, metadata={"help": "held-out documents for the eval loss"})
     tokenizer: str = field(default="", metadata={"help": "tokenizer to use, a path or Hub name"})
-    size: str = field(
-        default="herd-nano", metadata={"help": "a preset of llama_align.models: herd-nano, llama-2-7b, ..."}
+    size: str | None = field(
+        default=None, metadata={"help": "a preset of llama_align.models: llama-2-7b, ... (default: herd-nano)"}
     )
     size_overrides: dict | None = field(
         default=None, metadata={"help": "configuration fields that differ from the preset"}
     )
     model_name_or_path: str | None = field(default=None, metadata={"help": "continue from this checkpoint instead"})
+    adapter: str = field(
+        default="merge", metadata={"help": "an adapter in model_name_or_path: merge, continue (train it) or refuse"}
+    )
     context: int = field(default=256, metadata={"help": "tokens per row"})
     packing: str = field(default="concat", metadata={"help": "concat (rows filled to the last token) or bfd"})
 
 
+def start_of(args: PretrainArguments, training: PretrainConfig) -> recipe.Start | None:
+    """The checkpoint to continue from, if any. Raises RecipeError for options of the other way to begin."""
+    wrong = ("size", "size_overrides") if args.model_name_or_path else ("adapter",)
+    for name in wrong:
+        if (found := getattr(args, name)) != PretrainArguments.__dataclass_fields__[name].default:
+            beside = "with" if args.model_name_or_path else "without"
+            raise recipe.RecipeError(f"{name}: found {found!r} {beside} model_name_or_path, expected none")
+    if not args.model_name_or_path:
+        return None
+    options = recipe.ModelArguments(model_name_or_path=args.model_name_or_path, adapter=args.adapter)
+    return recipe.Start.of(options, training)
+
+
 def main(args: PretrainArguments, training: PretrainConfig) -> None:
     set_seed(training.seed)
+    start = start_of(args, training)
     tokenizer = recipe.load_tokenizer(args.tokenizer)
     documents, report = load_records(args.datasets, "document", seed=training.seed)
     print(report)
@@ -39,11 +56,11 @@ def main(args: PretrainArguments, training: PretrainConfig) -> None:
     if args.eval_datasets:
         heldout = document_rows(load_records(args.eval_datasets, "document")[0], tokenizer, args.context, args.packing)
 
-    if args.model_name_or_path:
-        model = recipe.load_model(args.model_name_or_path, tokenizer=tokenizer)
+    if start:
+        model = start.model(tokenizer=tokenizer)
     else:
         config = preset(
-            args.size,
+            args.size or "herd-nano",
             vocab_size=len(tokenizer),
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -63,7 +80,8 @@ def main(args: PretrainArguments, training: PretrainConfig) -> None:
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
     metrics = trainer.evaluate() if heldout else {}
-    recipe.finish(trainer, {"eval_loss": metrics["eval_loss"]} if metrics else None, {"document": args.datasets})
+    metrics = {"eval_loss": metrics["eval_loss"]} if metrics else None
+    recipe.finish(trainer, metrics, {"document": args.datasets}, dtypes={".": start and start.saved_dtype})
 
 
 if __name__ == "__main__":

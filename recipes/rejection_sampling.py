@@ -93,7 +93,7 @@ class RejectionSamplingArguments:
     max_cached_tokens: int | None = field(
         default=None, metadata={"help": "tokens held at once by engines other than vllm; None: 65536"}
     )
-    dtype: str = field(default="float32", metadata={"help": "of policies and reward models: float32 or bfloat16"})
+    dtype: str = field(default="auto", metadata={"help": "of all models: float32, bfloat16 or auto (their own)"})
     seed: int = field(default=0, metadata={"help": "of sampling"})
 
     def __post_init__(self):

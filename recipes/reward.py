@@ -6,7 +6,6 @@ accelerate launch recipes/reward.py --config recipes/herd-nano/reward_helpfulnes
 from dataclasses import dataclass, field
 
 from transformers import set_seed
-from trl import ModelConfig
 
 from llama_align import recipe
 from llama_align.data import GRADES, OBJECTIVES, DataSource, load_records, ranking_rows
@@ -53,7 +52,7 @@ def check_parts(args: RewardArguments) -> None:
             )
 
 
-def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelConfig) -> None:
+def main(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.ModelArguments) -> None:
     if args.objective not in (*OBJECTIVES, "all") or not set(args.grades) <= set(GRADES):
         raise recipe.RecipeError(
             f"objective, grades: found {args.objective!r} and {args.grades}, expected one of "
@@ -62,8 +61,9 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelCon
     check_parts(args)
     # the score head starts from random weights
     set_seed(training.seed)
-    tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
-    recipe.check_length(model_args.model_name_or_path, args.context, "context")
+    start = recipe.Start.of(model_args, training)
+    tokenizer = start.tokenizer()
+    start.check_length(args.context, "context")
     margins = margin_table(training.margin)
 
     def rows_of(sources, grades):
@@ -97,13 +97,11 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelCon
     train, counts = rows_of([part_of(source, args.part) for source in args.datasets], args.grades)
     outputs = {"num_labels": 2} if training.safety_coefficient else {}
     trainer = HerdRewardTrainer(
-        model=recipe.load_model(
-            model_args.model_name_or_path, "reward", tokenizer, **outputs, **recipe.model_kwargs(model_args)
-        ),
+        model=start.model("reward", tokenizer, **outputs),
         args=training,
         train_dataset=train,
         processing_class=tokenizer,
-        peft_config=recipe.lora_config(model_args, reward=True),
+        peft_config=start.lora(reward=True),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
     metrics, pictures = {"objective": args.objective, "margin": training.margin, **counts}, {}
@@ -120,8 +118,8 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: ModelCon
         if training.safety_coefficient:
             found = trainer.evaluate(heldout)
             metrics["safety_head"] = {"accuracy": found.get("eval_safety_head/accuracy")}
-    recipe.finish(trainer, metrics, {"preference": args.datasets}, pictures)
+    recipe.finish(trainer, metrics, {"preference": args.datasets}, pictures, {".": start.saved_dtype})
 
 
 if __name__ == "__main__":
-    recipe.run(main, RewardArguments, HerdRewardConfig, ModelConfig, doc=__doc__)
+    recipe.run(main, RewardArguments, HerdRewardConfig, recipe.ModelArguments, doc=__doc__)

@@ -6,7 +6,6 @@ accelerate launch recipes/sft.py --config recipes/herd-nano/sft.yaml
 from dataclasses import dataclass, field
 
 from transformers import set_seed
-from trl import ModelConfig
 
 from llama_align import recipe
 from llama_align.data import demonstration_rows, load_records
@@ -22,11 +21,12 @@ class SFTArguments:
     too_long: str = field(default="error", metadata={"help": "dialogs longer than max_length: error or drop"})
 
 
-def main(args: SFTArguments, training: HerdSFTConfig, model_args: ModelConfig) -> None:
+def main(args: SFTArguments, training: HerdSFTConfig, model_args: recipe.ModelArguments) -> None:
     # an adapter starts from random weights
     set_seed(training.seed)
-    tokenizer = recipe.load_tokenizer(model_args.model_name_or_path, trust_remote_code=training.trust_remote_code)
-    recipe.check_length(model_args.model_name_or_path, training.max_length, "max_length")
+    start = recipe.Start.of(model_args, training)
+    tokenizer = start.tokenizer()
+    start.check_length(training.max_length, "max_length")
     demonstrations, report = load_records(args.datasets, "demonstration", seed=training.seed)
     print(report)
     rows, dropped = demonstration_rows(demonstrations, tokenizer, training.max_length, args.packing_rows, args.too_long)
@@ -36,16 +36,16 @@ def main(args: SFTArguments, training: HerdSFTConfig, model_args: ModelConfig) -
     )
 
     trainer = HerdSFTTrainer(
-        model=recipe.load_model(model_args.model_name_or_path, tokenizer=tokenizer, **recipe.model_kwargs(model_args)),
+        model=start.model(tokenizer=tokenizer),
         args=training,
         train_dataset=rows,
         processing_class=tokenizer,
-        peft_config=recipe.lora_config(model_args),
+        peft_config=start.lora(),
     )
     trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
     metrics = {"dialogs": len(demonstrations) - dropped, "rows": len(rows), "too_long": dropped}
-    recipe.finish(trainer, metrics, {"demonstration": args.datasets})
+    recipe.finish(trainer, metrics, {"demonstration": args.datasets}, dtypes={".": start.saved_dtype})
 
 
 if __name__ == "__main__":
-    recipe.run(main, SFTArguments, HerdSFTConfig, ModelConfig, doc=__doc__)
+    recipe.run(main, SFTArguments, HerdSFTConfig, recipe.ModelArguments, doc=__doc__)

@@ -110,7 +110,6 @@ def stages(root: Path) -> dict[str, dict]:
             "datasets": data("documents"),
             "context": 64,
             "eval_datasets": data("documents"),
-            "size_overrides": SHAPE,
         },
         "sft": {"model_name_or_path": base, "datasets": data("demonstrations"), "max_length": 256},
         "reward": {"model_name_or_path": base, "datasets": data("preferences"), "eval_datasets": data("preferences")},

@@ -24,6 +24,19 @@ def test_adapters_under_activation_checkpointing_are_those_of_one_process(launch
     assert moved(one, {name: 0 * one.weights[name] for name in adapters if "lora_B" in name}) > 1e-3
 
 
+@pytest.mark.parametrize("policy", ["merge", "continue"])
+def test_an_adapter_that_training_starts_from_is_whole_where_weights_are_shared_out(launch, policy):
+    """Under ZeRO-3 one process merges it, outside of what shares weights out; all start from what it wrote."""
+    first = launch("dpo", "cpu_single", **ADAPTERS)
+    options = {"model_name_or_path": str(first.path), "adapter": policy, "max_steps": 3, "gradient_checkpointing": True}
+    options |= ADAPTERS if policy == "merge" else {"use_peft": False}
+    one, two = launch("dpo", "cpu_single", **options), launch("dpo", "cpu_zero3", **options)
+    found = differences(one, two, ("grad_norm",))
+    assert found["grad_norm"] < 1e-5
+    assert found["weights"] < 5e-5
+    assert one.rows[0]["rewards/chosen"] == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.parametrize("config", SHARDED)
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "dpo"])
 def test_bf16_rounds_no_more_when_sharded(launch, stage, config):

@@ -27,7 +27,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "rejection_sampling.py"
         ({"engine": "vllm", "options": ["dtype"]}, r"engine_options: found \['dtype'\], expected options of vllm.LLM"),
         ({"engine": "vllm", "max_cached_tokens": 9}, "max_cached_tokens: found 9 with engine vllm, expected"),
         ({"max_cached_tokens": 0}, "max_cached_tokens: found 0 with engine auto, expected a number of at least 1"),
-        ({"dtype": "float16"}, "dtype: found 'float16', expected float32 or bfloat16"),
+        ({"dtype": "float16"}, "dtype: found 'float16', expected auto, float32 or bfloat16"),
     ],
 )
 def test_settings_that_cannot_be(changes, message):

@@ -31,6 +31,12 @@ def test_references_become_directories_and_inputs(tmp_path, recipes):
     assert plan.configs["first"] == {"seed": 7, "size": 3}
 
 
+def test_a_recipe_that_draws_no_random_number_is_given_no_seed(tmp_path, recipes):
+    (recipes / "average.py").write_text("")
+    step = {"name": "mean", "recipe": "average", "set": {"models": ["a", "b"]}}
+    assert Plan.load(write(tmp_path, [step], seed=7), recipes).configs["mean"] == {"models": ["a", "b"]}
+
+
 def test_templates_over_columns_and_environment_variables_are_no_references(tmp_path, recipes):
     source = {"path": "${SOME_FOLDER}/a.jsonl", "columns": {"prompt": "{context} {question}"}}
     plan = Plan.load(write(tmp_path, [{"name": "first", "recipe": "make", "set": {"datasets": [source]}}]), recipes)

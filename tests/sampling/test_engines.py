@@ -76,11 +76,11 @@ def test_vllm_requests_and_answers(tmp_path, monkeypatch):
     LlamaForCausalLM(config()).save_pretrained(tmp_path)
     settings = EngineSettings("vllm", "bfloat16", {"max_model_len": 130, "tensor_parallel_size": 2})
     assert settings.context(str(tmp_path)) == 130
-    engine = make_engine("vllm", settings.model(str(tmp_path), None), **settings.sampler_options)
+    engine = make_engine("vllm", settings.model(str(tmp_path), None), **settings.sampler_options(str(tmp_path)))
     answers = engine.generate([[4, 5], [6]], SamplingParams(n=2, top_k=9), {3}, keys=[8, 9])
     assert answers == [[Answer([7], [-0.5], False), Answer([7, 3], [-0.5, -1.5], True)]] * 2
     assert {"dtype": "bfloat16", "max_model_len": 130, "tensor_parallel_size": 2}.items() <= seen["options"].items()
-    assert EngineSettings("vllm", options={"dtype": "half"}).sampler_options == {"dtype": "half"}
+    assert EngineSettings("vllm", options={"dtype": "half"}).sampler_options(str(tmp_path)) == {"dtype": "half"}
     assert seen["texts"] == [{"prompt_token_ids": [4, 5]}, {"prompt_token_ids": [6]}]
     first, second = seen["requests"]
     assert (first["n"], first["top_k"], first["stop_token_ids"]) == (2, 9, [3])

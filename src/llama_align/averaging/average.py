@@ -74,6 +74,8 @@ def _tensor_files(path: Path) -> dict[str, str]:
             if Path(file).name != file:  # it names the output's files, too
                 raise ValueError(f"{path / INDEX}: found {file!r}, expected the name of a file beside it")
         return files
+    if (path / "adapter_config.json").is_file():
+        raise ValueError(f"{path}: found an adapter, expected whole weights; recipes/average.py merges it first")
     if not (path / "model.safetensors").is_file():
         raise ValueError(f"{path}: found no weights, expected model.safetensors or {INDEX}")
     with safe_open(path / "model.safetensors", framework="pt") as file:

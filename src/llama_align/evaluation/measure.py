@@ -15,7 +15,7 @@ from ..recipe.engines import EngineSettings
 from ..rejection.judges import is_exact
 from ..rewards.models import RewardModels
 from ..runtime.files import write_json
-from ..runtime.identity import checkpoint_digest, settings_digest
+from ..runtime.identity import checkpoint_digest, resolved_dtype, settings_digest
 from ..sampling.dialogs import DialogSampler, Draft
 from ..sampling.engine import SamplingParams
 from ..sampling.likelihood import negative_log_likelihood
@@ -70,7 +70,10 @@ class Evaluation:
         return Path(self.output_dir) / f"{row}.json"
 
     def _identity(self, path: str) -> str:
-        return settings_digest({**self.settings, **self._data, "model": checkpoint_digest(path)})
+        settings = {**self.settings, **self._data, "model": checkpoint_digest(path)}
+        if "dtype" in settings:
+            settings["dtype"] = resolved_dtype(settings["dtype"], path)
+        return settings_digest(settings)
 
     def done(self, row: str, path: str) -> bool:
         """Whether these weights were measured before on the same data with the same settings."""
@@ -94,7 +97,7 @@ class Evaluation:
         if self.prompts:
             fitting_prompts(self.prompts, tokenizer, settings.context(path) - self.params.max_new_tokens)
             model = settings.model(path, tokenizer)
-            drafts = self._drafts(model, tokenizer, settings)
+            drafts = self._drafts(path, model, tokenizer, settings)
             result |= {"n": len(drafts), "length": _lengths(drafts)}
             result["endings"] = metrics.answer_endings([d.text for d in drafts], [int(d.finished) for d in drafts])
             verdicts = None
@@ -114,8 +117,8 @@ class Evaluation:
         write_json(self._path(row), result)
         return result
 
-    def _drafts(self, model, tokenizer, settings: EngineSettings) -> list[Draft]:
-        sampler = DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options)
+    def _drafts(self, path: str, model, tokenizer, settings: EngineSettings) -> list[Draft]:
+        sampler = DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options(path))
         return [group[0] for group in sampler([p.messages for p in self.prompts], self.params, progress=True)]
 
     def _judged(self, verdicts: list) -> dict:

@@ -1,6 +1,7 @@
 """Safetensors checkpoints on disk: what their headers say, and shards rewritten a few megabytes at a time."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+
+from ..runtime.files import write_text
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -207,3 +210,28 @@ def _chunks(folder: Path, name: str, tensor: Tensor) -> Iterator[torch.Tensor]:
         # opened anew for each: pages of a mapped file count as the process's memory until it is closed
         with safe_open(folder / tensor.file, framework="pt") as opened:
             yield opened.get_slice(name)[start : start + rows].contiguous().reshape(-1)
+
+
+def retype(folder: Path, dtype: torch.dtype) -> None:
+    """Gives a checkpoint's weights another type, shard by shard, each written beside the old one and then renamed.
+
+    Raises:
+        ConvertError: numbers beyond the range of `dtype`.
+    """
+    headers = read_headers(folder)
+    for file in sorted({tensor.file for tensor in headers.values()}):
+        names = [name for name, tensor in headers.items() if tensor.file == file]
+        if not can_copy(folder, file, names, headers, dtype):
+            part = folder / f"{file}.part"
+            part.unlink(missing_ok=True)
+            write_shard(part, folder, names, headers, dtype)
+            os.replace(part, folder / file)
+    index, config = read_index(folder), read_object(folder / "config.json")
+    if index:
+        size = sum(tensor.bytes(dtype) for tensor in headers.values())
+        _replace_json(folder / INDEX, index | {"metadata": index.get("metadata", {}) | {"total_size": size}})
+    _replace_json(folder / "config.json", config | {"dtype": str(dtype).removeprefix("torch.")})
+
+
+def _replace_json(path: Path, content: dict) -> None:
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")  # as transformers writes it

@@ -4,6 +4,7 @@ Options, checkpoints, engines and what a run leaves behind. Knows nothing of los
 """
 
 from ..runtime.files import write_json
+from .adapters import adapter_of
 from .checkpoints import (
     check_length,
     check_match,
@@ -14,8 +15,6 @@ from .checkpoints import (
     load_prompts,
     load_reward_model,
     load_tokenizer,
-    lora_config,
-    model_kwargs,
     on_device,
     resume_path,
     score_outputs,
@@ -24,12 +23,16 @@ from .engines import EngineSettings, Samplers, check_dtype
 from .errors import TRACEBACK, RecipeError
 from .options import leave_group, one_process, parse, run
 from .results import finish
+from .start import ModelArguments, Start, lora_config, write_merged
 
 __all__ = [
     "TRACEBACK",
     "EngineSettings",
+    "ModelArguments",
     "RecipeError",
     "Samplers",
+    "Start",
+    "adapter_of",
     "check_dtype",
     "check_length",
     "check_match",
@@ -43,7 +46,6 @@ __all__ = [
     "load_reward_model",
     "load_tokenizer",
     "lora_config",
-    "model_kwargs",
     "on_device",
     "one_process",
     "parse",
@@ -51,4 +53,5 @@ __all__ = [
     "run",
     "score_outputs",
     "write_json",
+    "write_merged",
 ]

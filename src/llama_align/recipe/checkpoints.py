@@ -3,7 +3,6 @@
 Knows nothing of losses or of a recipe's options.
 """
 
-import json
 import os
 from pathlib import Path
 
@@ -19,12 +18,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from trl import get_peft_config
 
 from ..chat import ControlTokens
 from ..chat.contract import PAD
 from ..data import Prompt, fitting_prompts, load_records
 from ..rewards import RewardModel
+from ..runtime.identity import checkpoint_dtype
+from .adapters import Adapter, adapter_of, merged
 from .errors import RecipeError
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
@@ -85,31 +85,67 @@ def load_model(
     kind: str = "causal",
     tokenizer: PreTrainedTokenizerBase | None = None,
     new_head: bool = True,
+    revision: str | None = None,
+    dtype: str | torch.dtype = "auto",
     **kwargs,
 ):
-    """A checkpoint from safetensors, in float32 unless `dtype` says otherwise, checked against its tokenizer.
+    """A checkpoint from safetensors, checked against its tokenizer; an adapter is merged into its base, in float32.
 
     Args:
         kind: `"causal"`, `"reward"` (one score a sequence) or `"value"` (one a token; a reward model's head is kept).
         new_head: a reward or value model may start from a checkpoint without a score head; it then starts at random.
+        dtype: of the weights; `"auto"`: that of the checkpoint.
 
     Raises:
-        RecipeError: no weights, weights of another kind of model, or a tokenizer that does not match.
+        RecipeError: no weights, weights of another kind of model, a tokenizer that does not match, or an adapter that
+            cannot be merged.
     """
     check_weights(path)
+    adapter = adapter_of(path, revision)
+    if dtype == "auto":
+        dtype = checkpoint_dtype(path, revision)
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    if kind != "causal":
+        kwargs["num_labels"] = outputs_of(path, kwargs.get("num_labels"))
+    if adapter is None:
+        model = _load_whole(path, kind, new_head, dtype=dtype, revision=revision, **kwargs)
+    else:
+        check_base(adapter)
+        head = new_head or adapter.kind == "reward"
+
+        def load_base(base, base_revision):
+            return load_model(base, kind, None, head, base_revision, torch.float32, **kwargs)
+
+        model = merged(adapter, kind, load_base)
+        _cast(model, dtype)
+    if kind == "value":
+        _keep_score(model)
+    if tokenizer is not None:
+        check_match(model, tokenizer)
+    return model
+
+
+def check_base(adapter: Adapter) -> None:
+    """Raises RecipeError where the checkpoint that an adapter stands on is not there."""
+    try:
+        check_weights(adapter.base)
+    except RecipeError as error:
+        raise RecipeError(f"{adapter.path}, adapter_config.json, field 'base_model_name_or_path': {error}") from error
+
+
+def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Weights alone: a buffer, such as the frequencies of positions, keeps its precision."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    model.config.dtype = dtype
+
+
+def _load_whole(path: str, kind: str, new_head: bool, **options) -> PreTrainedModel:
     auto = {
         "causal": AutoModelForCausalLM,
         "reward": AutoModelForSequenceClassification,
         "value": AutoModelForTokenClassification,
     }[kind]
-    # of two outputs the first is the score, the second that of a safety head
-    extra = {} if kind == "causal" else {"num_labels": score_outputs(path) or 1}
-    options = {"dtype": torch.float32} | extra | kwargs
-    if kind != "causal" and options["num_labels"] != (score_outputs(path) or options["num_labels"]):
-        raise RecipeError(
-            f"{path}: found a reward model of {score_outputs(path)} outputs, expected {options['num_labels']}; the "
-            "second is that of a safety head (safety_coefficient)"
-        )
     try:
         model, report = auto.from_pretrained(path, use_safetensors=True, output_loading_info=True, **options)
     except SafetensorError as error:
@@ -119,11 +155,22 @@ def load_model(
     if missing:
         wanted = type(model).__name__
         raise RecipeError(f"{path}: found no {', '.join(missing[:3])} among its weights, expected those of {wanted}")
-    if kind == "value":
-        _keep_score(model)
-    if tokenizer is not None:
-        check_match(model, tokenizer)
     return model
+
+
+def outputs_of(path: str, wanted: int | None = None) -> int:
+    """Outputs of a reward model to be loaded: the first is the score, a second that of a safety head.
+
+    Raises:
+        RecipeError: the checkpoint has another number than wanted.
+    """
+    found = score_outputs(path)
+    if wanted and found not in (None, wanted):
+        raise RecipeError(
+            f"{path}: found a reward model of {found} outputs, expected {wanted}; the second is that of a safety head "
+            "(safety_coefficient)"
+        )
+    return wanted or found or 1
 
 
 def score_outputs(path: str) -> int | None:
@@ -153,14 +200,14 @@ def on_device(model: PreTrainedModel) -> PreTrainedModel:
     return model.to(PartialState().device)
 
 
-def load_reward_model(path: str, dtype: str = "float32") -> RewardModel:
+def load_reward_model(path: str, dtype: str = "auto", trust_remote_code: bool = False) -> RewardModel:
     """A reward model with the tokenizer saved beside it, on this process's device.
 
     Raises:
         RecipeError: no reward model, whose random head would give scores that mean nothing.
     """
-    tokenizer = load_tokenizer(path)
-    model = load_model(path, "reward", tokenizer, new_head=False, dtype=getattr(torch, dtype))
+    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    model = load_model(path, "reward", tokenizer, False, dtype=dtype, trust_remote_code=trust_remote_code)
     return RewardModel(on_device(model), tokenizer)
 
 
@@ -195,48 +242,23 @@ def load_prompts(
     return kept
 
 
-def lora_config(model_args, reward: bool = False):
-    """TRL's LoRA configuration of `ModelConfig`, or None; all linear layers where it names no target.
-
-    Args:
-        reward: for a reward model, whose score head is trained and saved whole.
-    """
-    config = get_peft_config(model_args)
-    if config is None:
-        return None
-    config.target_modules = config.target_modules or "all-linear"
-    if reward:
-        config.task_type = "SEQ_CLS"
-        config.modules_to_save = sorted({*(config.modules_to_save or []), "score"})
-    return config
+def context_of(path: str, revision: str | None = None, trust_remote_code: bool = False) -> float:
+    """Tokens of context of a checkpoint (of its base where it holds an adapter alone), or infinity."""
+    if adapter := adapter_of(path, revision):
+        check_base(adapter)
+        return context_of(adapter.base, adapter.base_revision, trust_remote_code)
+    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    return getattr(config, "max_position_embeddings", float("inf"))
 
 
-def context_of(path: str) -> float:
-    """Tokens of context of the checkpoint at `path` (of its base where it holds an adapter alone), or infinity."""
-    adapter = Path(path) / "adapter_config.json"
-    if adapter.is_file() and not (Path(path) / "config.json").is_file():
-        path = json.loads(adapter.read_text())["base_model_name_or_path"]
-    return getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", float("inf"))
-
-
-def check_length(path: str, tokens: int | None, option: str) -> None:
+def check_length(
+    path: str, tokens: int | None, option: str, revision: str | None = None, trust_remote_code: bool = False
+) -> None:
     """Raises RecipeError where rows of `tokens` tokens do not fit the context of the checkpoint at `path`."""
     check_weights(path)
-    context = context_of(path)
+    context = context_of(path, revision, trust_remote_code)
     if tokens is None or tokens > context:
         raise RecipeError(f"{option}: found {tokens}, expected at most {context}, the context of {path}")
-
-
-def model_kwargs(model_args) -> dict:
-    """Loading options of TRL's `ModelConfig`; float32 unless it names a dtype."""
-    options = {
-        "revision": model_args.model_revision,
-        "attn_implementation": model_args.attn_implementation,
-        "dtype": getattr(torch, model_args.dtype)
-        if model_args.dtype not in (None, "auto", "float32")
-        else torch.float32,
-    }
-    return {key: value for key, value in options.items() if value is not None}
 
 
 def resume_path(setting: str | bool | None, output_dir: str) -> str | None:

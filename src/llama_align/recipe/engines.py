@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-
+from ..runtime.identity import resolved_dtype
 from ..sampling.dialogs import DialogSampler
 from ..sampling.memory import release
 from . import checkpoints
+from .adapters import adapter_of
 from .errors import RecipeError
 
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16")
 SET_BY_US = ("model", "skip_tokenizer_init", "logprobs_mode")
 
 
@@ -20,7 +20,8 @@ class EngineSettings:
     """Which engine samples, and how.
 
     Args:
-        engine: see `make_engine`. dtype: of the weights. options: of `vllm.LLM`, where a `dtype` wins over the other.
+        engine: see `make_engine`. dtype: of the weights; `auto`: the checkpoint's. options: of `vllm.LLM`, where a
+            `dtype` wins over the other.
         max_cached_tokens: bound of the other engines on the tokens they hold at once; None: their own.
 
     Raises:
@@ -28,7 +29,7 @@ class EngineSettings:
     """
 
     engine: str = "auto"
-    dtype: str = "float32"
+    dtype: str = "auto"
     options: dict = field(default_factory=dict)
     max_cached_tokens: int | None = None
 
@@ -54,25 +55,31 @@ class EngineSettings:
         """What answers depend on."""
         return asdict(self)
 
-    @property
-    def sampler_options(self) -> dict[str, Any]:
-        """What `DialogSampler` passes to the engine."""
-        if self.engine == "vllm":
-            return {"dtype": self.dtype} | self.options
+    def sampler_options(self, path: str) -> dict[str, Any]:
+        """What `DialogSampler` passes to the engine of a checkpoint."""
+        if self.engine == "vllm":  # whose own `auto` makes float32 float16
+            return {"dtype": resolved_dtype(self.dtype, path)} | self.options
         return {} if self.max_cached_tokens is None else {"max_cached_tokens": self.max_cached_tokens}
 
     def model(self, path: str, tokenizer):
-        """What the engine samples from: the model itself, or for vLLM the path of the checkpoint."""
+        """What the engine samples from: the model itself, or for vLLM the path of the checkpoint.
+
+        Raises:
+            RecipeError: an adapter for vLLM, which would sample from its base alone.
+        """
         if self.engine != "vllm":
             return self.load(path, tokenizer)
         checkpoints.check_weights(path)
+        if adapter_of(path):
+            raise RecipeError(
+                f"{path}: found an adapter, expected a whole checkpoint for engine vllm; recipes/average.py with this "
+                "one alone among its models writes it merged"
+            )
         return path
 
     def load(self, path: str, tokenizer):
         """The model on this process's device."""
-        return checkpoints.on_device(
-            checkpoints.load_model(path, tokenizer=tokenizer, dtype=getattr(torch, self.dtype))
-        )
+        return checkpoints.on_device(checkpoints.load_model(path, tokenizer=tokenizer, dtype=self.dtype))
 
     def context(self, path: str) -> float:
         """Tokens of prompt and answer together."""
@@ -82,7 +89,7 @@ class EngineSettings:
 def check_dtype(name: str) -> None:
     """Raises RecipeError for a type of weights that nothing here is run in."""
     if name not in DTYPES:
-        raise RecipeError(f"dtype: found {name!r}, expected {' or '.join(DTYPES)}")
+        raise RecipeError(f"dtype: found {name!r}, expected {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
 
 
 class Samplers:

@@ -20,6 +20,7 @@ from ..chat import ContractError
 from ..data import RecordError, SourceError
 from .errors import TRACEBACK, RecipeError
 from .launching import launch_defaults
+from .unused import refuse_unused
 
 
 def parse(dataclass_types: Iterable[type], args: list[str] | None = None, description: str | None = None) -> tuple:
@@ -35,8 +36,9 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
     parser = TrlParser(types, description=description, formatter_class=_help_formatter())
     parser.add_argument("--config", metavar="FILE", help="YAML file with values for the options below")
     known = {name for kind in types for name, field in kind.__dataclass_fields__.items() if field.init}
+    given = {part[2:].split("=")[0] for part in args if part.startswith("--")}
     if "--config" in args:
-        _check_config(Path(args[args.index("--config") + 1 :][0] if args[-1] != "--config" else ""), known)
+        given |= _check_config(Path(args[args.index("--config") + 1 :][0] if args[-1] != "--config" else ""), known)
     # defaults that depend on the machine and the launch; a value in the YAML wins
     parser.set_defaults_with_config(**{key: value for key, value in launch_defaults().items() if key in known})
     try:
@@ -45,6 +47,7 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
         raise RecipeError(f"options: {error}") from error
     if rest:
         raise RecipeError(f"command line: found {' '.join(rest)}, expected only the options --help lists")
+    refuse_unused(stages, given)
     _check_group()
     # parse_args_into_dataclasses appends a namespace with --config
     return tuple(stages[: len(types)])
@@ -69,7 +72,8 @@ def _help_formatter():
     return argparse.ArgumentDefaultsHelpFormatter
 
 
-def _check_config(path: Path, known: set[str]) -> None:
+def _check_config(path: Path, known: set[str]) -> set[str]:
+    """The keys of a YAML, all of them known."""
     if not path.is_file():
         raise RecipeError(f"--config: found no file {str(path)!r}, expected a YAML file")
     try:
@@ -83,6 +87,7 @@ def _check_config(path: Path, known: set[str]) -> None:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f", did you mean {near[0]!r}?" if near else "; --help lists the options"
             raise RecipeError(f"{path}, field {key!r}: unknown option{hint}")
+    return set(config)
 
 
 def run(main, *dataclass_types: type, doc: str | None = None) -> None:

@@ -6,10 +6,14 @@ Knows the files of docs/design.md ("Steps, files and identity"); knows nothing o
 import math
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
+import torch
+
 from ..data import write_jsonl
+from ..models.tensor_files import retype
 from ..runtime.files import write_json, write_text
 from ..trainers.base import RunFacts
 
@@ -17,19 +21,28 @@ TIMING_KEYS = ("runtime", "per_second", "step_time", "total_flos", "epoch_time",
 
 
 def finish(
-    trainer, metrics: dict | None = None, data: dict[str, list[dict]] | None = None, pictures: dict | None = None
+    trainer,
+    metrics: dict | None = None,
+    data: dict[str, list[dict]] | None = None,
+    pictures: dict | None = None,
+    dtypes: dict[str, str | None] | None = None,
 ) -> None:
     """Saves model and tokenizer, `log.jsonl`, `metrics.json` and the model card.
 
     Numbers that depend on the clock stay out of the first two.
 
     Args:
-        data: sources by kind of record, for the card. pictures: SVG files by title, for the card.
+        data: sources by kind of record, for the card. pictures: SVG files by title, for the card. dtypes: type of the
+            whole weights in each folder, `"."` or one below; None: as they were trained.
     """
     trainer.save_model(trainer.args.output_dir)
     if not trainer.is_world_process_zero():
         return
     output = Path(trainer.args.output_dir)
+    shutil.rmtree(output / "ref", ignore_errors=True)  # TRL's reference, a copy of an adapter before it was trained
+    for folder, dtype in (dtypes or {}).items():
+        if dtype and any((output / folder).glob("model*.safetensors")):
+            retype(output / folder, getattr(torch, dtype))
     for title, picture in (pictures or {}).items():
         write_text(output / f"{title}.svg", picture)
     rows = [{k: _finite(v) for k, v in row.items() if not is_timing(k)} for row in trainer.state.log_history]

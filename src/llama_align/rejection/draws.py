@@ -6,7 +6,7 @@ from typing import Any
 
 from ..data import Prompt, Sample
 from ..data.records import records_digest
-from ..runtime.identity import checkpoint_digest
+from ..runtime.identity import checkpoint_digest, resolved_dtype
 from ..runtime.processes import ALONE, Group
 from ..sampling.dialogs import DialogSampler
 from ..sampling.engine import SamplingParams
@@ -58,7 +58,7 @@ class Draws:
             "prompts": records_digest(prompts),
             "size": self.size,
             "round": self.round,
-            "engine": self.engine,
+            "engine": self.engine | {"dtype": resolved_dtype(self.engine["dtype"], source.checkpoint)},
         }
 
         def sample_shard(first: int, last: int) -> list[Sample]:

@@ -149,7 +149,7 @@ def samplers(settings: EngineSettings, group: Group) -> Samplers:
     def load(checkpoint: str) -> DialogSampler:
         tokenizer = recipe.load_tokenizer(checkpoint)
         model = settings.model(checkpoint, tokenizer)
-        return DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options)
+        return DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options(checkpoint))
 
     return Samplers(load)
 

@@ -18,7 +18,7 @@ from ..chat import Message
 from ..data import RecordError, Sample, read_jsonl, write_jsonl
 from ..data.records import is_number, show
 from ..runtime.files import remove_stale_parts
-from ..runtime.identity import checkpoint_digest, lines_digest
+from ..runtime.identity import checkpoint_digest, lines_digest, resolved_dtype
 from ..runtime.processes import ALONE, Group
 from ..sampling.memory import release
 from .models import RewardModel, combine, main_score
@@ -35,7 +35,8 @@ class ScoreCache:
     """
 
     def __init__(self, folder: str | Path, checkpoint: str, dtype: str = "float32"):
-        self.folder = Path(folder) / f"{checkpoint_digest(checkpoint).replace('/', '--')}-{dtype}"
+        name = f"{checkpoint_digest(checkpoint).replace('/', '--')}-{resolved_dtype(dtype, checkpoint)}"
+        self.folder = Path(folder) / name
 
     def path(self, block: str) -> Path:
         """Where the scores of a block of answers are, or will be."""

@@ -22,6 +22,7 @@ LAUNCHED = (
     "dpo",
     "rejection_sampling",
 )  # the recipes that share their work among processes
+WITHOUT_SEED = ("average",)  # no random number is drawn there
 COLUMNS = "columns"  # templates over a data source's columns are written in braces, too
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -85,7 +86,8 @@ class Plan:
             known = ", ".join(sorted(p.stem for p in recipes.glob("*.py")))
             raise PlanError(f"{where}, field 'recipe': found {step.recipe!r}, expected one of {known}")
         config = read_yaml(self.path.parent / step.config) if step.config else {}
-        config = {"seed": self.seed} | config | step.set
+        seed = {} if step.recipe in WITHOUT_SEED else {"seed": self.seed}
+        config = seed | config | step.set
         for reference in references(config):
             if reference not in self.configs:
                 raise PlanError(f"{where}: found {{{reference}}}, expected the name of an earlier step")

@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 ADAPTER = "adapter_config.json"
+BASE, MERGED = "base", "merged.json"  # a run's merged start, and what says so in it
 # what decides the tokens and scores of a checkpoint; logs, model cards and trainer states beside it do not
 DECISIVE = ("config.json", ADAPTER, "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "*.safetensors")
 
@@ -24,12 +25,59 @@ def checkpoint_digest(path: str) -> str:
         return _on_hub(path)
     parts = []
     for file in sorted({file for pattern in DECISIVE for file in folder.glob(pattern)}):
+        if file.name == ADAPTER:
+            parts.append((file.name, _adapter_settings(file)))
+            continue
         with file.open("rb") as content:
             parts.append((file.name, hashlib.file_digest(content, "sha256").hexdigest()))
     if (folder / ADAPTER).is_file():
-        base = json.loads((folder / ADAPTER).read_text()).get("base_model_name_or_path")
+        base = adapter_base(folder)
         parts.append(("base", checkpoint_digest(base) if base else ""))
     return lines_digest([json.dumps(parts)])
+
+
+def _adapter_settings(file: Path) -> str:
+    """What PEFT's file says but where the base lies; lists, which PEFT writes from sets, in an order of their own."""
+    fields = json.loads(file.read_text())
+    fields.pop("base_model_name_or_path", None)
+    return settings_digest({k: sorted(v, key=str) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def adapter_base(folder: Path) -> str | None:
+    """The checkpoint that the adapter in a folder stands on.
+
+    One that a run merged for it lies in the run's own folder, and is found there wherever that was moved to.
+    """
+    named = json.loads((folder / ADAPTER).read_text()).get("base_model_name_or_path")
+    if isinstance(named, str) and Path(named).name == BASE:
+        for place in (folder / BASE, folder.parent / BASE):
+            if (place / MERGED).is_file():
+                return str(place)
+    return named
+
+
+def resolved_dtype(dtype: str, path: str) -> str:
+    """A type of weights by name; for `auto` that of a checkpoint, or of its base where it is an adapter."""
+    return checkpoint_dtype(path) if dtype == "auto" else dtype
+
+
+def checkpoint_dtype(path: str, revision: str | None = None) -> str:
+    """The type of a checkpoint's weights as its configuration says, float32 where it says nothing."""
+    folder = Path(path)
+    if (folder / ADAPTER).is_file():
+        base = adapter_base(folder)
+        return checkpoint_dtype(base) if base else "float32"
+    file = folder / "config.json" if folder.is_dir() else _on_hub_file(path, revision)
+    if file is None or not Path(file).is_file():
+        return "float32"
+    fields = json.loads(Path(file).read_text())
+    return str(fields.get("dtype") or fields.get("torch_dtype") or "float32").removeprefix("torch.")
+
+
+def _on_hub_file(name: str, revision: str | None) -> str | None:
+    with suppress(OSError, ValueError):
+        return cached_file(name, "config.json", revision=revision)
+    return None
 
 
 def _on_hub(name: str) -> str:

@@ -9,6 +9,7 @@ import torch
 import yaml
 from transformers import TrainerCallback
 
+from ..runtime.identity import MERGED
 from ..runtime.sharding import keep_wide
 from .markdown import block, code, plain
 
@@ -59,6 +60,12 @@ def refuse_unused(config, instead: str, *names: str) -> None:
         default = own.default if own.default_factory is MISSING else own.default_factory()
         if (found := getattr(config, name)) != default:
             raise ValueError(f"{name}: found {found!r}, expected it left at {default!r}; it has no effect: {instead}")
+
+
+def _started_from(name: str) -> str:
+    """What a card calls the start of a run; where an adapter was merged for it, that one."""
+    merged = Path(name) / MERGED
+    return json.loads(merged.read_text())["adapter"] if name and merged.is_file() else name or "random weights"
 
 
 @dataclass
@@ -180,7 +187,7 @@ class HerdTrainerMixin:
             path=json.dumps(name, ensure_ascii=False),
             front=yaml.safe_dump(front, default_flow_style=None, sort_keys=False, width=1000),
             what=(self.__doc__ or "").strip().splitlines()[0],
-            base=code(self.model.config._name_or_path or "random weights"),
+            base=code(_started_from(self.model.config._name_or_path)),
             objective=plain(self.objective),
             paper=self.paper,
             steps=self.state.global_step,
