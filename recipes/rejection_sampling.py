@@ -59,18 +59,12 @@ class RejectionSamplingArguments:
     )
     select: list[str] = field(
         default_factory=lambda: ["best_of_rounds"],
-        metadata={
-            "help": "best_of_k, best_of_rounds or top_share fill best.jsonl, best_against_worst preferences.jsonl"
-        },
+        metadata={"help": "best_of_k, best_of_rounds, top_share: best.jsonl; best_against_worst: preferences.jsonl"},
     )
     share: float = field(default=0.25, metadata={"help": "top_share: of the answers to each prompt, at least one"})
     rank: str | None = field(
         default=None,
-        metadata={
-            "help": "what threshold and keep compare answers to different prompts by. per_prompt (the default): the "
-            "score less the mean of the prompt's answers; standardised: that by their standard deviation; raw: the "
-            "score, which a reward model knows only up to an offset of each prompt's"
-        },
+        metadata={"help": "of prompts: per_prompt (default: score less the prompt's mean), standardised, raw"},
     )
     threshold: float | None = field(
         default=None, metadata={"help": "least rank of what goes into best.jsonl; needs `rank`, whose unit it has"}
@@ -143,8 +137,7 @@ def main(args: RejectionSamplingArguments) -> None:
     rejection.write_choice(args.output_dir, choice, best, pairs, counts)
     shape = len(heats), len(prompts), args.answers
     metrics = counts | rejection.metrics_of(samples, pool, best, pairs, score, judges.names, shape)
-    metrics |= {"truncated": rewards.truncated | judges.truncated}
-    metrics |= {"rank": choice.rank} if choice.rule else {}
+    metrics |= {"truncated": rewards.truncated | judges.truncated} | ({"rank": choice.rank} if choice.rule else {})
     metrics |= {"temperature_search": search} if search else {}
     recipe.write_json(f"{args.output_dir}/metrics.json", metrics)
     save_best_of_k(f"{args.output_dir}/best_of_k.svg", (search or {}).get("curves") or metrics["best_of_k"])
