@@ -6,6 +6,7 @@ Knows nothing of checkpoints, losses or data.
 import difflib
 import gc
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -18,9 +19,12 @@ from trl import TrlParser
 
 from ..chat import ContractError
 from ..data import RecordError, SourceError
-from .errors import TRACEBACK, RecipeError
+from ..runtime.lineage import answer_to_manager
+from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
 from .launching import launch_defaults
 from .unused import refuse_unused
+
+INTERRUPTED = 128 + signal.SIGINT  # as a shell has it
 
 
 def parse(dataclass_types: Iterable[type], args: list[str] | None = None, description: str | None = None) -> tuple:
@@ -91,7 +95,12 @@ def _check_config(path: Path, known: set[str]) -> set[str]:
 
 
 def run(main, *dataclass_types: type, doc: str | None = None) -> None:
-    """Parses and runs a recipe's `main`; a user's mistake ends in one line on stderr and exit code 2."""
+    """Parses and runs a recipe's `main`, and ends the process.
+
+    A user's mistake ends in one line on stderr and exit code 2, an interrupt in one that says how to go on and 130, and
+    work that was asked to stop and saved what it had in `STOPPED_EARLY`.
+    """
+    answer_to_manager()
     try:
         main(*parse(dataclass_types, description=doc))
     except (ValueError, OSError, ImportError) as error:
@@ -102,8 +111,21 @@ def run(main, *dataclass_types: type, doc: str | None = None) -> None:
         hint = "" if ours else f" (the environment variable {TRACEBACK}=1 shows where)"
         print(f"error: {error}{hint}", file=sys.stderr)
         sys.exit(2)
+    except StoppedEarly as stop:
+        _say(stop)
+        sys.exit(STOPPED_EARLY)
+    except KeyboardInterrupt as interrupt:
+        resumes = any("resume_from_checkpoint" in kind.__dataclass_fields__ for kind in dataclass_types)
+        how = ", with resume_from_checkpoint: last from the newest checkpoint" if resumes else ""
+        _say(f"interrupted; {interrupt or f'the same command goes on{how}'}")
+        sys.exit(INTERRUPTED)
     finally:
         leave_group()
+
+
+def _say(line: object) -> None:
+    if os.environ.get("RANK", "0") == "0":  # once for all processes
+        print(line, file=sys.stderr)
 
 
 def leave_group() -> None:
