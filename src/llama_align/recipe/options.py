@@ -5,10 +5,10 @@ Knows nothing of checkpoints, losses or data.
 
 import difflib
 import gc
+import importlib.util
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -35,6 +35,8 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
             dataclass refuses.
     """
     types = tuple(dataclass_types)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        before_a_group()
     # TrlParser reads "--config FILE" only and would silently leave the file out of "--config=FILE"
     args = [part for arg in (sys.argv[1:] if args is None else args) for part in _split_config(arg)]
     parser = TrlParser(types, description=description, formatter_class=_help_formatter())
@@ -95,14 +97,23 @@ def _check_config(path: Path, known: set[str]) -> set[str]:
 
 
 def run(main, *dataclass_types: type, doc: str | None = None) -> None:
-    """Parses and runs a recipe's `main`, and ends the process.
+    """Parses and runs a recipe's `main`, and ends the process where it did not end well.
 
     A user's mistake ends in one line on stderr and exit code 2, an interrupt in one that says how to go on and 130, and
     work that was asked to stop and saved what it had in `STOPPED_EARLY`.
     """
     answer_to_manager()
     try:
-        main(*parse(dataclass_types, description=doc))
+        code = _exit_code(main, dataclass_types, doc)
+    finally:
+        leave_group()
+    if code:
+        sys.exit(code)
+
+
+def _exit_code(main, types: tuple[type, ...], doc: str | None) -> int:
+    try:
+        main(*parse(types, description=doc))
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get(TRACEBACK):
             raise
@@ -110,17 +121,16 @@ def run(main, *dataclass_types: type, doc: str | None = None) -> None:
         ours = isinstance(error, RecipeError | RecordError | SourceError | ContractError)
         hint = "" if ours else f" (the environment variable {TRACEBACK}=1 shows where)"
         print(f"error: {error}{hint}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except StoppedEarly as stop:
         _say(stop)
-        sys.exit(STOPPED_EARLY)
+        return STOPPED_EARLY
     except KeyboardInterrupt as interrupt:
-        resumes = any("resume_from_checkpoint" in kind.__dataclass_fields__ for kind in dataclass_types)
+        resumes = any("resume_from_checkpoint" in kind.__dataclass_fields__ for kind in types)
         how = ", with resume_from_checkpoint: last from the newest checkpoint" if resumes else ""
         _say(f"interrupted; {interrupt or f'the same command goes on{how}'}")
-        sys.exit(INTERRUPTED)
-    finally:
-        leave_group()
+        return INTERRUPTED
+    return 0
 
 
 def _say(line: object) -> None:
@@ -128,17 +138,28 @@ def _say(line: object) -> None:
         print(line, file=sys.stderr)
 
 
+def before_a_group() -> None:
+    """Imports what would keep a group for good, as the default of its functions, if it were imported after that."""
+    import torch.distributed.nn.functional
+
+    if importlib.util.find_spec("deepspeed"):
+        import deepspeed.comm.torch  # noqa: F401
+
+
 def leave_group() -> None:
-    """Ends the group of processes, so that none aborts while Python ends."""
+    """Ends the group of processes and its threads, so that none aborts while Python ends.
+
+    A group that nothing refers to joins its threads when it is destroyed. One that is kept leaves them running, and a
+    thread that drops its last tensor while Python ends aborts.
+    """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
-    on_cpu = torch.distributed.get_backend() == "gloo"
-    # wrapped models, which stand in cycles, and DeepSpeed's hooks keep gloo's threads alive; a thread that still runs
-    # or drops its last tensor while Python ends aborts
-    gc.collect()
+    if debug := sys.modules.get("deepspeed.utils.debug"):  # a table of every module, hence of engines and their groups
+        debug.debug_clear_module_and_param_names()
+    if groups := sys.modules.get("deepspeed.utils.groups"):
+        groups._WORLD_GROUP = None
+    gc.collect()  # wrapped models, which stand in cycles
     torch.distributed.destroy_process_group()
-    if on_cpu:
-        time.sleep(0.5)
 
 
 def one_process() -> None:

@@ -124,8 +124,11 @@ def _missing(folder: Path) -> str | None:
         if not any(re.fullmatch(pattern, name) for pattern in patterns for name in names):
             return f"{folder}: found no {what}, without which no run goes on exactly (save_only_model leaves it out)"
     ranks = [{int(found[1]) for name in names if (found := re.fullmatch(of, name))} for of in OF_EACH_PROCESS]
+    last = max(set().union(*ranks), default=0)
+    if ranks[0]:  # one process alone has no number
+        last = max(last, 1)
     for found in filter(None, ranks):
-        if missing := set(range(max(set().union(*ranks)) + 1)) - found:
+        if missing := set(range(last + 1)) - found:
             return f"{folder}: found files of {len(found)} processes, but not of process {min(missing)}"
     return None
 

@@ -211,7 +211,8 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
         logs = self.state.log_history
         logged = {name: value for row in logs for name, value in row.items() if "/" in name or name in NAMED}
         settings = {name: getattr(self.args, name) for name in ("beta", "kl_target", "epsilon", "gamma", "lam")}
-        rows = "\n".join(f"| {plain(name)} | {plain(value)} |" for name, value in (settings | logged).items())
+        settings |= sorted(logged.items())  # as what was logged before a checkpoint is when it comes back
+        rows = "\n".join(f"| {plain(name)} | {plain(value)} |" for name, value in settings.items())
         with open(os.path.join(self.args.output_dir, "README.md"), "a", encoding="utf-8") as card:
             card.write(CARD.format(rows=rows, critic=CRITIC))
 
