@@ -5,11 +5,12 @@ Knows nothing of checkpoints, losses or data.
 
 import difflib
 import gc
-import importlib.util
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -140,10 +141,9 @@ def _say(line: object) -> None:
 
 def before_a_group() -> None:
     """Imports what would keep a group for good, as the default of its functions, if it were imported after that."""
-    import torch.distributed.nn.functional
-
-    if importlib.util.find_spec("deepspeed"):
-        import deepspeed.comm.torch  # noqa: F401
+    for name in ("torch.distributed.nn.functional", "deepspeed.comm.torch"):
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 def leave_group() -> None:
@@ -154,12 +154,20 @@ def leave_group() -> None:
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
-    if debug := sys.modules.get("deepspeed.utils.debug"):  # a table of every module, hence of engines and their groups
-        debug.debug_clear_module_and_param_names()
-    if groups := sys.modules.get("deepspeed.utils.groups"):
-        groups._WORLD_GROUP = None
+    if "deepspeed" in sys.modules:
+        _end_engines()
     gc.collect()  # wrapped models, which stand in cycles
     torch.distributed.destroy_process_group()
+
+
+def _end_engines() -> None:
+    """Ends DeepSpeed's engines, which its hooks and tables keep together with their group."""
+    from deepspeed import DeepSpeedEngine
+    from deepspeed.utils import groups
+
+    for engine in [found for found in gc.get_objects() if issubclass(type(found), DeepSpeedEngine)]:
+        engine.destroy()
+    groups._WORLD_GROUP = None
 
 
 def one_process() -> None:
