@@ -129,7 +129,7 @@ def _exit_code(main, types: tuple[type, ...], doc: str | None) -> int:
     except KeyboardInterrupt as interrupt:
         resumes = any("resume_from_checkpoint" in kind.__dataclass_fields__ for kind in types)
         how = ", with resume_from_checkpoint: last from the newest checkpoint" if resumes else ""
-        _say(f"interrupted; {interrupt or f'the same command goes on{how}'}")
+        _say(f"interrupted; {str(interrupt) or f'the same command goes on{how}'}")
         return INTERRUPTED
     return 0
 

@@ -104,7 +104,7 @@ def run_logged(command: Sequence[str], log: Path, lock: Lock) -> tuple[int, bool
             stderr=subprocess.STDOUT,
             env=environment,
             pass_fds=lock.inherited,
-            preexec_fn=die_with(os.getpid()),
+            preexec_fn=_begin(os.getpid()),
         )
         try:
             with forwarding(process) as came:
@@ -119,6 +119,17 @@ def run_logged(command: Sequence[str], log: Path, lock: Lock) -> tuple[int, bool
                 process.wait()
             raise
     return code, bool(came)
+
+
+def _begin(manager: int):
+    promise = die_with(manager)
+
+    def begin() -> None:
+        # Ctrl-C reaches all processes of a terminal; this one's manager ends it, so that nobody tells of it but once
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        promise()
+
+    return begin
 
 
 class _Tee:

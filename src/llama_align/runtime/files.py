@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 STARTED = time.time()  # this process, near enough
 # how the libraries that write weights say that the system would not let them
-REFUSED = ("os error", "PytorchStreamWriter", "file write failed")
+REFUSED = ("os error", "PytorchStreamWriter", "inline_container", "iostream error", "file write failed")
 
 
 @contextmanager
