@@ -56,7 +56,7 @@ def main(args: DPOArguments, training: HerdDPOConfig, model_args: recipe.ModelAr
         processing_class=tokenizer,
         peft_config=start.lora(),
     )
-    trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
+    recipe.train(trainer)
     dtypes = {".": start.saved_dtype}
     recipe.finish(trainer, counts | {"alarms": trainer.alarms}, {"preference": args.datasets}, dtypes=dtypes)
 

@@ -57,7 +57,7 @@ def main(args: PPOArguments, training: PPOConfig, model_args: recipe.ModelArgume
         processing_class=tokenizer,
         peft_config=start.lora(),
     )
-    trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
+    recipe.train(trainer)
     dtypes = {".": start.saved_dtype, CRITIC: start.saved_dtype and checkpoint_dtype(critic)}
     recipe.finish(trainer, {"prompts": len(prompts)}, {"prompt": args.datasets}, dtypes=dtypes)
 

@@ -78,7 +78,7 @@ def main(args: PretrainArguments, training: PretrainConfig) -> None:
     trainer = PretrainTrainer(
         model=model, args=training, train_dataset=train, eval_dataset=heldout, processing_class=tokenizer
     )
-    trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
+    recipe.train(trainer)
     metrics = trainer.evaluate() if heldout else {}
     metrics = {"eval_loss": metrics["eval_loss"]} if metrics else None
     recipe.finish(trainer, metrics, {"document": args.datasets}, dtypes={".": start and start.saved_dtype})

@@ -103,7 +103,7 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.M
         processing_class=tokenizer,
         peft_config=start.lora(reward=True),
     )
-    trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
+    recipe.train(trainer)
     metrics, pictures = {"objective": args.objective, "margin": training.margin, **counts}, {}
     heldout_sources = [*args.eval_datasets]
     if args.eval_part:

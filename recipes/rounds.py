@@ -16,6 +16,9 @@ class RoundsArguments:
     plan: str = field(metadata={"help": "YAML with the steps"})
     output_dir: str = field(metadata={"help": "the run's directory"})
     until: str | None = field(default=None, metadata={"help": "stop after this step"})
+    verify: bool = field(
+        default=False, metadata={"help": "run nothing: compare the outputs of finished steps with their digests"}
+    )
 
 
 def main(args: RoundsArguments) -> None:
@@ -26,9 +29,12 @@ def main(args: RoundsArguments) -> None:
         raise recipe.RecipeError(str(error)) from error
     report = Path(args.output_dir) / "report.html"
     run = Run(plan, Path(args.output_dir), recipes, report=lambda folder: write_report(folder, report, title=plan.name))
-    run.execute(args.until)
-    if args.until is None:
-        print(f"\nreport: {report}")
+    if args.verify:
+        run.verify()
+    else:
+        run.execute(args.until)
+        if args.until is None:
+            print(f"\nreport: {report}")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def main(args: SFTArguments, training: HerdSFTConfig, model_args: recipe.ModelAr
         processing_class=tokenizer,
         peft_config=start.lora(),
     )
-    trainer.train(resume_from_checkpoint=recipe.resume_path(training.resume_from_checkpoint, training.output_dir))
+    recipe.train(trainer)
     metrics = {"dialogs": len(demonstrations) - dropped, "rows": len(rows), "too_long": dropped}
     recipe.finish(trainer, metrics, {"demonstration": args.datasets}, dtypes={".": start.saved_dtype})
 

@@ -162,3 +162,16 @@ def test_the_order_of_tensors_in_a_file_does_not_matter(tmp_path, checkpoints):
     average_checkpoints(paths, tmp_path / "after")
     after = tensors_of(tmp_path / "after")
     assert all(torch.equal(tensor, after[name]) for name, tensor in tensors_of(tmp_path / "before").items())
+
+
+def test_a_steps_own_configuration_is_not_that_of_the_first_checkpoint(tmp_path, checkpoints):
+    """The manager writes a step's options into config.yaml, where every checkpoint of a run has its own."""
+    paths = checkpoints(2)
+    for name in ("config.yaml", "config.json.bak", "tokenizer_of_others.txt", "output.log"):
+        (tmp_path / paths[0] / name).write_text("of the first")
+    (tmp_path / "mean").mkdir()
+    (tmp_path / "mean" / "config.yaml").write_text("of the average")
+    average_checkpoints(paths, tmp_path / "mean")
+    assert (tmp_path / "mean" / "config.yaml").read_text() == "of the average"
+    names = {path.name for path in (tmp_path / "mean").iterdir()}
+    assert names == {"config.yaml", "config.json", "generation_config.json", "model.safetensors"}

@@ -17,6 +17,9 @@ from llama_align.chat.contract import PAD
 from llama_align.data import Demonstration, demonstration_rows
 from llama_align.trainers import HerdDPOConfig, HerdRewardConfig, HerdSFTConfig, HerdSFTTrainer
 
+from .test_resuming import SHARED
+from .test_resuming import write as write_checkpoint
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -232,10 +235,9 @@ def test_resume_path(tmp_path):
     for last in ("last", "true", "True", True):
         assert recipe.resume_path(last, str(tmp_path / "nowhere")) is None
         assert recipe.resume_path(last, str(tmp_path)) is None
-    for step in (9, 10, 100, 101):
-        (tmp_path / f"checkpoint-{step}").mkdir()
     for step in (9, 10, 100):
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+        write_checkpoint(tmp_path / f"checkpoint-{step}", *SHARED, step=step)
+    (tmp_path / "checkpoint-101").mkdir()
     for last in ("last", "true", "True", True):  # 101 was being written when the run stopped
         assert recipe.resume_path(last, str(tmp_path)) == str(tmp_path / "checkpoint-100")
     chosen = str(tmp_path / "checkpoint-9")

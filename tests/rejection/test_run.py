@@ -141,6 +141,20 @@ def test_shards_serve_another_choice_but_no_other_checkpoint(run, tmp_path, tiny
     assert run("out", model=model)[0] == [3, 3, 1], "other prompts in the same file"
 
 
+def test_a_moved_run_samples_nothing_again_and_writes_the_same_bytes(run, tmp_path, models, options):
+    first, second = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(models["policy"], first / "sft")
+    assert run("here/out", model=str(first / "sft"))[0] == [3, 3, 1]
+    before = {name: (first / "out" / name).read_bytes() for name in WHOLE if (first / "out" / name).exists()}
+    first.rename(second)
+    assert run("there/out", model=str(second / "sft")) == ([], 0), "the same weights elsewhere"
+    assert before == {name: (second / "out" / name).read_bytes() for name in before}
+    assert {sample.checkpoint for sample in samples_of(second / "out")} == {"sft"}
+    (second / "sft").rename(second / "chat")
+    assert run("there/out", model=str(second / "chat")) == ([], 0), "or under another name, which the samples take"
+    assert {sample.checkpoint for sample in samples_of(second / "out")} == {"chat"}
+
+
 def test_another_reward_model_scores_the_samples_that_are_there(run, tmp_path, models):
     run("out")
     before = [s.completion for s in samples_of(tmp_path / "out")]

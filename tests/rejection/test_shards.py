@@ -59,6 +59,13 @@ def test_other_settings_are_not_mixed_in(tmp_path, other):
     assert back.asked == [], "the first ones are still there, in whatever order settings are named"
 
 
+def test_equal_numbers_are_the_same_setting(tmp_path):
+    Shards(tmp_path, 4, 2, {"top_p": 1, "gaps": [2, 0.5]}).run(Sampler())
+    again = Sampler()
+    Shards(tmp_path, 4, 2, {"top_p": 1.0, "gaps": [2.0, 0.5]}).run(again)
+    assert again.asked == []
+
+
 @pytest.mark.parametrize("dies_at", [0, 3, 6])
 def test_a_kill_loses_and_repeats_nothing(tmp_path, dies_at):
     undisturbed = Shards(tmp_path / "undisturbed", 7, 3, SETTINGS).run(Sampler())

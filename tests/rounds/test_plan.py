@@ -88,3 +88,13 @@ def test_the_content_of_a_named_file_is_part_of_the_identity(tmp_path, recipes):
     before = identities(tmp_path, recipes, step)
     data.write_text("two")
     assert identities(tmp_path, recipes, step) != before
+
+
+@pytest.mark.parametrize("value", [(1, 1.0), ([0, 0.5], [0.0, 0.5]), ({"a": [2]}, {"a": [2.0]})])
+def test_equal_numbers_are_the_same_setting(tmp_path, recipes, value):
+    found = [identities(tmp_path, recipes, MAKE | {"set": {"keep": one}}) for one in value]
+    assert found[0] == found[1]
+    assert found[0] != identities(tmp_path, recipes, MAKE | {"set": {"keep": 0.25}})
+    assert identities(tmp_path, recipes, MAKE | {"set": {"keep": 1}}) != identities(
+        tmp_path, recipes, MAKE | {"set": {"keep": True}}
+    )

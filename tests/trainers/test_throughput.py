@@ -108,7 +108,7 @@ def test_there_is_padding_and_there_are_tokens_without_a_label(pretrain, sft):
 
 
 def test_fetching_batches_counts_and_evaluation_and_saving_do_not(pretrain, watch):
-    trainer = pretrain(max_steps=6, logging_steps=2, save_strategy="steps", save_steps=1)
+    trainer = pretrain(max_steps=6, logging_steps=2, save_strategy="steps", save_steps=2)
     trainer.args.eval_strategy, trainer.args.eval_steps = "steps", 1
     trainer.eval_dataset = trainer.train_dataset.select(range(2))
     slow = {"training_step": 1.0, "get_batch_samples": 0.5, "evaluation_loop": 50.0, "_save_checkpoint": 90.0}

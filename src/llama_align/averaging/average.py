@@ -12,6 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 INDEX = "model.safetensors.index.json"
+CARRIED = (
+    *(INDEX, "config.json", "generation_config.json", "chat_template.jinja", "chat_template.json"),
+    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt"),  # of tokenizers that are not Llama's
+)
 
 
 def average_checkpoints(
@@ -58,12 +63,8 @@ def average_checkpoints(
 
 
 def _travels(name: str) -> bool:
-    # code, too: config.json names it where a checkpoint came with it
-    return (
-        name == INDEX
-        or name.endswith(".py")
-        or name.startswith(("config", "generation_config", "tokenizer", "special_tokens", "chat_template"))
-    )
+    # code, too: config.json names it where a checkpoint came with it. A step's config.yaml stays where it is
+    return name in CARRIED or name.endswith(".py")
 
 
 def _tensor_files(path: Path) -> dict[str, str]:

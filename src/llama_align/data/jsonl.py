@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from ..runtime.files import naming
 from .decoding import Decoder, refuse_unsound
 from .records import Record, RecordError, show
 
@@ -154,7 +155,7 @@ def write_jsonl(path: str | os.PathLike, rows: Iterable[Record | dict[str, Any]]
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     count = 0
     try:
-        with open(partial, "wb") as raw:
+        with naming(path), open(partial, "wb") as raw:
             with _compressed(raw, path.suffix) as file:
                 for row in rows:
                     row = row.to_dict() if isinstance(row, Record) else row

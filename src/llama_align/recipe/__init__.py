@@ -16,22 +16,25 @@ from .checkpoints import (
     load_reward_model,
     load_tokenizer,
     on_device,
-    resume_path,
     score_outputs,
 )
 from .engines import EngineSettings, Samplers, check_dtype
-from .errors import TRACEBACK, RecipeError
+from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
 from .options import leave_group, one_process, parse, run
 from .results import finish
+from .resuming import STOPPED, resume_path, train
 from .start import ModelArguments, Start, lora_config, write_merged
 
 __all__ = [
+    "STOPPED",
+    "STOPPED_EARLY",
     "TRACEBACK",
     "EngineSettings",
     "ModelArguments",
     "RecipeError",
     "Samplers",
     "Start",
+    "StoppedEarly",
     "adapter_of",
     "check_dtype",
     "check_length",
@@ -52,6 +55,7 @@ __all__ = [
     "resume_path",
     "run",
     "score_outputs",
+    "train",
     "write_json",
     "write_merged",
 ]

@@ -259,22 +259,3 @@ def check_length(
     context = context_of(path, revision, trust_remote_code)
     if tokens is None or tokens > context:
         raise RecipeError(f"{option}: found {tokens}, expected at most {context}, the context of {path}")
-
-
-def resume_path(setting: str | bool | None, output_dir: str) -> str | None:
-    """The checkpoint to resume from: a path as given, or for `last` the newest in `output_dir` (none: start afresh).
-
-    A checkpoint whose writing was cut short is passed over: it lacks `trainer_state.json`, which is written last.
-
-    Raises:
-        RecipeError: a path that is no directory.
-    """
-    if setting is True or setting in ("last", "true", "True"):
-        steps = {
-            int(p.parent.name[11:]): str(p.parent)
-            for p in Path(output_dir).glob("checkpoint-[0-9]*/trainer_state.json")
-        }
-        return steps[max(steps)] if steps else None
-    if setting and not Path(setting).is_dir():
-        raise RecipeError(f"resume_from_checkpoint: found no directory {setting!r}, expected a checkpoint or last")
-    return setting or None

@@ -5,10 +5,12 @@ Knows nothing of checkpoints, losses or data.
 
 import difflib
 import gc
+import importlib
 import os
+import signal
 import sys
-import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -18,9 +20,12 @@ from trl import TrlParser
 
 from ..chat import ContractError
 from ..data import RecordError, SourceError
-from .errors import TRACEBACK, RecipeError
+from ..runtime.lineage import answer_to_manager
+from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
 from .launching import launch_defaults
 from .unused import refuse_unused
+
+INTERRUPTED = 128 + signal.SIGINT  # as a shell has it
 
 
 def parse(dataclass_types: Iterable[type], args: list[str] | None = None, description: str | None = None) -> tuple:
@@ -31,6 +36,8 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
             dataclass refuses.
     """
     types = tuple(dataclass_types)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        before_a_group()
     # TrlParser reads "--config FILE" only and would silently leave the file out of "--config=FILE"
     args = [part for arg in (sys.argv[1:] if args is None else args) for part in _split_config(arg)]
     parser = TrlParser(types, description=description, formatter_class=_help_formatter())
@@ -91,9 +98,23 @@ def _check_config(path: Path, known: set[str]) -> set[str]:
 
 
 def run(main, *dataclass_types: type, doc: str | None = None) -> None:
-    """Parses and runs a recipe's `main`; a user's mistake ends in one line on stderr and exit code 2."""
+    """Parses and runs a recipe's `main`, and ends the process where it did not end well.
+
+    A user's mistake ends in one line on stderr and exit code 2, an interrupt in one that says how to go on and 130, and
+    work that was asked to stop and saved what it had in `STOPPED_EARLY`.
+    """
+    answer_to_manager()
     try:
-        main(*parse(dataclass_types, description=doc))
+        code = _exit_code(main, dataclass_types, doc)
+    finally:
+        leave_group()
+    if code:
+        sys.exit(code)
+
+
+def _exit_code(main, types: tuple[type, ...], doc: str | None) -> int:
+    try:
+        main(*parse(types, description=doc))
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get(TRACEBACK):
             raise
@@ -101,22 +122,52 @@ def run(main, *dataclass_types: type, doc: str | None = None) -> None:
         ours = isinstance(error, RecipeError | RecordError | SourceError | ContractError)
         hint = "" if ours else f" (the environment variable {TRACEBACK}=1 shows where)"
         print(f"error: {error}{hint}", file=sys.stderr)
-        sys.exit(2)
-    finally:
-        leave_group()
+        return 2
+    except StoppedEarly as stop:
+        _say(stop)
+        return STOPPED_EARLY
+    except KeyboardInterrupt as interrupt:
+        resumes = any("resume_from_checkpoint" in kind.__dataclass_fields__ for kind in types)
+        how = ", with resume_from_checkpoint: last from the newest checkpoint" if resumes else ""
+        _say(f"interrupted; {str(interrupt) or f'the same command goes on{how}'}")
+        return INTERRUPTED
+    return 0
+
+
+def _say(line: object) -> None:
+    if os.environ.get("RANK", "0") == "0":  # once for all processes
+        print(line, file=sys.stderr)
+
+
+def before_a_group() -> None:
+    """Imports what would keep a group for good, as the default of its functions, if it were imported after that."""
+    for name in ("torch.distributed.nn.functional", "deepspeed.comm.torch"):
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 def leave_group() -> None:
-    """Ends the group of processes, so that none aborts while Python ends."""
+    """Ends the group of processes and its threads, so that none aborts while Python ends.
+
+    A group that nothing refers to joins its threads when it is destroyed. One that is kept leaves them running, and a
+    thread that drops its last tensor while Python ends aborts.
+    """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
-    on_cpu = torch.distributed.get_backend() == "gloo"
-    # wrapped models, which stand in cycles, and DeepSpeed's hooks keep gloo's threads alive; a thread that still runs
-    # or drops its last tensor while Python ends aborts
-    gc.collect()
+    if "deepspeed" in sys.modules:
+        _end_engines()
+    gc.collect()  # wrapped models, which stand in cycles
     torch.distributed.destroy_process_group()
-    if on_cpu:
-        time.sleep(0.5)
+
+
+def _end_engines() -> None:
+    """Ends DeepSpeed's engines, which its hooks and tables keep together with their group."""
+    from deepspeed import DeepSpeedEngine
+    from deepspeed.utils import groups
+
+    for engine in [found for found in gc.get_objects() if issubclass(type(found), DeepSpeedEngine)]:
+        engine.destroy()
+    groups._WORLD_GROUP = None
 
 
 def one_process() -> None:

@@ -45,7 +45,8 @@ def finish(
             retype(output / folder, getattr(torch, dtype))
     for title, picture in (pictures or {}).items():
         write_text(output / f"{title}.svg", picture)
-    rows = [{k: _finite(v) for k, v in row.items() if not is_timing(k)} for row in trainer.state.log_history]
+    # in one order: a row that was in a checkpoint comes back sorted
+    rows = [{k: _finite(row[k]) for k in sorted(row) if not is_timing(k)} for row in trainer.state.log_history]
     write_jsonl(output / "log.jsonl", rows)
     losses = [row["loss"] for row in rows if "loss" in row]
     final = {"steps": trainer.state.global_step, "final_loss": losses[-1] if losses else None} | (metrics or {})

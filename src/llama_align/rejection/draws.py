@@ -6,7 +6,7 @@ from typing import Any
 
 from ..data import Prompt, Sample
 from ..data.records import records_digest
-from ..runtime.identity import checkpoint_digest, resolved_dtype
+from ..runtime.identity import checkpoint_digest, checkpoint_name, resolved_dtype
 from ..runtime.processes import ALONE, Group
 from ..sampling.dialogs import DialogSampler
 from ..sampling.engine import SamplingParams
@@ -51,9 +51,9 @@ class Draws:
     def __call__(self, source: Source, prompts: Sequence[Prompt]) -> list[Sample]:
         """`params.n` samples per prompt, those of a prompt together, in order."""
         params = replace(self.params, temperature=source.temperature, seed=source.seed)
+        name = checkpoint_name(source.checkpoint)
         identity = {
-            "source": asdict(source),
-            "checkpoint": checkpoint_digest(source.checkpoint),
+            "checkpoint": checkpoint_digest(source.checkpoint),  # not its path: a run that was moved goes on
             "params": asdict(params),
             "prompts": records_digest(prompts),
             "size": self.size,
@@ -71,7 +71,7 @@ class Draws:
                     prompt=prompt.messages,
                     completion=draft.text,
                     finished=draft.finished,
-                    checkpoint=source.checkpoint,
+                    checkpoint=name,
                     temperature=source.temperature,
                     seed=source.seed,
                     rewards={},
@@ -83,4 +83,5 @@ class Draws:
                 for draft in group
             ]
 
-        return Shards(self.output_dir, len(prompts), self.size, identity).run(sample_shard, self.group)
+        drawn = Shards(self.output_dir, len(prompts), self.size, identity).run(sample_shard, self.group)
+        return [replace(sample, checkpoint=name) for sample in drawn]  # the same weights may have had another name

@@ -4,22 +4,20 @@ A step's directory is `<run>/<step>-<hash>`. `step.json` in it is written last, 
 unfinished, whatever else it holds.
 """
 
-import fcntl
-import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from ..recipe import RecipeError
+from ..recipe import STOPPED, STOPPED_EARLY, RecipeError, StoppedEarly
 from ..runtime.files import write_json, write_text
+from .launch import Lock, run_logged
+from .outputs import MARKER, check_outputs, outputs, read_marker
 from .plan import Plan, Step, resolve
 
 RESUMABLE = "resume_from_checkpoint"
@@ -52,63 +50,102 @@ class Run:
         Raises:
             RecipeError: a `step.json` that is not readable.
         """
-        marker = self.folders[name] / "step.json"
-        if not marker.is_file():
-            return False
-        try:
-            return json.loads(marker.read_text())["identity"] == self.identities[name]
-        except (json.JSONDecodeError, KeyError) as error:
-            raise RecipeError(
-                f"{marker}: found no readable step record ({error}); remove it to run the step again"
-            ) from error
+        marker = read_marker(self.folders[name])
+        return marker is not None and marker["identity"] == self.identities[name]
 
     def execute(self, until: str | None = None) -> None:
         """Runs what is not finished, in order, up to and with the step `until`.
 
         Raises:
-            RecipeError: a step failed, or another process runs in this directory.
+            RecipeError: a step failed, a finished one's outputs have changed, or another process runs in this
+                directory. StoppedEarly: SIGTERM came to this process or a step. KeyboardInterrupt: with what goes on.
         """
         if until is not None and until not in self.folders:
             raise RecipeError(f"until: found {until!r}, expected one of {', '.join(self.folders)}")
         self.directory.mkdir(parents=True, exist_ok=True)
-        with _locked(self.directory / ".lock"):
+        with Lock(self.directory) as lock:
+            _remove_parts(self.directory.glob(".*.part"))
             for number, step in enumerate(self.plan.steps, start=1):
-                self._one(step, f"[{number}/{len(self.plan.steps)}] {step.name}")
+                self._one(step, f"[{number}/{len(self.plan.steps)}] {step.name}", lock)
                 if step.name == until:
                     return
             if self.report:
                 self.report(self.directory)
 
-    def _one(self, step: Step, title: str) -> None:
+    def verify(self) -> None:
+        """Compares every output of every finished step with the digest it was written with, and prints what it found.
+
+        Raises:
+            RecipeError: outputs that are missing or have changed, of all steps.
+        """
+        problems = []
+        for step in self.plan.steps:
+            found = "not finished"
+            if self.finished(step.name):
+                try:
+                    found = check_outputs(step.name, self.folders[step.name], content=True) or "as it was written"
+                except RecipeError as error:
+                    problems.append(str(error))
+                    found = "changed"
+            print(f"{step.name}: {found}", flush=True)
+        if problems:
+            raise RecipeError("\n".join(problems))
+
+    def _one(self, step: Step, title: str, lock: Lock) -> None:
         folder = self.folders[step.name]
         if self.finished(step.name):
-            self.seconds[step.name] = json.loads((folder / "step.json").read_text()).get("seconds")
-            print(f"{title}: done before", flush=True)
+            note = check_outputs(step.name, folder)
+            self.seconds[step.name] = read_marker(folder).get("seconds")
+            print(f"{title}: done before{f'; {note}' if note else ''}", flush=True)
             self._write_overview()
             return
+        for name in self.plan.inputs(step.name):  # hours may have passed since they were looked at
+            check_outputs(name, self.folders[name])
         print(f"{title}: {folder}", flush=True)
+        self._write_overview(step.name, "running")
         started = time.perf_counter()
-        code = self._launch(step, folder)
+        try:
+            code, asked = self._launch(step, folder, lock)
+        except KeyboardInterrupt:
+            code, asked = 128 + signal.SIGINT, False
         if code != 0:
-            self._write_overview(failed=step.name)
-            if code in (-signal.SIGINT, 130):
-                raise KeyboardInterrupt
-            raise RecipeError(
-                f"step {step.name!r} ended with exit code {code}; its output is in {folder / 'output.log'}. "
-                "Run the same command again to go on from here."
-            )
+            self._ended(step, folder, code, asked)
         self.seconds[step.name] = round(time.perf_counter() - started, 1)
-        write_json(folder / "step.json", {"identity": self.identities[step.name], "seconds": self.seconds[step.name]})
+        self._write_config(step, folder)  # as of a step that was never resumed
+        marker = {"identity": self.identities[step.name], "seconds": self.seconds[step.name]}
+        write_json(folder / MARKER, marker | {"outputs": outputs(folder)})
         self._write_overview()
+        if asked:
+            raise StoppedEarly(f"stopped by SIGTERM behind step {step.name!r}; the same command goes on from here")
 
-    def _launch(self, step: Step, folder: Path) -> int:
+    def _ended(self, step: Step, folder: Path, code: int, asked: bool) -> None:
+        """Says how a step ended that did not finish."""
+        early = code == STOPPED_EARLY or (folder / STOPPED).is_file()
+        interrupted = code in (-signal.SIGINT, 128 + signal.SIGINT)
+        self._write_overview(step.name, "stopped" if early or asked or interrupted else "failed")
+        goes_on = "the same command goes on from here"
+        if early or asked:
+            raise StoppedEarly(f"step {step.name!r} was stopped {'early' if early else 'by SIGTERM'}; {goes_on}")
+        if interrupted:
+            raise KeyboardInterrupt(f"step {step.name!r} was at work; {goes_on}")
+        raise RecipeError(
+            f"step {step.name!r} ended with exit code {code}; its output is in {folder / 'output.log'}. "
+            "Run the same command again to go on from here."
+        )
+
+    def _launch(self, step: Step, folder: Path, lock: Lock) -> tuple[int, bool]:
         folder.mkdir(parents=True, exist_ok=True)
+        # nobody else writes here; a score cache may have other runs at work and looks after its own
+        _remove_parts(part for part in folder.rglob("*.part") if "scores" not in part.relative_to(folder).parts)
+        (folder / STOPPED).unlink(missing_ok=True)
+        resumed = {RESUMABLE: "last"} if any(folder.glob("checkpoint-*")) else {}
+        self._write_config(step, folder, resumed)
+        return run_logged(self._command(step, folder), folder / "output.log", lock)
+
+    def _write_config(self, step: Step, folder: Path, more: dict | None = None) -> None:
         directories = {name: str(path) for name, path in self.folders.items()}
-        config = resolve(self.plan.configs[step.name], directories) | {"output_dir": str(folder)}
-        if any(folder.glob("checkpoint-*")):
-            config[RESUMABLE] = "last"
+        config = resolve(self.plan.configs[step.name], directories) | {"output_dir": str(folder)} | (more or {})
         write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        return _tee(self._command(step, folder), folder / "output.log")
 
     def _command(self, step: Step, folder: Path) -> list[str]:
         script = [str(self.recipes / f"{step.recipe}.py"), "--config", str(folder / "config.yaml")]
@@ -116,46 +153,23 @@ class Run:
             return [sys.executable, *script]
         return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", step.launch, *script]
 
-    def _write_overview(self, failed: str | None = None) -> None:
-        rows = []
-        for step in self.plan.steps:
-            status = "failed" if step.name == failed else "finished" if step.name in self.seconds else "waiting"
-            rows.append(
-                {
-                    "name": step.name,
-                    "recipe": step.recipe,
-                    "directory": self.folders[step.name].name,
-                    "inputs": self.plan.inputs(step.name),
-                    "seconds": self.seconds.get(step.name),
-                    "status": status,
-                }
-            )
+    def _write_overview(self, at: str | None = None, status: str = "") -> None:
+        """Writes `run.json`: every step finished or waiting, but for one `at` work or ended otherwise."""
+        rows = [
+            {
+                "name": step.name,
+                "recipe": step.recipe,
+                "directory": self.folders[step.name].name,
+                "inputs": self.plan.inputs(step.name),
+                "seconds": self.seconds.get(step.name),
+                "status": status if step.name == at else "finished" if step.name in self.seconds else "waiting",
+            }
+            for step in self.plan.steps
+        ]
         write_json(self.directory / "run.json", {"name": self.plan.name, "seed": self.plan.seed, "steps": rows})
 
 
-def _tee(command: list[str], log: Path) -> int:
-    """Runs a command; its output goes to the terminal and to a file. An interrupt reaches the command, too."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with (
-        log.open("ab") as file,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment) as process,
-    ):
-        try:
-            while chunk := process.stdout.read1(65536):
-                sys.stdout.buffer.write(chunk)
-                sys.stdout.buffer.flush()
-                file.write(chunk)
-        except BaseException:
-            process.terminate()
-            raise
-        return process.wait()
-
-
-@contextmanager
-def _locked(path: Path):
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RecipeError(f"{path.parent}: another process runs in this directory, expected to be alone") from None
-        yield
+def _remove_parts(parts) -> None:
+    for part in parts:
+        with suppress(OSError):
+            part.unlink()

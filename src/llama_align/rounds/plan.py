@@ -12,6 +12,8 @@ import yaml
 
 from .. import __version__
 from ..data.opening import expand
+from ..runtime.identity import canonical
+from ..runtime.manifest import file_digest
 
 REFERENCE = re.compile(r"(?<!\$)\{([A-Za-z0-9_-]+)\}")  # ${NAME} is the environment's
 LAUNCHED = (
@@ -105,7 +107,7 @@ class Plan:
             parts = {
                 "version": __version__,
                 "recipe": step.recipe,
-                "config": config,
+                "config": canonical(config),
                 "steps": {name: digests[name] for name in self.inputs(step.name)},
                 "files": {text: _file_digest(path) for text, path in _inputs(config)},
             }
@@ -181,5 +183,4 @@ def _file_digest(path: Path) -> str:
     if path.is_dir():
         rows = [(str(p.relative_to(path)), _file_digest(p)) for p in sorted(path.rglob("*")) if p.is_file()]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)

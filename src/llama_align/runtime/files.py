@@ -3,11 +3,31 @@
 import json
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 STARTED = time.time()  # this process, near enough
+# how the libraries that write weights say that the system would not let them
+REFUSED = ("os error", "PytorchStreamWriter", "inline_container", "iostream error", "file write failed")
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """An error of writing that names no file, as that of a full disk, comes out as one that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except (SafetensorError, RuntimeError) as error:
+        if not any(words in str(error) for words in REFUSED):
+            raise
+        raise OSError(f"{path}: could not be written ({str(error).splitlines()[0]})") from error
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -16,7 +36,8 @@ def write_text(path: str | Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        partial.write_text(text, "utf-8")
+        with naming(path):
+            partial.write_text(text, "utf-8")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

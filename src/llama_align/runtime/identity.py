@@ -5,8 +5,11 @@ import json
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from transformers.utils.hub import cached_file, extract_commit_hash
+
+from .manifest import file_digest
 
 ADAPTER = "adapter_config.json"
 BASE, MERGED = "base", "merged.json"  # a run's merged start, and what says so in it
@@ -28,8 +31,7 @@ def checkpoint_digest(path: str) -> str:
         if file.name == ADAPTER:
             parts.append((file.name, _adapter_settings(file)))
             continue
-        with file.open("rb") as content:
-            parts.append((file.name, hashlib.file_digest(content, "sha256").hexdigest()))
+        parts.append((file.name, file_digest(file)))
     if (folder / ADAPTER).is_file():
         base = adapter_base(folder)
         parts.append(("base", checkpoint_digest(base) if base else ""))
@@ -80,6 +82,11 @@ def _on_hub_file(name: str, revision: str | None) -> str | None:
     return None
 
 
+def checkpoint_name(path: str) -> str:
+    """What to call a checkpoint wherever it lies: its folder's name, or its name on the Hub."""
+    return Path(path).resolve().name if Path(path).is_dir() else path
+
+
 def _on_hub(name: str) -> str:
     for file in ("config.json", ADAPTER):
         # OSError: not there, or not to be reached; ValueError: not a name the Hub could have
@@ -90,9 +97,18 @@ def _on_hub(name: str) -> str:
     return name
 
 
+def canonical(value: Any) -> Any:
+    """Settings in which equal numbers are written alike: 1.0 as 1."""
+    if isinstance(value, dict):
+        return {key: canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def settings_digest(settings: dict) -> str:
-    """Digest of settings by name."""
-    return lines_digest([json.dumps(settings, sort_keys=True, default=str)])
+    """Digest of settings by name; equal numbers count as equal, whether written 1 or 1.0."""
+    return lines_digest([json.dumps(canonical(settings), sort_keys=True, default=str)])
 
 
 def lines_digest(lines: Iterable[str]) -> str:

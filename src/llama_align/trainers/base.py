@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from ..runtime.identity import MERGED
 from ..runtime.sharding import keep_wide
+from .continuing import ContinuingMixin
 from .markdown import block, code, plain
 
 CARD = """---
@@ -152,11 +153,12 @@ class EqualRows:
         return loss * self.rows_in(batch) * self.accelerator.num_processes / rows_of_step
 
 
-class HerdTrainerMixin:
+class HerdTrainerMixin(ContinuingMixin):
     """What all our trainers do otherwise than Trainer and TRL.
 
-    The model card is ours (TRL's names no base model for a model passed as an instance), tied weights are saved once,
-    and under FSDP2 losses and log-probabilities stay as they were made, and gradients are summed in float32.
+    A run that was cut off goes on as if it had not been (`continuing`). The model card is ours (TRL's names no base
+    model for a model passed as an instance), tied weights are saved once, and under FSDP2 losses and log-probabilities
+    stay as they were made, and gradients are summed in float32.
     """
 
     objective = ""

@@ -229,7 +229,6 @@ class HerdDPOTrainer(HerdTrainerMixin, EqualRows, DPOTrainer):
 
     def _alarm_at_falling(self, logs: dict[str, float]) -> None:
         past, steps, now = self.state.log_history, self.args.alarm_after, logs["rewards/chosen"]
-        self.alarms["chosen_falling"] = max((row.get("alarms/chosen_falling", 0) for row in past), default=0)
         before = [
             row["rewards/chosen"]
             for row in past
@@ -245,6 +244,9 @@ class HerdDPOTrainer(HerdTrainerMixin, EqualRows, DPOTrainer):
         self.alarms["chosen_falling"] += 1
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        # a resumed run's alarms so far; it may have nothing left to train
+        past = [row.get("alarms/chosen_falling", 0) for row in self.state.log_history]
+        self.alarms["chosen_falling"] = max(past, default=0)
         if "loss" in logs:  # of training; TRL's own log adds the metrics to it
             metrics = {key: sum(values) / len(values) for key, values in self._metrics["train"].items()}
             self._alarm_at_falling(metrics)

@@ -16,6 +16,7 @@ from trl.trainer.utils import pad, use_adapter
 
 from ...chat import ControlTokens, decode_answer, encode_text, render_prompt
 from ...rewards.models import RewardModel
+from ...runtime.files import naming
 from ...runtime.replacing import replaced
 from ...runtime.sharding import references_by_layers, whole_part
 from ...sampling.engine import SamplingParams
@@ -161,7 +162,7 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
             super()._save(output_dir, state_dict=part_of(state_dict, "policy"))
 
     def _save_checkpoint(self, model, trial):
-        # before the rest: Trainer writes trainer_state.json last, so a checkpoint that has it is whole
+        # before the rest, which ends with what says that a checkpoint is whole
         if not self.args.save_only_model:
             folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
             os.makedirs(folder, exist_ok=True)
@@ -172,7 +173,8 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
                 "kl_coefficient": self.kl.coefficient,
                 "processes": self.accelerator.num_processes,
             }
-            torch.save(rollout, self._rollout_file(folder))
+            with naming(self._rollout_file(folder)):
+                torch.save(rollout, self._rollout_file(folder))
         super()._save_checkpoint(model, trial)
 
     def _rollout_file(self, folder: str) -> str:
@@ -209,7 +211,8 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
         logs = self.state.log_history
         logged = {name: value for row in logs for name, value in row.items() if "/" in name or name in NAMED}
         settings = {name: getattr(self.args, name) for name in ("beta", "kl_target", "epsilon", "gamma", "lam")}
-        rows = "\n".join(f"| {plain(name)} | {plain(value)} |" for name, value in (settings | logged).items())
+        settings |= sorted(logged.items())  # as what was logged before a checkpoint is when it comes back
+        rows = "\n".join(f"| {plain(name)} | {plain(value)} |" for name, value in settings.items())
         with open(os.path.join(self.args.output_dir, "README.md"), "a", encoding="utf-8") as card:
             card.write(CARD.format(rows=rows, critic=CRITIC))
 

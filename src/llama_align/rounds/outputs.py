@@ -1,0 +1,70 @@
+"""What a finished step left in its folder, and whether it is still there as it was.
+
+Left out, since they may change or go without harm: what the manager itself writes, checkpoints, caches and logs.
+"""
+
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from ..recipe import STOPPED, RecipeError
+from ..runtime.manifest import changed, described, is_manifest
+
+MARKER = "step.json"
+# names in a step's folder; of a folder, all that is in it
+LEFT_OUT = (
+    *(MARKER, "config.yaml", "output.log", STOPPED),
+    *("checkpoint-*", "runs"),  # to go on from, and TensorBoard's logs
+    *("shards", "scores", "reference-*.arrow"),  # made again where they are missing; runs may share the scores
+    *(".*", "*.part", "__pycache__"),
+)
+
+
+def outputs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Sizes, times and digests of a step's outputs."""
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    kept = (name for name in names if not any(fnmatch(name.parts[0], rule) for rule in LEFT_OUT))
+    return described(folder, (name.as_posix() for name in kept))
+
+
+def read_marker(folder: Path) -> dict[str, Any] | None:
+    """What `step.json` says; None where there is none.
+
+    Raises:
+        RecipeError: a file of another kind.
+    """
+    path = folder / MARKER
+    if not path.is_file():
+        return None
+    cure = "remove it to run the step again"
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{path}: found no readable step record ({error}); {cure}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("identity"), str):
+        what = "no identity" if isinstance(found, dict) else type(found).__name__
+        raise RecipeError(f"{path}: found {what}, expected an object with the identity of a step; {cure}")
+    if "outputs" in found and not is_manifest(found["outputs"]):
+        raise RecipeError(f"{path}, field 'outputs': found no sizes, times and digests of files; {cure}")
+    return found
+
+
+def check_outputs(step: str, folder: Path, content: bool = False) -> str | None:
+    """A note where a finished step's outputs cannot be compared, as those of an older version; None otherwise.
+
+    Args:
+        content: compare digests even where sizes and times are the same.
+
+    Raises:
+        RecipeError: an output is missing or has changed.
+    """
+    marker = read_marker(folder)
+    if marker is None or "outputs" not in marker:
+        return f"{folder / MARKER} has no digests of its outputs, which are taken as they are"
+    if problem := changed(folder, marker["outputs"], content):
+        raise RecipeError(
+            f"step {step!r} is finished, but its outputs have changed: {problem}. Put the file back, or remove "
+            f"{folder / MARKER} to run the step again"
+        )
+    return None
