@@ -59,7 +59,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(
 TEXT_OPTIONS = "text of its own: what it names is looked up when the recipe starts"
 ACCEPTED = {
     # kinds are "recipe.option: change: type of the option"
-    "*: null: * | None": "null stands for a default of the option",
+    "*: null: *None*": "null stands for a default of the option",
     "*: *text: *str*": TEXT_OPTIONS,
     "*: text: list*str*": "one text alone is a list of one",
     "*: a variable: *str*": TEXT_OPTIONS,
@@ -72,6 +72,7 @@ ACCEPTED = {
     "*.engine_options*: *": "vLLM's own settings are checked by it",
     "pretrain.size_overrides*: *": "checked when the model is made, before data is read",
     "*: true: *bool*": "it is one of two",
+    "*.trackio_static_space_id: false: *": "it is one of its values",
     "*: false: *bool*": "it is one of two",
     "*: a list: list*": "nothing of it; a recipe that needs some says so",
     "*: a list of text: list*str*": TEXT_OPTIONS,
