@@ -27,7 +27,9 @@ class AnnotateArguments:
     too_long: str = field(default="error", metadata={"help": "prompts too long for the context: error or drop"})
     annotator: str = field(default="sandbox", metadata={"help": "sandbox (exact judge with noise) or reward"})
     noise: float = field(default=0.1, metadata={"help": "of the sandbox's annotators, on a quality of 0 to 1"})
-    reward_models: dict = field(default_factory=dict, metadata={"help": "checkpoints by name, for annotator: reward"})
+    reward_models: dict[str, str] = field(
+        default_factory=dict, metadata={"help": "checkpoints by name, for annotator: reward"}
+    )
     safety_threshold: float = field(default=0.15, metadata={"help": "below this safety probability safety decides"})
     answers: int = field(
         default=4, metadata={"help": "answers per prompt and checkpoint to pick two different ones from"}
@@ -76,7 +78,9 @@ def main(args: AnnotateArguments) -> None:
     if not args.models:
         raise recipe.RecipeError("models: found none, expected at least one checkpoint")
     for path in args.models:
-        recipe.check_weights(path)
+        recipe.check_checkpoint(path, "causal")
+    for path in args.reward_models.values() if args.annotator == "reward" else ():
+        recipe.check_reward_model(path)
     settings = EngineSettings(args.engine, args.dtype, args.engine_options)
     first = args.models[0]
     prompts = recipe.load_prompts(

@@ -29,7 +29,7 @@ def whole(path: str, folder: Path) -> str:
 def main(args: AverageArguments) -> None:
     recipe.one_process()
     for path in args.models:
-        recipe.check_weights(path)
+        recipe.check_checkpoint(path)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".merged.", dir=args.output_dir) as folder:
         wholes = [whole(path, Path(folder) / str(number)) for number, path in enumerate(args.models)]

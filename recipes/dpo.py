@@ -29,6 +29,8 @@ class DPOArguments:
 def main(args: DPOArguments, training: HerdDPOConfig, model_args: recipe.ModelArguments) -> None:
     # an adapter starts from random weights
     set_seed(training.seed)
+    if args.reference:
+        recipe.check_checkpoint(args.reference, "causal")
     start = recipe.Start.of(model_args, training)
     tokenizer = start.tokenizer()
     start.check_length(training.max_length, "max_length")

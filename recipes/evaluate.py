@@ -24,12 +24,16 @@ NOT_MEASURED = ("output_dir", "models", "baseline", "datasets", "texts", "reward
 @dataclass
 class EvaluateArguments:
     output_dir: str = field(metadata={"help": "where <row>.json, samples_<row>.jsonl and metrics.json go"})
-    models: dict = field(default_factory=dict, metadata={"help": "checkpoints by the name of their row, in order"})
+    models: dict[str, str] = field(
+        default_factory=dict, metadata={"help": "checkpoints by the name of their row, in order"}
+    )
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of held-out prompts"})
     texts: list[dict] = field(default_factory=list, metadata={"help": "sources of held-out documents, for perplexity"})
     too_long: str = field(default="error", metadata={"help": "prompts too long for the context: error or drop"})
     judge: str = field(default="none", metadata={"help": "sandbox: score answers exactly by the prompts' tasks"})
-    reward_models: dict = field(default_factory=dict, metadata={"help": "judges of the win rate, checkpoints by name"})
+    reward_models: dict[str, str] = field(
+        default_factory=dict, metadata={"help": "judges of the win rate, checkpoints by name"}
+    )
     safety_threshold: float = field(default=0.15, metadata={"help": "below this safety probability safety decides"})
     baseline: str | None = field(
         default=None, metadata={"help": "row the others are compared with, beside the one before"}
@@ -53,7 +57,9 @@ def main(args: EvaluateArguments) -> None:
     check_rows(args.models, args.baseline)
     settings = EngineSettings(args.engine, args.dtype, args.engine_options)
     for path in args.models.values():
-        recipe.check_weights(path)  # before the first of them is measured
+        recipe.check_checkpoint(path, "causal")  # before the first of them is measured
+    for path in args.reward_models.values():
+        recipe.check_reward_model(path)
     first = next(iter(args.models.values()))
     prompts = []
     if args.datasets:

@@ -21,7 +21,7 @@ from llama_align.trainers.ppo.trainer import CRITIC
 class PPOArguments:
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of prompts"})
     too_long: str = field(default="error", metadata={"help": "prompts too long for the context: error or drop"})
-    reward_models: dict = field(
+    reward_models: dict[str, str] = field(
         default_factory=dict,
         metadata={"help": "checkpoints by name; helpfulness and safety are combined as in Llama 2"},
     )
@@ -31,6 +31,12 @@ class PPOArguments:
 def main(args: PPOArguments, training: PPOConfig, model_args: recipe.ModelArguments) -> None:
     # a critic without a score head and an adapter start from random weights
     set_seed(training.seed)
+    if not args.reward_models:
+        raise recipe.RecipeError("reward_models: found none, expected checkpoints by name")
+    critic = args.value_model or args.reward_models.get("helpfulness") or next(iter(args.reward_models.values()))
+    recipe.check_checkpoint(critic, "value")
+    for path in args.reward_models.values():
+        recipe.check_reward_model(path)
     start = recipe.Start.of(model_args, training)
     tokenizer = start.tokenizer()
     prompts = recipe.load_prompts(
@@ -45,7 +51,6 @@ def main(args: PPOArguments, training: PPOConfig, model_args: recipe.ModelArgume
     with outside_zero3():
         load = partial(recipe.load_reward_model, trust_remote_code=training.trust_remote_code)
         rewards = RewardModels.load(args.reward_models, load, training.safety_threshold)
-    critic = args.value_model or args.reward_models.get("helpfulness") or next(iter(args.reward_models.values()))
 
     training.model_init_kwargs = start.reference_options
     trainer = PPOTrainer(

@@ -48,6 +48,7 @@ def start_of(args: PretrainArguments, training: PretrainConfig) -> recipe.Start 
 def main(args: PretrainArguments, training: PretrainConfig) -> None:
     set_seed(training.seed)
     start = start_of(args, training)
+    recipe.check_overrides(args.size_overrides or {}, "size_overrides")
     tokenizer = recipe.load_tokenizer(args.tokenizer)
     documents, report = load_records(args.datasets, "document", seed=training.seed)
     print(report)

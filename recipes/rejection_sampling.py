@@ -30,7 +30,7 @@ class RejectionSamplingArguments:
     model: list[str] = field(default_factory=list, metadata={"help": "checkpoints to sample from, one or several"})
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of prompts"})
     too_long: str = field(default="error", metadata={"help": "prompts too long for the context: error or drop"})
-    reward_models: dict = field(
+    reward_models: dict[str, str] = field(
         default_factory=dict,
         metadata={"help": "checkpoints by name; helpfulness and safety are combined as in Llama 2"},
     )
@@ -70,11 +70,11 @@ class RejectionSamplingArguments:
         default=None, metadata={"help": "least rank of what goes into best.jsonl; needs `rank`, whose unit it has"}
     )
     keep: float = field(default=1.0, metadata={"help": "share of best.jsonl kept, highest rank first"})
-    gaps: dict = field(
+    gaps: dict[str, float] = field(
         default_factory=lambda: dict(GRADE_THRESHOLDS),
         metadata={"help": "best_against_worst: grade -> least gap between the scores"},
     )
-    heldout_models: dict = field(
+    heldout_models: dict[str, str] = field(
         default_factory=dict, metadata={"help": "reward models by name that choose nothing and score what was chosen"}
     )
     judge: str = field(default="none", metadata={"help": "sandbox: the exact judge scores what was chosen, too"})

@@ -61,7 +61,7 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.M
     check_parts(args)
     # the score head starts from random weights
     set_seed(training.seed)
-    start = recipe.Start.of(model_args, training)
+    start = recipe.Start.of(model_args, training, "reward")
     tokenizer = start.tokenizer()
     start.check_length(args.context, "context")
     margins = margin_table(training.margin)

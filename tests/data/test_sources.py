@@ -309,3 +309,17 @@ def test_sources_that_are_no_sources(lines):
         load_records([["x.jsonl"]], "document")
     with pytest.raises(ValueError, match="scores make preferences, not a demonstration"):
         load("demonstration", lines({"prompt": "a", "response": "b", "score": 1}), format="scores")
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "field"),
+    [
+        ("demonstration", {"prompt": [], "completion": "Scattering."}, "prompt"),
+        ("prompt", {"messages": []}, "messages"),
+        ("prompt", {"messages": [SYSTEM | {"content": []}, USER]}, r"messages\[0\]\.content"),
+        ("prompt", {"messages": [SYSTEM | {"content": 0}, USER]}, r"messages\[0\]\.content"),
+    ],
+)
+def test_what_is_empty_and_no_text_is_refused(lines, kind, row, field):
+    with pytest.raises(RecordError, match=rf"line 1, field '{field}': found .*, expected text"):
+        load(kind, lines(row), objective="helpfulness")

@@ -84,7 +84,7 @@ def test_the_command_in_a_yaml_is_about_that_yaml(path):
 def test_a_yaml_names_only_options_of_its_recipe(path, monkeypatch):
     types = types_of(script_of(path), monkeypatch)
     known = {name for kind in types for name, field in kind.__dataclass_fields__.items() if field.init}
-    config = read_yaml(path)
+    config = read_yaml(path).content
     assert set(config) <= known
     for key in ("datasets", "eval_datasets", "texts"):
         for source in config.get(key, []):
@@ -119,5 +119,5 @@ def test_help_and_a_misspelt_key(name, tmp_path):
     config.write_text("output_dri: runs/x\n")
     refused = subprocess.run([sys.executable, script, "--config", str(config)], capture_output=True, text=True)
     assert refused.returncode == 2
-    assert f"{config}, field 'output_dri': unknown option, did you mean 'output_dir'?" in refused.stderr
+    assert f"{config}, line 1, field 'output_dri': unknown option, did you mean 'output_dir'?" in refused.stderr
     assert "Traceback" not in refused.stderr

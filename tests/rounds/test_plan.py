@@ -61,6 +61,81 @@ def test_a_plan_that_cannot_run_is_refused(tmp_path, recipes, steps, message):
     assert message in str(error.value)
 
 
+TEXTS = [  # of a plan; MAKE stands on line 3 where it is good
+    ("steps: 5", "line 1, field 'steps': found 5, expected a list of steps"),
+    ("steps: []", "line 1, field 'steps': found an empty list, expected a list of steps"),
+    ("name: [a]\nsteps: [{name: a, recipe: make}]", "line 1, field 'name': found a list of 1, expected text"),
+    ("name: ''\nsteps: [{name: a, recipe: make}]", "line 1, field 'name': found '', expected text"),
+    ("seed: one\nsteps: [{name: a, recipe: make}]", "line 1, field 'seed': found 'one', expected a"),
+    ("seed: -1\nsteps: [{name: a, recipe: make}]", "line 1, field 'seed': found -1, expected a"),
+    ("seed: true\nsteps: [{name: a, recipe: make}]", "line 1, field 'seed': found true, expected a"),
+    ("seed: 1.5\nsteps: [{name: a, recipe: make}]", "line 1, field 'seed': found 1.5, expected a"),
+    ("launch: 5\nsteps: [{name: a, recipe: make}]", "line 1, field 'launch': found 5, expected text"),
+    ("steps:\n- 5", "line 2, step 1: found 5, expected a mapping with name and recipe"),
+    ("steps:\n- [a, b]", "line 2, step 1: found a list of 2, expected a mapping with name and recipe"),
+    ("steps:\n- name: 5\n  recipe: make", "line 2, step 1, field 'name': found 5, expected at most 100 letters"),
+    ("steps:\n- recipe: make", "line 2, step 1, field 'name': found nothing, expected at most 100 letters"),
+    (f"steps:\n- name: {'a' * 101}\n  recipe: make", "line 2, step 1, field 'name': found 'aaaaaa"),
+    ("steps:\n- name: a\n  recipe: make\n  set: 5", "line 4, step 1, field 'set': found 5, expected a mapping"),
+    (
+        "steps:\n- name: a\n  recipe: make\n  set: null",
+        "line 4, step 1, field 'set': found nothing, expected a mapping",
+    ),
+    (
+        "steps:\n- name: a\n  recipe: make\n  set: {3: 4}",
+        "line 4, step 1, field 'set': found an object with 3, expected",
+    ),
+    (
+        "steps:\n- name: a\n  recipe: make\n  set: {output_dir: b}",
+        "line 4, step 'a', field 'set.output_dir': found one",
+    ),
+    ("steps:\n- name: a\n  recipe: make\n  config: 5", "line 4, step 1, field 'config': found 5, expected text"),
+    (f"steps:\n- name: a\n  recipe: make\n  config: {'b' * 300}", "line 4, step 1, field 'config': found 'bbbb"),
+    ("steps:\n- name: a\n  recipe: make\n  launch: none.yaml", "line 4, step 'a', field 'launch': found no file 'none"),
+    (
+        "steps:\n- name: a\n  recipe: rounds",
+        "line 3, step 'a', field 'recipe': found 'rounds', expected one of make, use",
+    ),
+    ("steps:\n- name: a\n  recipe: make\n  recipe: use", "line 4, field 'steps[0].recipe': found it a second time"),
+    (
+        "steps:\n- name: a\n  recipe: make\n  set:\n    b: ['x', '{a}/c']",
+        "line 5, step 'a', field 'set.b[1]': found {a}",
+    ),
+    ("steps: &a\n- name: a\n  recipe: make\n  set: {b: *a}", "found a value that contains itself"),
+    ("steps: 2024-01-01", "found the date 2024-01-01"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), TEXTS)
+def test_a_plan_of_the_wrong_types_is_refused_by_line_and_field(tmp_path, recipes, text, said):
+    (recipes / "rounds.py").write_text("")
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    with pytest.raises(PlanError) as error:
+        Plan.load(path, recipes)
+    assert str(error.value).startswith(f"{path}, line ")
+    assert said in str(error.value)
+
+
+def test_a_reference_in_a_stages_yaml_is_named_there(tmp_path, recipes):
+    (tmp_path / "stage.yaml").write_text("size: 3\nsource: '{later}/x'\n")
+    path = write(tmp_path, [{"name": "first", "recipe": "make", "config": "stage.yaml"}])
+    with pytest.raises(
+        PlanError, match=r"stage\.yaml, line 2, field 'source': found \{later\}, expected the name of an"
+    ):
+        Plan.load(path, recipes)
+    path = write(tmp_path, [{"name": "first", "recipe": "make", "config": "stage.yaml", "set": {"source": "x"}}])
+    assert Plan.load(path, recipes).configs["first"]["source"] == "x"
+
+
+@pytest.mark.parametrize("text", ["costs $5", "x" * 5000, "a/" * 3000, "${NOT_SET}/a", "a ~ b", "$", "{{x", "a\tb"])
+def test_a_text_that_names_no_file_has_no_file_in_its_identity(tmp_path, recipes, text, monkeypatch):
+    monkeypatch.delenv("NOT_SET", raising=False)
+    plan = Plan.load(write(tmp_path, [{"name": "first", "recipe": "make", "set": {"note": text}}]), recipes)
+    assert plan.configs["first"]["note"] == text
+    assert set(plan.identities()) == {"first"}
+
+
 def test_an_unknown_key_of_the_plan_is_refused(tmp_path, recipes):
     with pytest.raises(PlanError, match="'stepps': unknown"):
         Plan.load(write(tmp_path, [MAKE], stepps=[]), recipes)

@@ -1,6 +1,5 @@
 """The weighted mean of checkpoints of one architecture, tensor by tensor from safetensors."""
 
-import json
 import math
 import os
 import shutil
@@ -11,7 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-INDEX = "model.safetensors.index.json"
+from ..models.tensor_files import INDEX, read_headers
+
 CARRIED = (
     *(INDEX, "config.json", "generation_config.json", "chat_template.jinja", "chat_template.json"),
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -38,7 +38,10 @@ def average_checkpoints(
     fit = all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0
     if not paths or len(weights) != len(paths) or not fit:
         raise ValueError(f"weights: found {weights} for {len(paths)} checkpoints, expected one of at least 0 for each")
-    shards = [_tensor_files(path) for path in paths]
+    for path in paths:
+        if (path / "adapter_config.json").is_file():
+            raise ValueError(f"{path}: found an adapter, expected whole weights; recipes/average.py merges it first")
+    shards = [{name: tensor.file for name, tensor in read_headers(path).items()} for path in paths]
     _same_tensors(paths, shards)
 
     output = Path(output_dir)
@@ -65,22 +68,6 @@ def average_checkpoints(
 def _travels(name: str) -> bool:
     # code, too: config.json names it where a checkpoint came with it. A step's config.yaml stays where it is
     return name in CARRIED or name.endswith(".py")
-
-
-def _tensor_files(path: Path) -> dict[str, str]:
-    """Tensor name -> file that holds it."""
-    if (path / INDEX).is_file():
-        files = json.loads((path / INDEX).read_text())["weight_map"]
-        for file in files.values():
-            if Path(file).name != file:  # it names the output's files, too
-                raise ValueError(f"{path / INDEX}: found {file!r}, expected the name of a file beside it")
-        return files
-    if (path / "adapter_config.json").is_file():
-        raise ValueError(f"{path}: found an adapter, expected whole weights; recipes/average.py merges it first")
-    if not (path / "model.safetensors").is_file():
-        raise ValueError(f"{path}: found no weights, expected model.safetensors or {INDEX}")
-    with safe_open(path / "model.safetensors", framework="pt") as file:
-        return dict.fromkeys(file.keys(), "model.safetensors")
 
 
 def _same_tensors(paths: Sequence[Path], shards: Sequence[dict[str, str]]) -> None:

@@ -135,6 +135,8 @@ def _prompt_messages(row: dict, where: str, transcripts: bool) -> list:
         raise RecordError(where, "prompt", show(row), "text or a list of messages, in prompt or messages")
     system = row.get("system")
     field = "prompt" if row.get("prompt") is not None else "messages"
+    if not prompt:
+        raise RecordError(where, field, show(prompt), "text or a list of messages")
     prompt = _clean(prompt, where, field)
     return [{"role": "system", "content": system}, *prompt] if system else prompt
 
@@ -145,7 +147,7 @@ def _clean(messages: list, where: str, field: str) -> list:
     Raises RecordError for a key without which a message means something else.
     """
     cleaned = [_message(m, where, f"{field}[{i}]") if isinstance(m, dict) else m for i, m in enumerate(messages)]
-    return [m for m in cleaned if not (isinstance(m, dict) and m["role"] == "system" and not m["content"])]
+    return [m for m in cleaned if not (isinstance(m, dict) and m["role"] == "system" and m["content"] in (None, ""))]
 
 
 def _message(message: dict, where: str, place: str) -> Message:

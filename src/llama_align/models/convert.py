@@ -15,14 +15,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from .checking import LM_HEAD, check_layers, check_tied, differences, shapes_of
 from .configuration_llama_herd import LlamaHerdConfig
-from .forms import KINDS, MODEL_TYPES, PREFIXES, form_and_kind, full_config, read_config, readable_tokenizer, rewritten
-from .modeling_llama_herd import (
-    LlamaHerdForCausalLM,
-    LlamaHerdForSequenceClassification,
-    LlamaHerdForTokenClassification,
-    LlamaHerdModel,
-)
+from .forms import MODEL_TYPES, PREFIXES, form_and_kind, full_config, read_config, readable_tokenizer, rewritten
 from .portable import MODELING, flat_sources, write_code
 from .tensor_files import (
     DTYPES,
@@ -31,7 +26,6 @@ from .tensor_files import (
     ConvertError,
     Tensor,
     can_copy,
-    equal,
     index_metadata,
     parse_size,
     read_headers,
@@ -41,10 +35,7 @@ from .tensor_files import (
     write_shard,
 )
 
-HEADS = (LlamaHerdModel, LlamaHerdForCausalLM, LlamaHerdForSequenceClassification, LlamaHerdForTokenClassification)
-CLASSES = dict(zip(KINDS, HEADS, strict=True))
 DTYPE_NAMES = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES.values())
-LM_HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
 TEMPLATES = "additional_chat_templates"
 CARRIED = (  # patterns of the files that go with a checkpoint in either form
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -175,48 +166,17 @@ def _checked_tensors(source: Path, config: LlamaHerdConfig, kind: str) -> tuple[
     Raises:
         ConvertError: tensors that are missing, unexpected, misshapen or not of floating-point numbers.
     """
-    headers, shapes = read_headers(source), _shapes(source / "config.json", config, kind)
+    headers = read_headers(source)
+    check_layers(source / "config.json", config, headers)
+    shapes = shapes_of(source / "config.json", config, kind)
     tied = kind == "ForCausalLM" and config.tie_word_embeddings
-    # old checkpoints carry the rotary frequencies, which follow from the configuration
-    extra = [name for name in headers if name not in shapes and not name.endswith("rotary_emb.inv_freq")]
-    there = [name for name in shapes if name in headers]
-
-    def unlike(name: str, found, expected) -> str:
-        return f"{name} in {headers[name].file}: found {found}, expected {expected}"
-
-    problems = {
-        "missing": [name for name in shapes if name not in headers and not (tied and name == LM_HEAD)],
-        "unexpected": [f"{name} in {headers[name].file}" for name in extra],
-        "misshapen": [
-            unlike(name, list(headers[name].shape), list(shapes[name]))
-            for name in there
-            if headers[name].shape != shapes[name]
-        ],
-        "of another dtype": [
-            unlike(name, headers[name].dtype, " or ".join(DTYPES))
-            for name in there
-            if headers[name].dtype not in DTYPES
-        ],
-    }
+    problems = differences(shapes, headers, optional=[LM_HEAD] if tied else [])
     if any(problems.values()):
         lists = "".join(_listed(title, lines) for title, lines in problems.items())
         raise ConvertError(f"{source}: found other tensors than its config.json calls for:{lists}")
-    if tied and LM_HEAD in headers and not equal(source, headers, LM_HEAD, EMBEDDINGS):
-        raise ConvertError(
-            f"{source / headers[LM_HEAD].file}, tensor {LM_HEAD}: found other numbers than in {EMBEDDINGS}, expected "
-            "the same, since tie_word_embeddings is true in config.json"
-        )
-    return there, headers
-
-
-def _shapes(path: Path, config: LlamaHerdConfig, kind: str) -> dict[str, tuple[int, ...]]:
-    """Tensor name -> shape in the model that a configuration describes."""
-    try:
-        with torch.device("meta"):
-            model = CLASSES[kind]._from_config(config)
-    except Exception as error:  # whatever a field that fits nothing runs into
-        raise ConvertError(f"{path}: found fields that make no Llama: {type(error).__name__}: {error}") from error
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if tied:
+        check_tied(source, headers)
+    return [name for name in shapes if name in headers], headers
 
 
 def _listed(title: str, lines: list[str], most: int = 20) -> str:

@@ -63,7 +63,9 @@ def full_config(path: Path, config: dict, form: str) -> LlamaHerdConfig:
     try:
         return LlamaHerdConfig.from_dict(deepcopy(fields))
     except Exception as error:  # of Python, of transformers or of huggingface_hub
-        raise ConvertError(f"{path}: found fields that make no Llama: {type(error).__name__}: {error}") from error
+        raise ConvertError(
+            f"{path}: found fields that make no Llama: {type(error).__name__}: {error}; expected one's"
+        ) from error
 
 
 def rewritten(

@@ -56,8 +56,18 @@ def preset(name: str, **overrides) -> LlamaHerdConfig:
     """The configuration of a named size, with fields overridden.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or fields that make no model.
     """
     if name not in PRESETS:
         raise ValueError(f"unknown model size {name!r}, expected one of {', '.join(PRESETS)}")
-    return LlamaHerdConfig(**deepcopy(PRESETS[name]) | overrides)
+    try:
+        config = LlamaHerdConfig(**deepcopy(PRESETS[name]) | overrides)
+    except Exception as error:  # of Python, of transformers or of huggingface_hub
+        raise ValueError(f"model size {name!r} with {overrides}: {type(error).__name__}: {error}") from error
+    heads, groups, width = config.num_attention_heads, config.num_key_value_heads, config.hidden_size
+    if heads % groups or width % heads:
+        found = f"{heads} heads in {groups} groups over a width of {width}"
+        raise ValueError(
+            f"model size {name!r} with {overrides}: found {found}, expected numbers that divide each other"
+        )
+    return config

@@ -31,7 +31,7 @@ def read_object(path: Path) -> dict:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConvertError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(found, dict):
         raise ConvertError(f"{path}: found {type(found).__name__}, expected an object")
@@ -62,20 +62,26 @@ def read_headers(folder: Path) -> dict[str, Tensor]:
     for file in [SINGLE] if placed is None else sorted(set(placed.values())):
         if not (folder / file).is_file():
             raise ConvertError(f"{folder / file}: found no such file, expected the shard that {INDEX} names")
-        try:
-            with safe_open(folder / file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118
-                    if placed is not None and placed.get(name) != file:
-                        wanted = f"in {placed[name]}" if name in placed else "in no file"
-                        raise ConvertError(f"{folder / file}: found tensor {name}, expected it {wanted} as in {INDEX}")
-                    piece = opened.get_slice(name)
-                    found[name] = Tensor(file, piece.get_dtype(), tuple(piece.get_shape()))
-        except SafetensorError as error:
-            raise ConvertError(f"{folder / file}: found no whole safetensors file ({error})") from error
+        for name, tensor in headers_of(folder, file).items():
+            if placed is not None and placed.get(name) != file:
+                wanted = f"in {placed[name]}" if name in placed else "in no file"
+                raise ConvertError(f"{folder / file}: found tensor {name}, expected it {wanted} as in {INDEX}")
+            found[name] = tensor
     for name in placed or ():
         if name not in found:
-            raise ConvertError(f"{folder / placed[name]}: found no tensor {name}, which {INDEX} places there")
+            missing = f"found no tensor {name}, which {INDEX} places there"
+            raise ConvertError(f"{folder / placed[name]}: {missing}; expected it")
     return found
+
+
+def headers_of(folder: Path, file: str) -> dict[str, Tensor]:
+    """Tensor name -> `Tensor` of one file. Raises ConvertError where it is not whole."""
+    try:
+        with safe_open(folder / file, framework="pt") as opened:
+            pieces = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            return {name: Tensor(file, p.get_dtype(), tuple(p.get_shape())) for name, p in pieces.items()}
+    except (SafetensorError, OSError) as error:
+        raise ConvertError(f"{folder / file}: found no whole safetensors file ({error}), expected one") from error
 
 
 def _weight_map(folder: Path) -> dict[str, str] | None:

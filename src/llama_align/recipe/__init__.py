@@ -9,7 +9,6 @@ from .checkpoints import (
     check_length,
     check_match,
     check_reward_model,
-    check_weights,
     context_of,
     load_model,
     load_prompts,
@@ -24,6 +23,7 @@ from .options import leave_group, one_process, parse, run
 from .results import finish
 from .resuming import STOPPED, resume_path, train
 from .start import ModelArguments, Start, lora_config, write_merged
+from .whole import check_checkpoint, check_overrides
 
 __all__ = [
     "STOPPED",
@@ -36,11 +36,12 @@ __all__ = [
     "Start",
     "StoppedEarly",
     "adapter_of",
+    "check_checkpoint",
     "check_dtype",
     "check_length",
     "check_match",
+    "check_overrides",
     "check_reward_model",
-    "check_weights",
     "context_of",
     "finish",
     "leave_group",

@@ -3,12 +3,11 @@
 Knows nothing of losses or of a recipe's options.
 """
 
-import os
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -26,8 +25,7 @@ from ..rewards import RewardModel
 from ..runtime.identity import checkpoint_dtype
 from .adapters import Adapter, adapter_of, merged
 from .errors import RecipeError
-
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+from .whole import check_checkpoint, check_tokenizer, is_local
 
 
 def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -36,31 +34,18 @@ def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bo
     Raises:
         RecipeError: a local directory without one. ContractError: one without Llama 3's control tokens.
     """
-    if _is_local(path) and not any(Path(path).glob("tokenizer*")):
+    if not path:
+        raise RecipeError("tokenizer: found none, expected a path or a name on the Hub")
+    if is_local(path) and not any(Path(path).glob("tokenizer*")):
         raise RecipeError(f"{path}: found no tokenizer files, expected tokenizer.json; run recipes/tokenizer.py first")
-    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    check_tokenizer(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except Exception as error:  # of the Hub's client, of transformers or of tokenizers, which raises no other class
+        raise RecipeError(f"{path}: found no tokenizer that loads ({error}), expected one") from error
     ControlTokens.of(tokenizer)
     tokenizer.pad_token = PAD  # of its own; published Llama 3 tokenizers set none
     return tokenizer
-
-
-def check_weights(path: str) -> None:
-    """Raises RecipeError where a local checkpoint directory is missing or holds no safetensors weights."""
-    if not _is_local(path):
-        return
-    if not Path(path).is_dir():
-        raise RecipeError(f"{path}: found no such directory, expected a checkpoint")
-    if not any((Path(path) / name).is_file() for name in WEIGHT_FILES):
-        found = ", ".join(sorted(p.name for p in Path(path).iterdir())[:8]) or "an empty directory"
-        raise RecipeError(f"{path}: found {found}; expected weights in {' or '.join(WEIGHT_FILES[:2])}")
-    if not any((Path(path) / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise RecipeError(f"{path}: found no config.json, expected a checkpoint")
-
-
-def _is_local(path: str) -> bool:
-    # "runs/sft" could name a repository on the Hub, too, unless there is a folder "runs" here
-    parent = path.split("/")[0]
-    return os.path.isabs(path) or path.startswith(".") or path.count("/") != 1 or os.path.exists(parent)
 
 
 def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -100,7 +85,7 @@ def load_model(
         RecipeError: no weights, weights of another kind of model, a tokenizer that does not match, or an adapter that
             cannot be merged.
     """
-    check_weights(path)
+    check_checkpoint(path, kind, new_head)
     adapter = adapter_of(path, revision)
     if dtype == "auto":
         dtype = checkpoint_dtype(path, revision)
@@ -128,7 +113,7 @@ def load_model(
 def check_base(adapter: Adapter) -> None:
     """Raises RecipeError where the checkpoint that an adapter stands on is not there."""
     try:
-        check_weights(adapter.base)
+        check_checkpoint(adapter.base)
     except RecipeError as error:
         raise RecipeError(f"{adapter.path}, adapter_config.json, field 'base_model_name_or_path': {error}") from error
 
@@ -148,8 +133,11 @@ def _load_whole(path: str, kind: str, new_head: bool, **options) -> PreTrainedMo
     }[kind]
     try:
         model, report = auto.from_pretrained(path, use_safetensors=True, output_loading_info=True, **options)
-    except SafetensorError as error:
-        raise RecipeError(f"{path}: found weights that cannot be read ({error}), expected whole files") from error
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of transformers, of PEFT or of the Hub's client, over what cannot be checked above
+        found = f"found a model that does not load ({type(error).__name__}: {error})"
+        raise RecipeError(f"{path}: {found}, expected a whole checkpoint") from error
     # transformers fills what is missing with random numbers
     missing = sorted(name for name in report["missing_keys"] if not (new_head and name.startswith("score.")))
     if missing:
@@ -212,10 +200,8 @@ def load_reward_model(path: str, dtype: str = "auto", trust_remote_code: bool = 
 
 
 def check_reward_model(path: str) -> None:
-    """Raises RecipeError where a local checkpoint can be seen to be no reward model, without loading it."""
-    check_weights(path)
-    if Path(path).is_dir() and score_outputs(path) is None:
-        raise RecipeError(f"{path}: found no score.weight among its weights, expected those of a reward model")
+    """Raises RecipeError where a local checkpoint can be seen to be no whole reward model, without loading it."""
+    check_checkpoint(path, "reward", new_head=False)
 
 
 def load_prompts(
@@ -255,7 +241,7 @@ def check_length(
     path: str, tokens: int | None, option: str, revision: str | None = None, trust_remote_code: bool = False
 ) -> None:
     """Raises RecipeError where rows of `tokens` tokens do not fit the context of the checkpoint at `path`."""
-    check_weights(path)
+    check_checkpoint(path)
     context = context_of(path, revision, trust_remote_code)
     if tokens is None or tokens > context:
         raise RecipeError(f"{option}: found {tokens}, expected at most {context}, the context of {path}")

@@ -69,7 +69,7 @@ class EngineSettings:
         """
         if self.engine != "vllm":
             return self.load(path, tokenizer)
-        checkpoints.check_weights(path)
+        checkpoints.check_checkpoint(path, "causal")
         if adapter_of(path):
             raise RecipeError(
                 f"{path}: found an adapter, expected a whole checkpoint for engine vllm; recipes/average.py with this "

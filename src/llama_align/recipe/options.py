@@ -11,19 +11,47 @@ import signal
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
+from typing import Any
 
 import torch
-import yaml
 from accelerate import DistributedType, PartialState
+from transformers import get_scheduler
 from trl import TrlParser
 
 from ..chat import ContractError
 from ..data import RecordError, SourceError
 from ..runtime.lineage import answer_to_manager
+from .bounds import Misfit, fitting, hints_of
 from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
 from .launching import launch_defaults
 from .unused import refuse_unused
+from .yaml_files import YamlFile, field_name, read_yaml, shortened
+
+LONGEST = 600  # characters of a library's complaint
+
+
+class _Parser(TrlParser):
+    """TRL's parser, which checks what a command line says before any dataclass is made of it."""
+
+    def error(self, message):
+        raise RecipeError(f"options: {shortened(message, LONGEST)}")
+
+    def parse_known_args(self, args=None, namespace=None):
+        defaults = {action.dest: action.default for action in self._actions}
+        namespace, rest = super().parse_known_args(args, namespace)
+        if rest:
+            raise RecipeError(
+                f"command line: found {shortened(' '.join(rest))}, expected only the options --help lists"
+            )
+        for name, hint in hints_of(self.dataclass_types).items():
+            value = getattr(namespace, name)
+            if value is not defaults[name] and value != defaults[name]:
+                try:
+                    fitting(name, value, hint)
+                except Misfit as error:
+                    raise RecipeError(f"command line, field {field_name((name, *error.keys))}: {error}") from error
+        return namespace, rest
+
 
 INTERRUPTED = 128 + signal.SIGINT  # as a shell has it
 
@@ -32,32 +60,83 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
     """Dataclasses from `--config file.yaml` and `--key value` overrides.
 
     Raises:
-        RecipeError: a missing or malformed file, a key no dataclass has (with the nearest known one), or values that a
-            dataclass refuses.
+        RecipeError: a missing or malformed file, a key no dataclass has (with the nearest known one), a value of
+            another type or out of `bounds.BOUNDS`, or values that a dataclass refuses.
     """
     types = tuple(dataclass_types)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         before_a_group()
-    # TrlParser reads "--config FILE" only and would silently leave the file out of "--config=FILE"
-    args = [part for arg in (sys.argv[1:] if args is None else args) for part in _split_config(arg)]
-    parser = TrlParser(types, description=description, formatter_class=_help_formatter())
+    # an abbreviation that a later option makes ambiguous would change what a command means
+    parser = _Parser(types, description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML file with values for the options below")
-    known = {name for kind in types for name, field in kind.__dataclass_fields__.items() if field.init}
-    given = {part[2:].split("=")[0] for part in args if part.startswith("--")}
-    if "--config" in args:
-        given |= _check_config(Path(args[args.index("--config") + 1 :][0] if args[-1] != "--config" else ""), known)
+    hints = hints_of(types)
+    path, args = _config_path(sys.argv[1:] if args is None else args)
+    given = {arg[2:].split("=")[0].replace("-", "_") for arg in args if arg.startswith("--")}
+    file = None if path is None else read_yaml(path)
     # defaults that depend on the machine and the launch; a value in the YAML wins
-    parser.set_defaults_with_config(**{key: value for key, value in launch_defaults().items() if key in known})
+    parser.set_defaults_with_config(**{key: value for key, value in launch_defaults().items() if key in hints})
+    if file is not None:
+        parser.set_defaults_with_config(**_values(file, hints))
     try:
-        *stages, rest = parser.parse_args_and_config(args, return_remaining_strings=True)
-    except ValueError as error:  # options that contradict each other, from a dataclass's __post_init__
-        raise RecipeError(f"options: {error}") from error
-    if rest:
-        raise RecipeError(f"command line: found {' '.join(rest)}, expected only the options --help lists")
-    refuse_unused(stages, given)
+        stages = parser.parse_args_into_dataclasses(args, look_for_args_file=False)
+    except (RecipeError, ImportError):  # the latter where what an option needs is not installed
+        raise
+    except Exception as error:  # options that contradict each other, from any library's __post_init__
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise RecipeError(f"options: {kind}{shortened(str(error), LONGEST)}") from error
+    refuse_unused(stages, given | ({*file.content} if file else set()))
+    for stage in stages:
+        _check_schedule(stage)
     _check_group()
     # parse_args_into_dataclasses appends a namespace with --config
     return tuple(stages[: len(types)])
+
+
+def _config_path(args: list[str]) -> tuple[str | None, list[str]]:
+    """The file of `--config FILE` or `--config=FILE`, and the other arguments."""
+    parts = [part for arg in args for part in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
+    if parts.count("--config") > 1:
+        raise RecipeError(f"--config: found {parts.count('--config')} of them, expected one file")
+    if "--config" not in parts:
+        return None, parts
+    place = parts.index("--config")
+    path = parts[place + 1] if place + 1 < len(parts) else ""
+    if not os.path.isfile(path):
+        raise RecipeError(f"--config: found no file {shortened(path)!r}, expected a YAML file")
+    return path, parts[:place] + parts[place + 2 :]
+
+
+def _values(file: YamlFile, hints: dict[str, Any]) -> dict[str, Any]:
+    """The options in a file, each of the type and within the bounds of its name."""
+    found = {}
+    for key, value in file.content.items():
+        if key == "env":
+            raise RecipeError(
+                f"{file.where(key)}: found variables of the environment, expected none; set them before the command, "
+                "as libraries read them when they are imported"
+            )
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f", did you mean {near[0]!r}?" if near else "; --help lists the options"
+            raise RecipeError(f"{file.where(key)}: unknown option{hint}")
+        try:
+            found[key] = fitting(key, value, hints[key])
+        except Misfit as error:
+            raise RecipeError(f"{file.where(key, *error.keys)}: {error}") from error
+    return found
+
+
+def _check_schedule(stage: Any) -> None:
+    """Raises RecipeError for arguments that a schedule of the learning rate does not take, before data is read."""
+    if not getattr(stage, "lr_scheduler_kwargs", None):
+        return
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    try:
+        get_scheduler(stage.lr_scheduler_type, optimizer, 0, 10, dict(stage.lr_scheduler_kwargs))
+    except Exception as error:  # whatever a number that is none runs into
+        found = f"{stage.lr_scheduler_kwargs} with lr_scheduler_type {stage.lr_scheduler_type}"
+        found = shortened(f"{found} ({type(error).__name__}: {error})", LONGEST)
+        raise RecipeError(f"lr_scheduler_kwargs: found {found}, expected arguments of that schedule") from error
 
 
 def _check_group() -> None:
@@ -67,34 +146,6 @@ def _check_group() -> None:
             f"use_cpu: found false in {state['num_processes']} processes without an accelerator, expected true; each "
             "would train a model of its own"
         )
-
-
-def _split_config(arg: str) -> list[str]:
-    return arg.split("=", 1) if arg.startswith("--config=") else [arg]
-
-
-def _help_formatter():
-    import argparse
-
-    return argparse.ArgumentDefaultsHelpFormatter
-
-
-def _check_config(path: Path, known: set[str]) -> set[str]:
-    """The keys of a YAML, all of them known."""
-    if not path.is_file():
-        raise RecipeError(f"--config: found no file {str(path)!r}, expected a YAML file")
-    try:
-        config = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(config, dict):
-        raise RecipeError(f"{path}: found {type(config).__name__}, expected a mapping of options")
-    for key in config:
-        if key not in known and key != "env":
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else "; --help lists the options"
-            raise RecipeError(f"{path}, field {key!r}: unknown option{hint}")
-    return set(config)
 
 
 def run(main, *dataclass_types: type, doc: str | None = None) -> None:

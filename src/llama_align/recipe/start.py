@@ -22,6 +22,7 @@ from .adapters import Adapter, adapter_of, continued
 from .checkpoints import check_base, check_length, context_of, load_model, load_tokenizer, outputs_of
 from .errors import RecipeError
 from .unused import default_of
+from .whole import check_checkpoint
 
 POLICIES = ("merge", "continue", "refuse")
 OF_LORA = (
@@ -89,8 +90,11 @@ class Start:
     compute_dtype: str
 
     @classmethod
-    def of(cls, options: ModelArguments, training) -> "Start":
+    def of(cls, options: ModelArguments, training, kind: str = "causal") -> "Start":
         """The start of a run; where it is an adapter to be merged, its whole weights are in `base/` afterwards.
+
+        Args:
+            kind: of model that is trained, see `load_model`.
 
         Raises:
             RecipeError: an option that cannot be honoured, or an adapter where `adapter` says refuse.
@@ -103,6 +107,7 @@ class Start:
         )
         if revision and os.path.isdir(path):
             raise RecipeError(f"model_revision: found {revision!r} for the folder {path}, expected a name on the Hub")
+        check_checkpoint(path, kind)
         code = getattr(training, "trust_remote_code", False)
         found = adapter_of(path, revision)
         adapter = _policy(options, path, found)

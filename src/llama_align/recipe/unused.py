@@ -10,6 +10,7 @@ from dataclasses import MISSING
 
 from ..trainers import HerdDPOConfig, HerdRewardConfig, HerdSFTConfig, PPOConfig, PretrainConfig
 from .errors import RecipeError
+from .yaml_files import shortened
 
 NO_METRICS = (  # of held-out predictions, of which recipes ask for the loss alone
     *("prediction_loss_only", "eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps"),
@@ -71,8 +72,9 @@ def refuse_unused(stages: Iterable[object], given: set[str]) -> None:
         for reason, names in UNUSED.get(type(stage), {}).items():
             for name in names:
                 if name in given and (found := getattr(stage, name)) != (default := default_of(type(stage), name)):
+                    found = shortened(repr(found), 300)
                     raise RecipeError(
-                        f"{name}: found {found!r}, expected it left at {default!r}; it has no effect: {reason}"
+                        f"{name}: found {found}, expected it left at {default!r}; it has no effect: {reason}"
                     )
         if isinstance(stage, PPOConfig) and not stage.use_vllm:
             for name in (name for name in type(stage).__dataclass_fields__ if name.startswith("vllm_")):

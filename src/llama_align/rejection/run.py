@@ -60,7 +60,7 @@ def check(args: Any) -> Choice:
     if args.earlier and choice.rule == "best_of_k":
         raise recipe.RecipeError("earlier: found files, expected none with best_of_k; best_of_rounds lets them compete")
     for path in args.model:
-        recipe.check_weights(path)
+        recipe.check_checkpoint(path, "causal")
     return choice
 
 

@@ -4,14 +4,18 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .. import __version__
+from ..data import SourceError
 from ..data.opening import expand
+from ..recipe import RecipeError, yaml_files
+from ..recipe.bounds import BOUNDS, shown
+from ..recipe.yaml_files import YamlFile, field_name
 from ..runtime.identity import canonical
 from ..runtime.manifest import file_digest
 
@@ -26,11 +30,12 @@ LAUNCHED = (
 )  # the recipes that share their work among processes
 WITHOUT_SEED = ("average",)  # no random number is drawn there
 COLUMNS = "columns"  # templates over a data source's columns are written in braces, too
-NAME = re.compile(r"[A-Za-z0-9_-]+")
+LONGEST = 100  # characters of a step's name, which a directory's begins with
+NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST}}}")
 
 
 class PlanError(ValueError):
-    """A plan that cannot be run; the message names file, step and field."""
+    """A plan that cannot be run; the message names file, line, step and field."""
 
 
 @dataclass
@@ -67,33 +72,43 @@ class Plan:
             PlanError: an unknown key, recipe or reference, a name used twice, or a step before what it refers to.
         """
         path = Path(path)
-        content = read_yaml(path)
-        unknown = sorted(set(content) - {"name", "seed", "steps", "launch"})
-        if unknown:
-            raise PlanError(f"{path}, field {unknown[0]!r}: unknown, expected only name, seed, launch, steps")
-        rows = content.get("steps")
+        file = read_yaml(path)
+        if unknown := sorted(set(file.content) - {"name", "seed", "steps", "launch"}):
+            raise PlanError(f"{file.where(unknown[0])}: unknown, expected only name, seed, launch, steps")
+        name = file.content.get("name", path.stem)
+        seed = file.content.get("seed", 0)
+        if type(seed) is not int or not BOUNDS["seed"].fits(seed):
+            raise PlanError(f"{file.where('seed')}: found {shown(seed)}, expected a whole number {BOUNDS['seed']}")
+        for key, value in (("name", name), ("launch", file.content.get("launch"))):
+            if key == "name" or value is not None:
+                _check_text(file.where(key), value)
+        rows = file.content.get("steps")
         if not isinstance(rows, list) or not rows:
-            raise PlanError(f"{path}, field 'steps': found {type(rows).__name__}, expected a list of steps")
-        steps = [_step(path, number, row, content.get("launch")) for number, row in enumerate(rows, start=1)]
-        plan = cls(path, str(content.get("name", path.stem)), int(content.get("seed", 0)), steps, {})
-        for step in steps:
-            plan._add(step, Path(recipes))
+            raise PlanError(f"{file.where('steps')}: found {shown(rows)}, expected a list of steps")
+        plan = cls(path, name, seed, [_step(file, number, row) for number, row in enumerate(rows)], {})
+        for number, step in enumerate(plan.steps):
+            plan._add(file, number, step, Path(recipes))
         return plan
 
-    def _add(self, step: Step, recipes: Path) -> None:
-        where = f"{self.path}, step {step.name!r}"
+    def _add(self, file: YamlFile, number: int, step: Step, recipes: Path) -> None:
+        where = partial(_where, file, number, step.name)
         if step.name in self.configs:
-            raise PlanError(f"{where}: found the name twice, expected names that differ")
-        if not (recipes / f"{step.recipe}.py").is_file():
-            known = ", ".join(sorted(p.stem for p in recipes.glob("*.py")))
-            raise PlanError(f"{where}, field 'recipe': found {step.recipe!r}, expected one of {known}")
-        config = read_yaml(self.path.parent / step.config) if step.config else {}
+            raise PlanError(f"{where('name')}: found the name twice, expected names that differ")
+        known = sorted({p.stem for p in recipes.glob("*.py")} - {"rounds"})
+        if step.recipe not in known:
+            raise PlanError(f"{where('recipe')}: found {step.recipe!r}, expected one of {', '.join(known)}")
+        if step.launch is not None and not Path(step.launch).is_file():
+            raise PlanError(f"{where('launch')}: found no file {step.launch!r}, expected a configuration of accelerate")
+        if "output_dir" in step.set:
+            raise PlanError(f"{where('set', 'output_dir')}: found one, expected none; a step writes into the run's")
+        stage = read_yaml(self.path.parent / step.config) if step.config else YamlFile(self.path)
+        kept = {key: value for key, value in stage.content.items() if key not in step.set}
+        for options, place in ((kept, stage.where), (step.set, partial(where, "set"))):
+            for keys, text in _texts(options):
+                if unknown := [name for name in REFERENCE.findall(text) if name not in self.configs]:
+                    raise PlanError(f"{place(*keys)}: found {{{unknown[0]}}}, expected the name of an earlier step")
         seed = {} if step.recipe in WITHOUT_SEED else {"seed": self.seed}
-        config = seed | config | step.set
-        for reference in references(config):
-            if reference not in self.configs:
-                raise PlanError(f"{where}: found {{{reference}}}, expected the name of an earlier step")
-        self.configs[step.name] = config
+        self.configs[step.name] = seed | stage.content | step.set
 
     def inputs(self, name: str) -> list[str]:
         """Names of the steps a step refers to."""
@@ -115,43 +130,62 @@ class Plan:
         return digests
 
 
-def read_yaml(path: Path) -> dict:
+def read_yaml(path: Path) -> YamlFile:
     """A mapping from a YAML file. Raises PlanError where the file is missing, malformed or something else."""
     try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise PlanError(f"{path}: found no such file, expected a YAML file") from None
-    except yaml.YAMLError as error:
-        raise PlanError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise PlanError(f"{path}: found {type(content).__name__}, expected a mapping")
-    return content
+        return yaml_files.read_yaml(path)
+    except RecipeError as error:
+        raise PlanError(str(error)) from error
 
 
-def _step(path: Path, number: int, row: Any, launch: str | None) -> Step:
-    where = f"{path}, step {number}"
+def _where(file: YamlFile, number: int, name: str | None, *keys: Any) -> str:
+    """How an error names a field of a step."""
+    place = file.where("steps", number, *keys).partition(", field ")[0]
+    step = f"step {number + 1}" if name is None else f"step {name!r}"
+    return f"{place}, {step}" + (f", field {field_name(keys)}" if keys else "")
+
+
+def _step(file: YamlFile, number: int, row: Any) -> Step:
+    where = partial(_where, file, number, None)
     if not isinstance(row, dict):
-        raise PlanError(f"{where}: found {type(row).__name__}, expected a mapping with name and recipe")
-    unknown = sorted(set(row) - set(Step.__dataclass_fields__))
-    if unknown:
-        raise PlanError(f"{where}, field {unknown[0]!r}: unknown, expected {', '.join(Step.__dataclass_fields__)}")
+        raise PlanError(f"{where()}: found {shown(row)}, expected a mapping with name and recipe")
+    if unknown := sorted(set(map(str, row)) - set(Step.__dataclass_fields__)):
+        raise PlanError(f"{where(unknown[0])}: unknown, expected {', '.join(Step.__dataclass_fields__)}")
     for key in ("name", "recipe"):
         if not isinstance(row.get(key), str) or not NAME.fullmatch(row[key]):
-            raise PlanError(f"{where}, field {key!r}: found {row.get(key)!r}, expected letters, digits, - and _")
-    default = {"launch": launch} if row["recipe"] in LAUNCHED else {}
+            expected = f"at most {LONGEST} letters, digits, - and _"
+            raise PlanError(f"{where(key)}: found {shown(row.get(key))}, expected {expected}")
+    for key in ("config", "launch"):
+        if row.get(key) is not None:
+            _check_text(where(key), row[key])
+    options = row.get("set", {})
+    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+        raise PlanError(f"{where('set')}: found {shown(options)}, expected a mapping of options")
+    default = {"launch": file.content.get("launch")} if row["recipe"] in LAUNCHED else {}
     return Step(**default | row)
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _check_text(where: str, value: Any) -> None:
+    """Raises PlanError for anything but a text that a file's name can be."""
+    if not isinstance(value, str) or not value.strip() or len(value.encode()) > 255:
+        raise PlanError(f"{where}: found {shown(value)}, expected text of at most 255 bytes")
+
+
+def _texts(value: Any, keys: tuple = ()) -> Iterator[tuple[tuple, str]]:
+    """All texts in a configuration, and where each stands."""
     if isinstance(value, str):
-        yield value
+        yield keys, value
     elif isinstance(value, dict):
         for key, item in value.items():
             if key != COLUMNS:
-                yield from _strings(item)
+                yield from _texts(item, (*keys, key))
     elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
+        for number, item in enumerate(value):
+            yield from _texts(item, (*keys, number))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    return (text for _, text in _texts(value))
 
 
 def references(config: dict) -> Iterator[str]:
@@ -173,10 +207,12 @@ def resolve(value: Any, directories: dict[str, str]) -> Any:
 
 def _inputs(config: dict) -> Iterator[tuple[str, Path]]:
     for text in sorted(set(_strings(config))):
-        path = Path(expand(text))
-        # a word such as "auto" may be the name of a folder by chance; data and checkpoints are named with a slash
-        if path.is_file() or ("/" in text and path.is_dir()):
-            yield text, path
+        # a text that names no file: one too long for a name, or a $ that is no variable; the recipe says so of a path
+        with suppress(OSError, SourceError):
+            path = Path(expand(text))
+            # a word such as "auto" may be the name of a folder by chance; data and checkpoints are named with a slash
+            if path.is_file() or ("/" in text and path.is_dir()):
+                yield text, path
 
 
 def _file_digest(path: Path) -> str:

@@ -78,7 +78,7 @@ OBJECTIVES: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch
 class HerdRewardConfig(RewardConfig):
     """TRL's `RewardConfig` with the terms of the loss, the margin table and the safety head."""
 
-    objectives: dict = field(
+    objectives: dict[str, float] = field(
         default_factory=lambda: {"margin": 1.0},
         metadata={"help": "terms of the loss and their weights: margin, bradley_terry, center"},
     )
