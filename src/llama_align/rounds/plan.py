@@ -58,11 +58,12 @@ class Plan:
     configs: dict[str, dict]
 
     @classmethod
-    def load(cls, path: str | Path, recipes: str | Path) -> "Plan":
-        """Reads a plan.
+    def load(cls, path: str | Path, recipes: str | Path, seed: int | None = None) -> "Plan":
+        """Reads a plan; `seed` stands for the plan's own. A plan's seed is added to that of every step.
 
         Raises:
-            PlanError: an unknown key, recipe or reference, a name used twice, or a step before what it refers to.
+            PlanError: an unknown key, recipe or reference, a seed that is no integer of at least 0, a name used twice,
+                or a step before what it refers to.
         """
         path = Path(path)
         content = read_yaml(path)
@@ -73,7 +74,8 @@ class Plan:
         if not isinstance(rows, list) or not rows:
             raise PlanError(f"{path}, field 'steps': found {type(rows).__name__}, expected a list of steps")
         steps = [_step(path, number, row, content.get("launch")) for number, row in enumerate(rows, start=1)]
-        plan = cls(path, str(content.get("name", path.stem)), int(content.get("seed", 0)), steps, {})
+        own = _seed(f"{path}, field 'seed'", content.get("seed", 0) if seed is None else seed)
+        plan = cls(path, str(content.get("name", path.stem)), own, steps, {})
         for step in steps:
             plan._add(step, Path(recipes))
         return plan
@@ -86,8 +88,10 @@ class Plan:
             known = ", ".join(sorted(p.stem for p in recipes.glob("*.py")))
             raise PlanError(f"{where}, field 'recipe': found {step.recipe!r}, expected one of {known}")
         config = read_yaml(self.path.parent / step.config) if step.config else {}
-        seed = {} if step.recipe in WITHOUT_SEED else {"seed": self.seed}
-        config = seed | config | step.set
+        config = config | step.set
+        if step.recipe not in WITHOUT_SEED:
+            # added, so that steps that differ by their seeds alone still do
+            config["seed"] = self.seed + _seed(f"{where}, field 'seed'", config.get("seed", 0))
         for reference in references(config):
             if reference not in self.configs:
                 raise PlanError(f"{where}: found {{{reference}}}, expected the name of an earlier step")
@@ -138,6 +142,12 @@ def _step(path: Path, number: int, row: Any, launch: str | None) -> Step:
             raise PlanError(f"{where}, field {key!r}: found {row.get(key)!r}, expected letters, digits, - and _")
     default = {"launch": launch} if row["recipe"] in LAUNCHED else {}
     return Step(**default | row)
+
+
+def _seed(where: str, value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise PlanError(f"{where}: found {value!r}, expected an integer of at least 0")
+    return value
 
 
 def _strings(value: Any) -> Iterator[str]:
