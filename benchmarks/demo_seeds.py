@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 KINDS = {"avx512": {}, "avx2": AVX2}
+RATES = ("false_refusal_rate", "violation_rate")
 DECODINGS = {"evaluate": "greedy", "evaluate_sampled": "temperature 1"}
 # 97.5% points of Student's t, by degrees of freedom
 T975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
@@ -52,7 +53,7 @@ def interval(values: list[float]) -> str:
 
 
 def table(runs: dict[str, Path], step: str) -> list[str]:
-    """A Markdown table of one decoding: scores by run, then the mean change from the row above and what it is in each."""
+    """A Markdown table of one decoding: scores by run, then the mean change from the row above."""
     rows = {name: {row["row"]: row for row in metrics_of(folder, step)["rows"]} for name, folder in runs.items()}
     stages = list(next(iter(rows.values())))
     lines = [f"| stage | {' | '.join(runs)} | mean change | false refusals % | violations % |"]
@@ -64,9 +65,6 @@ def table(runs: dict[str, Path], step: str) -> list[str]:
         safety = [statistics.mean(100 * found[stage]["safety"][rate] for found in rows.values()) for rate in RATES]
         lines.append(f"| {stage} | {' | '.join(cells)} | {change} | {safety[0]:.1f} | {safety[1]:.1f} |")
     return lines
-
-
-RATES = ("false_refusal_rate", "violation_rate")
 
 
 def chosen(runs: dict[str, Path]) -> list[str]:

@@ -86,12 +86,10 @@ def main(args: ChooseArguments) -> None:
     take_over(args.models[choice.chosen], args.output_dir)
     recipe.write_json(f"{args.output_dir}/metrics.json", {"prompts": len(evaluation.prompts)} | asdict(choice))
     for row in choice.candidates:
-        gain = (
-            ""
-            if "gain" not in row
-            else "  gain on {on} {difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**row["gain"])
-        )
-        print(f"{row['name']:24s} {row['score']:.3f} [{row['low']:.3f}, {row['high']:.3f}]{gain}")
+        line = f"{row['name']:24s} {row['score']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        if gain := row.get("gain"):
+            line += f"  {gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] on {gain['on']}"
+        print(line)
     print(f"chosen: {choice.chosen}")
 
 
