@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..data.jsonl import read_jsonl
 from ..metrics import functional as metrics
-from ..recipe import RecipeError
+from ..recipe import RecipeError, check_weights
 from ..sandbox.judge import is_unsafe
 from .measure import Evaluation
 
@@ -82,10 +82,11 @@ def _rewards(evaluation: Evaluation, name: str) -> list[float]:
 
 
 def check_candidates(models: Mapping[str, str]) -> None:
-    """Raises RecipeError for a candidate that is no folder, whose files could not be taken over."""
+    """Raises RecipeError for a candidate that is no folder with a checkpoint, whose files could not be taken over."""
     for name, path in models.items():
         if not Path(path).is_dir():
             raise RecipeError(f"models, {name}: found no folder {path!r}, expected that of a checkpoint")
+        check_weights(path)
 
 
 def take_over(source: str | Path, output_dir: str | Path) -> list[str]:
