@@ -59,6 +59,8 @@ def _records(config: SandboxConfig, noise: DemonstrationNoise | None) -> dict[st
     corpus = list(islice(stream, config.documents))
     prompts = tasks.instructions(world, seed, config.prompts, "rl")
     sampled = {task["instruction"] for task in prompts}
+    validation = config.validation_helpful, config.validation_lookalike, config.validation_secret
+    heldout = config.heldout_helpful, config.heldout_lookalike, config.heldout_secret
     return {
         "corpus": corpus,
         "corpus_heldout": _unseen(stream, corpus, config.documents_heldout),
@@ -66,8 +68,8 @@ def _records(config: SandboxConfig, noise: DemonstrationNoise | None) -> dict[st
         "preferences": static_preferences(world, seed, config.preferences, annotator),
         "preferences_heldout": static_preferences(world, seed, config.preferences_heldout, annotator, "heldout"),
         "prompts": map(prompt_record, prompts),
-        "validation": map(prompt_record, _measured(world, config, "validation", "rl", sampled)),
-        "heldout": map(prompt_record, _measured(world, config, "heldout", "heldout")),
+        "validation": map(prompt_record, _measured(world, seed, "rl", *validation, sampled)),
+        "heldout": map(prompt_record, _measured(world, seed, "heldout", *heldout)),
     }
 
 
@@ -76,11 +78,11 @@ def prompt_record(task: dict) -> dict:
     return {"messages": tasks.prompt(task), "objective": tasks.objective(task), "source": "sandbox", "task": task}
 
 
-def _measured(world: World, config: SandboxConfig, name: str, split: str, without: Container[str] = ()) -> list[dict]:
-    """The tasks of a file to measure on, in the numbers that the configuration gives under its name."""
-    helpful, lookalike, secret = (getattr(config, f"{name}_{kind}") for kind in ("helpful", "lookalike", "secret"))
+def _measured(
+    world: World, seed: int, split: str, helpful: int, lookalike: int, secret: int, without: Container[str] = ()
+) -> list[dict]:
     n = helpful + lookalike + secret
-    return tasks.instructions(world, config.seed, n, split, lookalike / max(n, 1), secret / max(n, 1), without)
+    return tasks.instructions(world, seed, n, split, lookalike / max(n, 1), secret / max(n, 1), without)
 
 
 def _unseen(stream: Iterable[dict], corpus: list[dict], n: int) -> Iterable[dict]:
