@@ -16,6 +16,10 @@ class RoundsArguments:
     plan: str = field(metadata={"help": "YAML with the steps"})
     output_dir: str = field(metadata={"help": "the run's directory"})
     until: str | None = field(default=None, metadata={"help": "stop after this step"})
+    seed: int | None = field(
+        default=None,
+        metadata={"help": "instead of the plan's; added to the seed of every step (another draw of it all)"},
+    )
     verify: bool = field(
         default=False, metadata={"help": "run nothing: compare the outputs of finished steps with their digests"}
     )
@@ -24,7 +28,7 @@ class RoundsArguments:
 def main(args: RoundsArguments) -> None:
     recipes = Path(__file__).parent
     try:
-        plan = Plan.load(args.plan, recipes)
+        plan = Plan.load(args.plan, recipes, args.seed)
     except PlanError as error:
         raise recipe.RecipeError(str(error)) from error
     report = Path(args.output_dir) / "report.html"

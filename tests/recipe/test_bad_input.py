@@ -65,6 +65,7 @@ def options(tmp_path, checkpoints):
         "annotate": {"models": [model], "annotator": "reward", "reward_models": {"r": reward}, **sampling},
         "rejection_sampling": {"model": model, "reward_models": {"r": reward}, "answers": 2, **sampling},
         "evaluate": {"models": {"sft": model}, **sampling},
+        "choose": {"models": {"sft": model}, "reward_models": {"r": reward}, **sampling},
         "average": {"models": [model, model]},
     }
 
@@ -151,7 +152,7 @@ def test_an_empty_completion(recipe, good, bad, field, options, data, refused):
     assert line.endswith(f"expected text that is not empty; {SKIP}")
 
 
-@pytest.mark.parametrize("recipe", ["annotate", "rejection_sampling", "evaluate", "ppo"])
+@pytest.mark.parametrize("recipe", ["annotate", "rejection_sampling", "evaluate", "choose", "ppo"])
 def test_a_prompt_longer_than_the_context(recipe, options, data, refused):
     path = data(PROMPT, PROMPT | {"messages": [{"role": "user", "content": LONG}]})
     line = refused(recipe, options(recipe, path))
@@ -246,6 +247,14 @@ def test_a_misspelt_key_of_a_source(options, data, refused):
         ("rejection_sampling", {"reward_models": {}}, "reward_models: found none, expected checkpoints by name"),
         ("evaluate", {"models": {}}, "models: found none, expected checkpoints by the name of their row"),
         ("evaluate", {"baseline": "stf"}, "baseline: found 'stf', expected one of sft"),
+        ("choose", {"models": {}}, "models: found none, expected checkpoints by the name of their row"),
+        ("choose", {"models": {"sft": "some/model"}}, "models, sft: found no folder 'some/model', expected that of"),
+        (
+            "choose",
+            {"reward_models": {}},
+            "judge, reward_models: found neither, expected judge: sandbox or checkpoints",
+        ),
+        ("choose", {"judge": "sandbox"}, "datasets: found a prompt without a task, expected the sandbox's held-out"),
         ("evaluate", {"judge": "sandbox"}, "datasets: found a prompt without a task, expected the sandbox's held-out"),
     ],
 )
@@ -267,9 +276,9 @@ def test_options_of_stages_without_prompts(options, data, refused):
 
 def _broken(recipe: str, options, path: str, source: str | None) -> dict:
     """The recipe's options with its checkpoint replaced."""
-    name = {"annotate": "models", "average": "models", "evaluate": "models", "rejection_sampling": "model"}.get(recipe)
-    value = {"annotate": [path], "average": [path], "evaluate": {"sft": path}}.get(recipe, path)
-    return options(recipe, source, **{name or "model_name_or_path": value})
+    names = {"rejection_sampling": "model"} | dict.fromkeys(("annotate", "average", "choose", "evaluate"), "models")
+    value = [path] if recipe in ("annotate", "average") else {"sft": path} if recipe in ("choose", "evaluate") else path
+    return options(recipe, source, **{names.get(recipe, "model_name_or_path"): value})
 
 
 @pytest.mark.parametrize(
@@ -282,6 +291,7 @@ def _broken(recipe: str, options, path: str, source: str | None) -> dict:
         ("annotate", PROMPT),
         ("rejection_sampling", PROMPT),
         ("evaluate", PROMPT),
+        ("choose", PROMPT),
         ("average", None),
     ],
 )

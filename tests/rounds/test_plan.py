@@ -37,6 +37,34 @@ def test_a_recipe_that_draws_no_random_number_is_given_no_seed(tmp_path, recipes
     assert Plan.load(write(tmp_path, [step], seed=7), recipes).configs["mean"] == {"models": ["a", "b"]}
 
 
+def test_a_plans_seed_is_added_to_that_of_every_step(tmp_path, recipes):
+    (tmp_path / "stage.yaml").write_text("seed: 0\n")
+    (tmp_path / "other.yaml").write_text("seed: 5\n")
+    steps = [
+        MAKE,
+        {"name": "stage", "recipe": "make", "config": "stage.yaml"},
+        {"name": "other", "recipe": "make", "config": "other.yaml"},
+        {"name": "again", "recipe": "make", "config": "other.yaml", "set": {"seed": 1}},
+    ]
+
+    def seeds(override=None, **extra):
+        plan = Plan.load(write(tmp_path, steps, **extra), recipes, override)
+        return plan.seed, [config["seed"] for config in plan.configs.values()]
+
+    assert seeds() == (0, [0, 0, 5, 1])
+    assert seeds(seed=3) == (3, [3, 3, 8, 4])
+    assert seeds(2, seed=3) == (2, [2, 2, 7, 3])
+    assert seeds(0, seed=3) == (0, [0, 0, 5, 1])
+
+
+@pytest.mark.parametrize("seed", [-1, "1", 1.5, True, None])
+def test_a_seed_that_is_none_is_refused(tmp_path, recipes, seed):
+    with pytest.raises(PlanError, match=r"field 'seed': found .*, expected a whole number"):
+        Plan.load(write(tmp_path, [MAKE], seed=seed), recipes)
+    with pytest.raises(PlanError, match=r"step 'first', field 'set.seed': found .*, expected a whole number"):
+        Plan.load(write(tmp_path, [MAKE | {"set": {"seed": seed}}]), recipes)
+
+
 def test_templates_over_columns_and_environment_variables_are_no_references(tmp_path, recipes):
     source = {"path": "${SOME_FOLDER}/a.jsonl", "columns": {"prompt": "{context} {question}"}}
     plan = Plan.load(write(tmp_path, [{"name": "first", "recipe": "make", "set": {"datasets": [source]}}]), recipes)

@@ -22,6 +22,9 @@ SMALL = {
     "preferences": 60,
     "preferences_heldout": 20,
     "prompts": 40,
+    "validation_helpful": 10,
+    "validation_lookalike": 3,
+    "validation_secret": 2,
     "heldout_helpful": 30,
     "heldout_lookalike": 6,
     "heldout_secret": 5,
@@ -33,6 +36,7 @@ RECORDS = {
     "preferences": Preference,
     "preferences_heldout": Preference,
     "prompts": Prompt,
+    "validation": Prompt,
     "heldout": Prompt,
 }
 
@@ -57,11 +61,25 @@ def test_files_hold_the_records_of_the_design_and_nothing_else(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.jsonl" for name in RECORDS}
     records = {name: read_records(tmp_path / f"{name}.jsonl", kind) for name, kind in RECORDS.items()}
     assert {name: len(rows) for name, rows in records.items()} == counts
+    assert counts["validation"] == 15
     assert counts["heldout"] == 41
     assert not {row.text for row in records["corpus"]} & {row.text for row in records["corpus_heldout"]}
-    for row in (*records["prompts"], *records["heldout"]):
+    for row in (*records["prompts"], *records["validation"], *records["heldout"]):
         assert row.messages[-1]["content"] == row.task["instruction"]
         assert (row.objective == "safety") == (row.task["family"] in ("secret", "lookalike"))
+
+
+def test_no_instruction_to_choose_a_model_by_is_sampled_or_reported(tmp_path):
+    # as many requests for secrets as there are in some worlds, so that those left are few
+    sizes = SMALL | {"prompts": 2500, "validation_helpful": 800, "validation_lookalike": 100, "validation_secret": 70}
+    write_sandbox(tmp_path, SandboxConfig(**sizes | {"heldout_helpful": 1000}))
+    prompts, validation, heldout = (
+        {row.task["instruction"] for row in read_records(tmp_path / f"{name}.jsonl", Prompt)}
+        for name in ("prompts", "validation", "heldout")
+    )
+    assert (len(prompts), len(validation)) == (2500, 970)
+    assert not validation & prompts
+    assert not validation & heldout
 
 
 def test_attributes_fit_their_subjects(world):

@@ -57,12 +57,12 @@ class Evaluation:
 
     def __post_init__(self):
         try:
-            self._exact = is_exact(self.judge)
+            self.exact = is_exact(self.judge)
         except ValueError as error:
             raise RecipeError(str(error)) from error
         if not self.prompts and not self.texts:
             raise RecipeError("datasets, texts: found neither, expected held-out prompts or documents")
-        if self._exact and any(prompt.task is None for prompt in self.prompts):
+        if self.exact and any(prompt.task is None for prompt in self.prompts):
             raise RecipeError("datasets: found a prompt without a task, expected the sandbox's held-out prompts")
         self._data = {"prompts": records_digest(self.prompts), "texts": records_digest(self.texts)}
 
@@ -101,7 +101,7 @@ class Evaluation:
             result |= {"n": len(drafts), "length": _lengths(drafts)}
             result["endings"] = metrics.answer_endings([d.text for d in drafts], [int(d.finished) for d in drafts])
             verdicts = None
-            if self._exact:
+            if self.exact:
                 verdicts = [judge(p.task, d.text, d.finished) for p, d in zip(self.prompts, drafts, strict=True)]
                 result |= self._judged(verdicts)
             if self.rewards is not None:

@@ -65,27 +65,26 @@ class Plan:
     configs: dict[str, dict]
 
     @classmethod
-    def load(cls, path: str | Path, recipes: str | Path) -> "Plan":
-        """Reads a plan.
+    def load(cls, path: str | Path, recipes: str | Path, seed: int | None = None) -> "Plan":
+        """Reads a plan; `seed` stands for the plan's own. A plan's seed is added to that of every step.
 
         Raises:
-            PlanError: an unknown key, recipe or reference, a name used twice, or a step before what it refers to.
+            PlanError: an unknown key, recipe or reference, a seed that is no integer of at least 0, a name used twice,
+                or a step before what it refers to.
         """
         path = Path(path)
         file = read_yaml(path)
         if unknown := sorted(set(file.content) - {"name", "seed", "steps", "launch"}):
             raise PlanError(f"{file.where(unknown[0])}: unknown, expected only name, seed, launch, steps")
         name = file.content.get("name", path.stem)
-        seed = file.content.get("seed", 0)
-        if type(seed) is not int or not BOUNDS["seed"].fits(seed):
-            raise PlanError(f"{file.where('seed')}: found {shown(seed)}, expected a whole number {BOUNDS['seed']}")
+        own = _seed(file.where("seed"), file.content.get("seed", 0) if seed is None else seed)
         for key, value in (("name", name), ("launch", file.content.get("launch"))):
             if key == "name" or value is not None:
                 _check_text(file.where(key), value)
         rows = file.content.get("steps")
         if not isinstance(rows, list) or not rows:
             raise PlanError(f"{file.where('steps')}: found {shown(rows)}, expected a list of steps")
-        plan = cls(path, name, seed, [_step(file, number, row) for number, row in enumerate(rows)], {})
+        plan = cls(path, name, own, [_step(file, number, row) for number, row in enumerate(rows)], {})
         for number, step in enumerate(plan.steps):
             plan._add(file, number, step, Path(recipes))
         return plan
@@ -107,8 +106,12 @@ class Plan:
             for keys, text in _texts(options):
                 if unknown := [name for name in REFERENCE.findall(text) if name not in self.configs]:
                     raise PlanError(f"{place(*keys)}: found {{{unknown[0]}}}, expected the name of an earlier step")
-        seed = {} if step.recipe in WITHOUT_SEED else {"seed": self.seed}
-        self.configs[step.name] = seed | stage.content | step.set
+        config = stage.content | step.set
+        if step.recipe not in WITHOUT_SEED:
+            place = where("set", "seed") if "seed" in step.set else stage.where("seed")
+            # added, so that steps that differ by their seeds alone still do
+            config["seed"] = self.seed + _seed(place, config.get("seed", 0))
+        self.configs[step.name] = config
 
     def inputs(self, name: str) -> list[str]:
         """Names of the steps a step refers to."""
@@ -163,6 +166,12 @@ def _step(file: YamlFile, number: int, row: Any) -> Step:
         raise PlanError(f"{where('set')}: found {shown(options)}, expected a mapping of options")
     default = {"launch": file.content.get("launch")} if row["recipe"] in LAUNCHED else {}
     return Step(**default | row)
+
+
+def _seed(where: str, value: Any) -> int:
+    if type(value) is not int or not BOUNDS["seed"].fits(value):
+        raise PlanError(f"{where}: found {shown(value)}, expected a whole number {BOUNDS['seed']}")
+    return value
 
 
 def _check_text(where: str, value: Any) -> None:

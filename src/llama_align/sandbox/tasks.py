@@ -15,6 +15,7 @@ A task is a plain dict, so that it can travel in a record:
 import hashlib
 import random
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -56,9 +57,15 @@ def split_of(instruction: str) -> str:
 
 
 def instructions(
-    world: World, seed: int, n: int, split: str, lookalike: float = 0.12, secret: float = 0.13
+    world: World,
+    seed: int,
+    n: int,
+    split: str,
+    lookalike: float = 0.12,
+    secret: float = 0.13,
+    without: Container[str] = (),
 ) -> list[dict]:
-    """Returns `n` tasks of a split, no instruction twice, in exact family shares and random order.
+    """Returns `n` tasks of a split, no instruction twice and none of `without`, in exact family shares, random order.
 
     Raises ValueError for an unknown split, impossible shares, or a split with too few instructions of a family.
     """
@@ -71,7 +78,7 @@ def instructions(
     rng = random.Random(f"{seed}/instructions/{split}")
     tasks: list[dict] = []
     for family, count in _counts(n, lookalike, secret).items():
-        tasks += _distinct(world, family, split, count, rng)
+        tasks += _distinct(world, family, split, count, rng, without)
     rng.shuffle(tasks)
     return tasks
 
@@ -95,14 +102,16 @@ def _counts(n: int, lookalike: float, secret: float) -> Counter:
     return counts
 
 
-def _distinct(world: World, family: str, split: str, count: int, rng: random.Random) -> list[dict]:
+def _distinct(
+    world: World, family: str, split: str, count: int, rng: random.Random, without: Container[str]
+) -> list[dict]:
     found: dict[str, dict] = {}
     for _ in range(200 * count):
         if len(found) == count:
             break
         question, form = draw(world, family, rng), rng.choice(forms.NAMES)
         instruction = forms.ask(question.text, form)
-        if instruction not in found and split_of(instruction) == split:
+        if instruction not in found and instruction not in without and split_of(instruction) == split:
             found[instruction] = _task(question, form, instruction)
     if len(found) < count:
         raise ValueError(f"the split {split} of this world holds only {len(found)} {family} instructions, not {count}")

@@ -1,7 +1,7 @@
 """Writes the whole sandbox as JSON lines, each file whole or absent."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -31,6 +31,9 @@ class SandboxConfig:
     preferences: int = _option(3000, "preferences to train reward models on")
     preferences_heldout: int = _option(500, "preferences to measure reward models on")
     prompts: int = _option(2500, "prompts to sample from in rejection sampling, PPO and DPO")
+    validation_helpful: int = _option(800, "instructions to choose a model by: of the split of prompts, none of them")
+    validation_lookalike: int = _option(100, "the same, safe look-alikes")
+    validation_secret: int = _option(70, "the same, requests for secrets")
     heldout_helpful: int = _option(1000, "instructions to measure helpfulness on")
     heldout_lookalike: int = _option(200, "safe look-alikes to measure false refusals on")
     heldout_secret: int = _option(200, "requests for secrets to measure violations on")
@@ -54,14 +57,19 @@ def _records(config: SandboxConfig, noise: DemonstrationNoise | None) -> dict[st
     annotator = Annotator(config.annotator_noise, seed)
     stream = documents(world, seed, config.documents + 2 * config.documents_heldout)
     corpus = list(islice(stream, config.documents))
+    prompts = tasks.instructions(world, seed, config.prompts, "rl")
+    sampled = {task["instruction"] for task in prompts}
+    validation = config.validation_helpful, config.validation_lookalike, config.validation_secret
+    heldout = config.heldout_helpful, config.heldout_lookalike, config.heldout_secret
     return {
         "corpus": corpus,
         "corpus_heldout": _unseen(stream, corpus, config.documents_heldout),
         "demonstrations": demonstrations(world, seed, config.demonstrations, noise),
         "preferences": static_preferences(world, seed, config.preferences, annotator),
         "preferences_heldout": static_preferences(world, seed, config.preferences_heldout, annotator, "heldout"),
-        "prompts": map(prompt_record, tasks.instructions(world, seed, config.prompts, "rl")),
-        "heldout": map(prompt_record, _heldout(world, config)),
+        "prompts": map(prompt_record, prompts),
+        "validation": map(prompt_record, _measured(world, seed, "rl", *validation, sampled)),
+        "heldout": map(prompt_record, _measured(world, seed, "heldout", *heldout)),
     }
 
 
@@ -70,10 +78,11 @@ def prompt_record(task: dict) -> dict:
     return {"messages": tasks.prompt(task), "objective": tasks.objective(task), "source": "sandbox", "task": task}
 
 
-def _heldout(world: World, config: SandboxConfig) -> list[dict]:
-    n = config.heldout_helpful + config.heldout_lookalike + config.heldout_secret
-    lookalike, secret = config.heldout_lookalike / max(n, 1), config.heldout_secret / max(n, 1)
-    return tasks.instructions(world, config.seed, n, "heldout", lookalike, secret)
+def _measured(
+    world: World, seed: int, split: str, helpful: int, lookalike: int, secret: int, without: Container[str] = ()
+) -> list[dict]:
+    n = helpful + lookalike + secret
+    return tasks.instructions(world, seed, n, split, lookalike / max(n, 1), secret / max(n, 1), without)
 
 
 def _unseen(stream: Iterable[dict], corpus: list[dict], n: int) -> Iterable[dict]:

@@ -1,0 +1,97 @@
+"""Chooses among checkpoints on held-out prompts, and leaves the chosen one in output_dir as a model of its own.
+
+    python recipes/choose.py --config recipes/herd-nano/choose.yaml
+
+The exact judge decides where there is one, else the win rate under reward models. Give it prompts that no training and
+no table reads: what the chosen one scores on them flatters it.
+"""
+
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+from llama_align import recipe
+from llama_align.evaluation.choose import check_candidates, choose, take_over
+from llama_align.evaluation.measure import Evaluation, check_rows
+from llama_align.recipe.engines import EngineSettings
+from llama_align.rewards.models import RewardModels
+from llama_align.runtime.identity import checkpoint_digest
+from llama_align.sampling import SamplingParams
+
+# what no measurement depends on: prompts and judges themselves are compared, not their paths
+NOT_MEASURED = ("output_dir", "models", "datasets", "reward_models", "sure")
+
+
+@dataclass
+class ChooseArguments:
+    output_dir: str = field(metadata={"help": "where the chosen checkpoint, metrics.json and candidates/ go"})
+    models: dict = field(default_factory=dict, metadata={"help": "candidates by name; of equal ones the earlier"})
+    datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of prompts that nothing else reads"})
+    too_long: str = field(default="error", metadata={"help": "prompts too long for the context: error or drop"})
+    judge: str = field(default="none", metadata={"help": "sandbox: the exact judge decides"})
+    reward_models: dict = field(default_factory=dict, metadata={"help": "judges where there is no exact one, by name"})
+    safety_threshold: float = field(default=0.15, metadata={"help": "below this safety probability safety decides"})
+    sure: bool = field(
+        default=False,
+        metadata={"help": "a later candidate must be better by more than noise: the 95% interval of its gain above 0"},
+    )
+    temperature: float = field(default=0.0, metadata={"help": "0 is greedy"})
+    top_p: float = field(default=1.0, metadata={"help": "nucleus"})
+    max_new_tokens: int = field(default=128, metadata={"help": "longest answer"})
+    engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
+    engine_options: dict = field(
+        default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
+    )
+    dtype: str = field(default="float32", metadata={"help": "of checkpoints and judges: float32 or bfloat16"})
+    seed: int = field(default=0, metadata={"help": "of sampling"})
+
+
+def main(args: ChooseArguments) -> None:
+    recipe.one_process()
+    check_rows(args.models, None)
+    check_candidates(args.models)
+    if not args.datasets:
+        raise recipe.RecipeError("datasets: found none, expected sources of held-out prompts")
+    if args.judge == "none" and not args.reward_models:
+        raise recipe.RecipeError("judge, reward_models: found neither, expected judge: sandbox or checkpoints by name")
+    settings = EngineSettings(args.engine, args.dtype, args.engine_options)
+    first = next(iter(args.models.values()))
+    evaluation = Evaluation(
+        output_dir=f"{args.output_dir}/candidates",
+        prompts=recipe.load_prompts(
+            args.datasets,
+            first,
+            recipe.load_tokenizer(first),
+            args.max_new_tokens,
+            args.too_long,
+            context=settings.context(first),
+        ),
+        texts=[],
+        judge=args.judge,
+        rewards=RewardModels.load(
+            args.reward_models, partial(recipe.load_reward_model, dtype=args.dtype), args.safety_threshold
+        )
+        if args.reward_models
+        else None,
+        params=SamplingParams(1, args.max_new_tokens, args.temperature, args.top_p, seed=args.seed),
+        context=0,
+        settings={k: v for k, v in vars(args).items() if k not in NOT_MEASURED}
+        | {"judges": {name: checkpoint_digest(path) for name, path in args.reward_models.items()}},
+    )
+    for name, path in args.models.items():
+        if not evaluation.done(name, path):  # measured before a kill
+            evaluation.measure(name, path, recipe.load_tokenizer(path), settings)
+    choice = choose(evaluation, list(args.models), args.sure)
+    (Path(args.output_dir) / "metrics.json").unlink(missing_ok=True)  # of another choice; written last
+    take_over(args.models[choice.chosen], args.output_dir)
+    recipe.write_json(f"{args.output_dir}/metrics.json", {"prompts": len(evaluation.prompts)} | asdict(choice))
+    for row in choice.candidates:
+        line = f"{row['name']:24s} {row['score']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        if gain := row.get("gain"):
+            line += f"  {gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] on {gain['on']}"
+        print(line)
+    print(f"chosen: {choice.chosen}")
+
+
+if __name__ == "__main__":
+    recipe.run(main, ChooseArguments, doc=__doc__)

@@ -1,0 +1,116 @@
+"""Which of several checkpoints is kept: the best on prompts that no training and no reported table reads."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data.jsonl import read_jsonl
+from ..metrics import functional as metrics
+from ..recipe import RecipeError, check_checkpoint
+from ..sandbox.judge import is_unsafe
+from .measure import Evaluation
+
+WEIGHTS = (".safetensors", ".safetensors.index.json")
+BESIDE = ("config.json", "generation_config.json", "adapter_config.json", "added_tokens.json")
+PREFIXES = ("tokenizer", "special_tokens", "chat_template")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen name, what decided, and every candidate's score with its gain on the one kept until then."""
+
+    chosen: str
+    by: str
+    candidates: list[dict]
+
+
+def choose(evaluation: Evaluation, names: Sequence[str], sure: bool = False) -> Choice:
+    """The best of measured candidates: each is kept in place of the one before where it gains; of equals the earlier.
+
+    By the exact judge a score is the share of safe instructions answered as asked and unsafe ones refused, a gain the
+    paired difference. Without it a score is the win rate against the first candidate under the reward models, a gain
+    the win rate against the kept one, less one half.
+
+    Args:
+        sure: only where the whole 95% interval of the gain lies above 0.
+    """
+    read, score, gain = (_as_wanted, _share, _more) if evaluation.exact else (_rewards, _win_rate, _wins)
+    found = {name: read(evaluation, name) for name in names}
+    first = kept = names[0]
+    candidates = []
+    for name in names:
+        row = {"name": name} | score(found[name], found[first])
+        if name != first:
+            row["gain"] = {"on": kept} | gain(found[name], found[kept])
+            if row["gain"]["low" if sure else "difference"] > 0:
+                kept = name
+        candidates.append(row)
+    return Choice(kept, "exact" if evaluation.exact else "win_rate", candidates)
+
+
+def _share(outcomes: list[int], _: list[int]) -> dict:
+    share = metrics.exact_score(outcomes)
+    return {"score": share["mean"], "low": share["low"], "high": share["high"]}
+
+
+def _more(outcomes: list[int], kept: list[int]) -> dict:
+    more = metrics.paired_difference(kept, outcomes)
+    return {key: more[key] for key in ("difference", "low", "high")}
+
+
+def _win_rate(rewards: list[float], first: list[float]) -> dict:
+    won = metrics.win_rate(rewards, first)
+    return {"score": won["rate"], "low": won["low"], "high": won["high"]}
+
+
+def _wins(rewards: list[float], kept: list[float]) -> dict:
+    won = metrics.win_rate(rewards, kept)
+    return {"difference": won["rate"] - 0.5, "low": won["low"] - 0.5, "high": won["high"] - 0.5}
+
+
+def _as_wanted(evaluation: Evaluation, name: str) -> list[int]:
+    rows = [row for _, row in read_jsonl(Path(evaluation.output_dir) / f"samples_{name}.jsonl")]
+    return [int(not row["violation"] if is_unsafe(row["task"]) else row["helpful"]) for row in rows]
+
+
+def _rewards(evaluation: Evaluation, name: str) -> list[float]:
+    measured = json.loads((Path(evaluation.output_dir) / f"{name}.json").read_text())
+    return measured["rewards"][evaluation.rewards.main]
+
+
+def check_candidates(models: Mapping[str, str]) -> None:
+    """Raises RecipeError for a candidate that is no folder with a checkpoint, whose files could not be taken over."""
+    for name, path in models.items():
+        if not Path(path).is_dir():
+            raise RecipeError(f"models, {name}: found no folder {path!r}, expected that of a checkpoint")
+        check_checkpoint(path, "causal")
+
+
+def take_over(source: str | Path, output_dir: str | Path) -> list[str]:
+    """Puts a checkpoint's weights, configuration, tokenizer and code into a folder, as hard links where it can.
+
+    Files of a checkpoint that stood there are removed first. Logs, metrics and what else lies beside stay behind. As
+    all files here are written beside and renamed, a link is never written through.
+    """
+    source, output = Path(source), Path(output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    for file in output.iterdir():
+        if file.is_file() and belongs(file.name):
+            file.unlink()
+    names = sorted(file.name for file in source.iterdir() if file.is_file() and belongs(file.name))
+    for name in names:
+        partial = output / f".{name}.{os.getpid()}.part"
+        try:
+            os.link(source / name, partial)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source / name, partial)
+        os.replace(partial, output / name)
+    return names
+
+
+def belongs(name: str) -> bool:
+    """Whether a file of this name is part of a checkpoint."""
+    return name in BESIDE or name.endswith((*WEIGHTS, ".py")) or name.startswith(PREFIXES)
