@@ -72,6 +72,7 @@ ACCEPTED = {
     "*.engine_options*: *": "vLLM's own settings are checked by it",
     "pretrain.size_overrides*: *": "checked when the model is made, before data is read",
     "*: true: *bool*": "it is one of two",
+    "*.resume_from_checkpoint: true: *": "the newest checkpoint, as is last",
     "*.trackio_static_space_id: false: *": "it is one of its values",
     "*: false: *bool*": "it is one of two",
     "*: a list: list*": "nothing of it; a recipe that needs some says so",

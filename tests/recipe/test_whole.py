@@ -247,6 +247,7 @@ def test_models_of_another_kind(originals, copy):
         ({"peft_type": None}, "field 'peft_type': found nothing, expected text"),
         ({"alora_invocation_tokens": 5}, "field 'alora_invocation_tokens': found 5, expected a list of whole numbers"),
         ({"lora_alpha": 10**400}, "field 'lora_alpha': found 1000"),
+        ({"alpha_pattern": {"q_proj": "a"}}, "field 'alpha_pattern.q_proj': found 'a', expected a number"),
         ({"rank_pattern": {"q_proj": 2}}, r"q_proj.lora_A.weight': found \[4, 32\], expected rank 2"),
     ],
 )
@@ -310,3 +311,13 @@ def test_overrides_of_a_size_that_no_model_has(overrides, said):
 def test_a_size_of_fields_that_do_not_go_together_is_a_value_error():
     with pytest.raises(ValueError, match=r"model size 'herd-nano' with .*: found 3 heads in 2 groups"):
         preset("herd-nano", num_attention_heads=3)
+
+
+def test_patterns_of_an_adapter_that_are_null(copy):
+    for name in ("rank_pattern", "alpha_pattern"):
+        path = copy("adapter")
+        file = path / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {name: None}))
+        with pytest.raises(recipe.RecipeError, match=f"^{file}, field '{name}': found nothing, expected a mapping"):
+            recipe.check_checkpoint(str(path), "causal")
+        shutil.rmtree(path)

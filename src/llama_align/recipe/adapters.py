@@ -142,5 +142,7 @@ def _attached(model: PreTrainedModel, adapter: Adapter, kind: str, task: str | N
     # a score takes the place of the next token's scores
     odd = sorted(name for name in found - wanted if kind == "causal" or "lm_head" not in name)
     if odd:
-        raise RecipeError(f"{adapter.weights}: found tensor {odd[0]}, which {type(model).__name__} has no place for")
+        raise RecipeError(
+            f"{adapter.weights}: found tensor {odd[0]}, which {type(model).__name__} has no place for; expected none"
+        )
     return wrapped

@@ -302,8 +302,9 @@ def _check_adapter(folder: Path, kind: str | None, new_head: bool, above: tuple[
 
 def _check_adapted(folder: Path, config: dict, adapted: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:
     """Raises RecipeError for matrices of another rank than the configuration's, or of other sizes than the base's."""
-    ranks = config.get("rank_pattern") or {}
+    ranks = config.get("rank_pattern", {})
     _check_field(folder / ADAPTER, "rank_pattern", ranks, dict[str, int], RANK)
+    _check_field(folder / ADAPTER, "alpha_pattern", config.get("alpha_pattern", {}), dict[str, float], ALPHA)
     for name, tensor in adapted.items():
         if tensor.dtype not in DTYPES:
             found = f"found {tensor.dtype}, expected one of {', '.join(DTYPES)}"
