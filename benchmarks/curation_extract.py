@@ -130,7 +130,9 @@ def main() -> None:
         difference = [a - b for a, b in zip(scores[part][names[0]], scores[part][names[1]], strict=True)]
         low, high = interval(difference)
         out[part] = {"pages": pages_of, **line, "difference_95": [round(low, 4), round(high, 4)]}
-        print(f"{part:28} {pages_of:4} " + " ".join(f"{n} {v:.4f}" for n, v in line.items()), f"[{low:+.4f}, {high:+.4f}]")
+        print(
+            f"{part:28} {pages_of:4} " + " ".join(f"{n} {v:.4f}" for n, v in line.items()), f"[{low:+.4f}, {high:+.4f}]"
+        )
     for name in names:
         true, missed, wrong = counts[name]
         out.setdefault("trafilatura segments", {})[name] = round(2 * true / max(1, 2 * true + missed + wrong), 4)

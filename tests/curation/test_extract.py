@@ -1,5 +1,6 @@
 """Formulas and code of 70 hand-made pages, Markdown that goes and names that stay, pages that are none."""
 
+import html
 import json
 from pathlib import Path
 
@@ -103,3 +104,30 @@ def test_what_is_no_page_is_refused_by_name(page, reason):
 
 def test_a_page_without_text_gives_none():
     assert extract("<html><body><script>var text = 1</script><img src='x.png' alt='a tree'></body></html>") == ""
+
+
+FORUMS = {
+    "xenforo": "<article class='message-body js-selectToQuote'><div class='bbWrapper'>{}</div></article>",
+    "vbulletin": "<div class='postcontent' id='post_message_7'>{}</div>",
+    "phpbb": "<div class='postbody'><h3>Re</h3><div class='content'>{}</div></div>",
+    "stackexchange": "<div class='s-prose js-post-body' itemprop='text'>{}</div>",
+}
+
+
+@pytest.mark.parametrize("engine", FORUMS)
+def test_all_posts_of_a_forum_are_kept_and_nothing_else(engine):
+    posts = [f"<p>Post {n} says {n * 7} things.</p><pre>if {n}:\n    go()</pre>" for n in range(5)]
+    menu = "".join(f"<li><a href='/t{n}'>Another thread about nothing, number {n}</a></li>" for n in range(40))
+    page = f"<html><body><ul>{menu}</ul><h1>How to go</h1>{''.join(map(FORUMS[engine].format, posts))}</body></html>"
+    text = extract(page)
+    assert text.startswith("How to go")
+    assert all(f"Post {n} says {n * 7} things.\nif {n}:\n    go()" in text for n in range(5))
+    assert "Another thread" not in text
+
+
+def test_posts_that_a_page_carries_as_json_are_read():
+    topic = {"post_stream": {"posts": [{"cooked": "<p>First of all.</p>"}, {"cooked": "<p>And <b>then</b> this.</p>"}]}}
+    loaded = html.escape(json.dumps({"topic_12": json.dumps(topic)}))
+    text = extract(f"<html><body><div id='data-preloaded' data-preloaded=\"{loaded}\"></div></body></html>")
+    assert text == "First of all.\nAnd then this."
+    assert extract("<html><body><div data-preloaded='{'></div><p>Here I am.</p></body></html>") == "Here I am."

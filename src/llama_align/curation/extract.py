@@ -9,15 +9,19 @@ represented as pre-rendered images where the math is also provided in the alt at
 import re
 
 import trafilatura
-from lxml.html import HtmlElement
-from trafilatura.utils import load_html
+from trafilatura.utils import decode_file, load_html
 
 from .code import hide_code, shown
 from .formulas import write_formulas
+from .forums import MARKS, posts_of
 from .plain import plain
 
-# a page without any of these has neither formulas nor code blocks
-_WORTH_A_PASS = re.compile(r"<pre|<math|katex|mathjax|<script[^>]+math/|<img[^>]+alt|CodeMirror|blob-code|<td|view-lines|w3-code|mjx-|tex-math|<listing|<xmp", re.IGNORECASE)  # fmt: skip
+# a page whose source has none of these has neither formulas nor code blocks
+_WORTH_A_PASS = re.compile(
+    r"<pre|<listing|<xmp|<(?:\w+:)?math|katex|mathjax|<script[^>]+math/|<img[^>]+alt=|CodeMirror|blob-code|view-lines|"
+    r"w3-code|mjx-|tex-math|<img[^>]+(?:latex|mimetex|mathtex|cht=tx)|hljs|gutter",
+    re.IGNORECASE,
+)
 MAX_CHARACTERS = 20_000_000
 
 
@@ -28,20 +32,20 @@ class PageError(ValueError):
 def extract(html: str | bytes, url: str | None = None, comments: bool = True) -> str:
     """The main text of a page, with formulas as TeX and code with its indentation; "" where there is none.
 
+    comments: also what readers wrote below an article; of a known forum, all posts and nothing else.
+
     Raises:
         PageError: a page too large, or that is no HTML at all.
     """
     if len(html) > MAX_CHARACTERS:
         raise PageError("page too large")
-    tree = load_html(html)
+    source = decode_file(html).replace("\0", "")
+    tree = load_html(source) if source.strip() else None
     if tree is None:
         raise PageError("no HTML")
-    return from_tree(tree, url, comments)
-
-
-def from_tree(tree: HtmlElement, url: str | None = None, comments: bool = True) -> str:
-    """`extract` on a parsed page, which is changed."""
-    write_formulas(tree)
-    hide_code(tree)
-    text = trafilatura.extract(tree, url=url, include_comments=comments)
+    if _WORTH_A_PASS.search(source):
+        write_formulas(tree)
+        hide_code(tree)
+    posts = posts_of(tree) if comments and MARKS.search(source) else None
+    text = trafilatura.extract(tree if posts is None else posts, url=url, include_comments=comments)
     return shown(plain(text)) if text else ""

@@ -14,7 +14,9 @@ from .mathml import to_tex
 TEX_ENCODINGS = ("application/x-tex", "text/x-tex", "tex", "latex", "application/x-latex")
 _TEX = re.compile(r"\\[A-Za-z]+|[_^]\{?|\$|\\[(\[]")
 _FORMULA_CLASS = re.compile(r"(?:^|[\s_-])(?:tex|latex|math|equation|mwe-math|eqn|formula|mimetex)", re.IGNORECASE)
-_FORMULA_SOURCE = re.compile(r"latex|mathtex|mimetex|math/render|/math/|cht=tx|equation|texrender|/tex\b", re.IGNORECASE)
+_FORMULA_SOURCE = re.compile(
+    r"latex|mathtex|mimetex|math/render|/math/|cht=tx|equation|texrender|/tex\b", re.IGNORECASE
+)
 _WRAPPER = re.compile(r"^\{\\(?:displaystyle|textstyle) (.*)\}$", re.DOTALL)
 _STYLE = re.compile(r"^\\(?:displaystyle|textstyle|scriptstyle)\s*")
 RENDERED = (

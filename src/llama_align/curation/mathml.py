@@ -4,13 +4,20 @@ from collections.abc import Iterator
 
 from lxml.etree import _Element
 
-SYMBOLS = {
-    **dict(zip("αβγδεζηθικλμνξπρστυφχψω", "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega".split(), strict=True)),
-    **dict(zip("ΓΔΘΛΞΠΣΥΦΨΩ", "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega".split(), strict=True)),
-    **dict(zip("ϵϕϑϱςϖℓℏ℘ℜℑℵ∂∇∞∅∀∃∄¬∈∉∋⊂⊃⊆⊇∪∩∖", "varepsilon varphi vartheta varrho varsigma varpi ell hbar wp Re Im aleph partial nabla infty emptyset forall exists nexists neg in notin ni subset supset subseteq supseteq cup cap setminus".split(), strict=True)),
-    **dict(zip("∑∏∐∫∬∭∮⋃⋂⨁⨂≤≥≠≈≡∼≃≅∝≪≫≺≻⊥∥∣±∓×÷⋅∗∘∙⊕⊗⊙∧∨", "sum prod coprod int iint iiint oint bigcup bigcap bigoplus bigotimes leq geq neq approx equiv sim simeq cong propto ll gg prec succ perp parallel mid pm mp times div cdot ast circ bullet oplus otimes odot land lor".split(), strict=True)),
-    **dict(zip("→←↔⇒⇐⇔↦↑↓⟶⟵⟹⟺↪…⋯⋮⋱⟨⟩⌊⌋⌈⌉‖′†∠△□√°⟼", "to leftarrow leftrightarrow Rightarrow Leftarrow Leftrightarrow mapsto uparrow downarrow longrightarrow longleftarrow Longrightarrow Longleftrightarrow hookrightarrow ldots cdots vdots ddots langle rangle lfloor rfloor lceil rceil Vert prime dagger angle triangle square surd degree longmapsto".split(), strict=True)),
-}  # fmt: skip
+_SYMBOLS = """
+α alpha β beta γ gamma δ delta ε epsilon ζ zeta η eta θ theta ι iota κ kappa λ lambda μ mu ν nu ξ xi π pi ρ
+rho σ sigma τ tau υ upsilon φ phi χ chi ψ psi ω omega Γ Gamma Δ Delta Θ Theta Λ Lambda Ξ Xi Π Pi Σ Sigma Υ
+Upsilon Φ Phi Ψ Psi Ω Omega ϵ varepsilon ϕ varphi ϑ vartheta ϱ varrho ς varsigma ϖ varpi ℓ ell ℏ hbar ℘ wp ℜ
+Re ℑ Im ℵ aleph ∂ partial ∇ nabla ∞ infty ∅ emptyset ∀ forall ∃ exists ∄ nexists ¬ neg ∈ in ∉ notin ∋ ni ⊂
+subset ⊃ supset ⊆ subseteq ⊇ supseteq ∪ cup ∩ cap ∖ setminus ∑ sum ∏ prod ∐ coprod ∫ int ∬ iint ∭ iiint ∮ oint
+⋃ bigcup ⋂ bigcap ⨁ bigoplus ⨂ bigotimes ≤ leq ≥ geq ≠ neq ≈ approx ≡ equiv ∼ sim ≃ simeq ≅ cong ∝ propto ≪ ll
+≫ gg ≺ prec ≻ succ ⊥ perp ∥ parallel ∣ mid ± pm ∓ mp × times ÷ div ⋅ cdot ∗ ast ∘ circ ∙ bullet ⊕ oplus ⊗
+otimes ⊙ odot ∧ land ∨ lor → to ← leftarrow ↔ leftrightarrow ⇒ Rightarrow ⇐ Leftarrow ⇔ Leftrightarrow ↦
+mapsto ↑ uparrow ↓ downarrow ⟶ longrightarrow ⟵ longleftarrow ⟹ Longrightarrow ⟺ Longleftrightarrow ↪
+hookrightarrow … ldots ⋯ cdots ⋮ vdots ⋱ ddots ⟨ langle ⟩ rangle ⌊ lfloor ⌋ rfloor ⌈ lceil ⌉ rceil ‖ Vert ′
+prime † dagger ∠ angle △ triangle □ square √ surd ° degree ⟼ longmapsto
+"""
+SYMBOLS = dict(zip(_SYMBOLS.split()[::2], _SYMBOLS.split()[1::2], strict=True))
 LETTERS = {"ℝ": "R", "ℕ": "N", "ℤ": "Z", "ℚ": "Q", "ℂ": "C", "ℙ": "P", "𝔼": "E"}
 PLAIN = {"−": "-", "–": "-", "∕": "/", "{": r"\{", "}": r"\}", "%": r"\%", "&": r"\&", "#": r"\#"}
 # function application, invisible times, separator and plus; zero-width and word joiners
@@ -18,10 +25,11 @@ INVISIBLE = dict.fromkeys("⁡⁢⁣⁤​⁠")
 ACCENTS = {"^": "hat", "ˆ": "hat", "¯": "bar", "‾": "overline", "_": "bar", "~": "tilde", "˜": "tilde", "→": "vec"}
 ACCENTS |= {"˙": "dot", ".": "dot", "¨": "ddot", "⏞": "overbrace", "̂": "hat", "⃗": "vec", "―": "overline"}
 UNDER = {"⏟": "underbrace", "_": "underline", "¯": "underline", "‾": "underline"}
-FUNCTIONS = set(
-    "sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan log ln exp lim limsup liminf max min sup inf det dim "
-    "ker arg deg gcd hom Pr".split()
-)
+_FUNCTIONS = """
+sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan log ln exp lim limsup liminf max min sup inf det dim ker
+arg deg gcd hom Pr
+"""
+FUNCTIONS = set(_FUNCTIONS.split())
 OPENING = {"(": "(", "[": "[", "{": r"\{", "|": "|", "⟨": r"\langle", "⌊": r"\lfloor", "⌈": r"\lceil", "": "."}
 CLOSING = {")": ")", "]": "]", "}": r"\}", "|": "|", "⟩": r"\rangle", "⌋": r"\rfloor", "⌉": r"\rceil", "": "."}
 VARIANTS = {"double-struck": "mathbb", "bold": "mathbf", "script": "mathcal", "fraktur": "mathfrak"}
