@@ -34,7 +34,9 @@ def prose(words: int, seed: int = 0) -> str:
     made = []
     while sum(len(line.split()) for line in made) < words:
         picked = draw.sample(VOCABULARY.split(), 8)
-        made.append(f"The {picked[0]} and the {picked[1]} have {' '.join(picked[2:6])} to {picked[6]} with {picked[7]}.")
+        made.append(
+            f"The {picked[0]} and the {picked[1]} have {' '.join(picked[2:6])} to {picked[6]} with {picked[7]}."
+        )
     return "\n".join(made)
 
 
@@ -225,7 +227,11 @@ def test_precision_and_recall_on_labelled_sentences():
         rows = [json.loads(line) for line in file]
     hit, asked, given = defaultdict(int), defaultdict(int), defaultdict(int)
     for row in rows:
-        gold = [(s["start_position"], s["end_position"], KIND_OF[s["entity_type"]]) for s in row["spans"] if s["entity_type"] in KIND_OF]
+        gold = [
+            (s["start_position"], s["end_position"], KIND_OF[s["entity_type"]])
+            for s in row["spans"]
+            if s["entity_type"] in KIND_OF
+        ]
         found = pii.find(row["full_text"])
         for start, end, kind in gold:
             asked[kind] += 1

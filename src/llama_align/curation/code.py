@@ -65,9 +65,9 @@ def code_text(block: HtmlElement) -> str:
     """The code as a reader sees it: without line numbers and buttons, its lines apart, its indentation kept."""
     for cell in block.iter("td"):
         code = cell.find(".//pre")
-        if code is not None and block.tag == "table" and len(block.findall(".//tr")) == 1:
-            if not _GUTTER.search(cell.get("class") or "") and (text := _trimmed(_walk(code))):
-                return text
+        alone = code is not None and block.tag == "table" and len(block.findall(".//tr")) == 1
+        if alone and not _GUTTER.search(cell.get("class") or "") and (text := _trimmed(_walk(code))):
+            return text
     return _trimmed(_walk(block))
 
 

@@ -1,4 +1,4 @@
-"""Files of a stage: documents as JSON lines that are whole or absent, and sorted spills of numbers. A full disk has a name.
+"""Files of a stage: documents as JSON lines that are whole or absent, spills of numbers; a full disk has a name.
 
 A datatrove task that is killed leaves no file of its own; one that ends has its bytes on the disk.
 """

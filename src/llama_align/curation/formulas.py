@@ -1,4 +1,4 @@
-"""Formulas of a page, whatever wrote them, turned into TeX in the text: `\\(...\\)` within a line, `\\[...\\]` displayed.
+"""Formulas of a page, whatever wrote them, turned into TeX in the text: `\\(...\\)` in a line, `\\[...\\]` displayed.
 
 MathML, KaTeX, MathJax 2 and 3, Wikipedia, pictures with TeX in alt or address. Knows lxml trees; nothing of extraction.
 """

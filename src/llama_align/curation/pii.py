@@ -10,7 +10,10 @@ from collections.abc import Callable
 
 Span = tuple[int, int, str]  # start, end, kind
 
-_EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])")  # fmt: skip # noqa: E501
+_EMAIL = re.compile(
+    r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}"
+    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])"
+)
 _IP4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
 _IP6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])")
 _CARD = re.compile(r"(?<![\w.+-])\d(?:[ -]?\d){11,18}(?![\w-]|\.\d)")
@@ -25,7 +28,8 @@ _PHONE = re.compile(
     r")(?:\s?(?:x|ext\.?)\s?\d{1,6})?(?![\w]|[.,/:-]\d)"
 )
 _PHONE_AFTER_WORD = re.compile(
-    r"(?:phone|tel|call|mobile|cell|fax|whatsapp|text)(?:\w*|\.)[^\d+(]{1,15}((?:\+?\d|\(\d)[\d ().-]{5,17}\d)(?![\w-])",
+    r"(?:phone|tel|call|mobile|cell|fax|whatsapp|text)(?:\w*|\.)[^\d+(]{1,15}"
+    r"((?:\+?\d|\(\d)[\d ().-]{5,17}\d)(?![\w-])",
     re.IGNORECASE,
 )
 IBAN_LENGTHS = {
