@@ -107,8 +107,8 @@ GOOD = prose(120)
 FAULTS = {
     "short": prose(20),
     "long": prose(700),
-    "short words": "it is to be so we do as an ox or at us and the of with a be " * 3 + "\n" + "\n".join(f"I am x{n} of it" for n in range(9)),
-    "long words": " ".join(f"the of and incomprehensibilities{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(60)).replace("the of and ", "", 55),
+    "short words": "it is to be so we do as an ox or at us and the of with a be " * 3 + "I am in it so be it " * 9,
+    "long words": "The of and " + "responsibilities characteristics administration representatives environmental " * 12,
     "symbols": GOOD.replace(" and ", " # # and "),
     "bullets": "\n".join(f"- {line}" for line in GOOD.splitlines()),
     "ellipses": GOOD.replace(".\n", "...\n", 5),
@@ -179,7 +179,7 @@ def test_the_divergence_is_that_of_the_definition_and_finds_strange_tokens():
 
 PERSONAL = {
     "email": ["jane.doe+news@mail.example.co.uk", "x_1@a-b.org"],
-    "phone": ["+44 20 7946 0958", "(555) 123-4567", "555-123-4567", "+1 (212) 555 0147", "030 123 45 67", "555.123.4567"],
+    "phone": ["+44 20 7946 0958", "(555) 123-4567", "555-123-4567", "+1 (212) 555 0147", "030 123 45 67"],
     "ip": ["8.8.4.4", "2001:4860:4860::8888", "2a00:1450:4009:81f::200e"],
     "card": ["4111 1111 1111 1111", "5500-0000-0000-0004", "378282246310005", "6011000990139424"],
     "iban": ["GB82 WEST 1234 5698 7654 32", "DE89370400440532013000", "NO93 8601 1117 947"],
@@ -207,7 +207,8 @@ def test_what_only_looks_like_it_is_left_alone(value):
 
 def test_many_findings_in_one_text_stay_apart():
     text = "Mail a@b.org or c@d.org, call +44 20 7946 0958, pay DE89 3704 0044 0532 0130 00 today."
-    assert [text[s:e] for s, e, _ in pii.find(text)] == ["a@b.org", "c@d.org", "+44 20 7946 0958", "DE89 3704 0044 0532 0130 00"]  # fmt: skip
+    expected = ["a@b.org", "c@d.org", "+44 20 7946 0958", "DE89 3704 0044 0532 0130 00"]
+    assert [text[start:end] for start, end, _ in pii.find(text)] == expected
     assert pii.share(text, pii.find(text)) == pytest.approx(4 / 17)
 
 

@@ -40,6 +40,8 @@ class Finish(PipelineStep):
         files = self._write()
         steps = [total(self.ledgers, name) for name in [*self.steps, "balance"]]
         times = {name: round(seconds(self.ledgers, name), 3) for name in self.steps}
+        if "divergence" in times:
+            times["divergence"] = round(times["divergence"] + seconds(self.ledgers, "divergence-measured"), 3)
         rows = [_readable(step) for step in steps]
         write_json(self.output / "ledger.json", {"steps": rows, "files": files, "languages": self.counts})
         write_json(self.output / "timings.json", times)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from statistics import median, stdev
 
-SAMPLE = 4000  # characters that decide; more change the answer of no document we saw
+SAMPLE = 2000  # characters that decide; more change the answer of no document we saw
 _NOISE = re.compile(r"https?://\S+|[\d_]+|\s+")
 Identifier = Callable[[str], tuple[str, float]]
 

@@ -83,9 +83,7 @@ def _table(steps: list[dict], seconds: dict[str, float]) -> str:
 def _languages(languages: dict[str, list[int]]) -> str:
     rows = sorted(languages.items(), key=lambda row: -row[1][1])[:25]
     most = rows[0][1][1] or 1
-    return _bars(
-        (code, counts[1] / most, KEPT, f"{counts[0]:,} documents, {counts[1]:,} tokens") for code, counts in rows
-    )
+    return _bars((code, n[1] / most, KEPT, f"{n[0]:,} documents, {n[1]:,} tokens") for code, n in rows)
 
 
 def _examples(step: dict) -> str:
@@ -102,7 +100,7 @@ def data_card(title: str, steps: list[dict], languages: dict, sources: list[dict
     documents, tokens = steps[-1]["documents_out"], steps[-1]["tokens_out"]
     sizes = [(1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M")]
     front = {
-        "pretty_name": title,
+        "pretty_name": _words(title),
         "task_categories": ["text-generation"],
         "language": sorted(code for code in languages if code != "und") or None,
         "size_categories": [next((name for most, name in sizes if documents < most), "n>10M")],
@@ -117,9 +115,10 @@ def data_card(title: str, steps: list[dict], languages: dict, sources: list[dict
     named = "\n".join(f"- {_words(source['name'])}: {source['files']:,} files" for source in sources)
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n# {_words(title)}\n\n"
-        f"{documents:,} documents, {tokens:,} tokens (words and signs), curated by `recipes/curate.py` after Llama 3, "
-        "section 3.1. The licence of each text is that of its source.\n\n"
-        f"## Sources\n\n{named}\n\n## Steps\n\n| step | documents in | documents out | tokens out |\n|---|---|---|---|\n"
+        f"{documents:,} documents, {tokens:,} tokens (words and signs), curated by `recipes/curate.py` after "
+        "Llama 3, section 3.1. The licence of each text is that of its source.\n\n"
+        f"## Sources\n\n{named}\n\n## Steps\n\n| step | documents in | documents out | tokens out |\n"
+        "|---|---|---|---|\n"
         f"{rows}\n\nWhat each rule dropped, with examples, is in `ledger.json` and `ledger.html`.\n\n"
         "## Fields\n\n`text`, `source`, `url`, `date`, `language`, `scores` (by rule; JSON text in Parquet).\n"
     )

@@ -4,6 +4,7 @@ Each is a datatrove step around functions of other files; what needs all documen
 """
 
 import resource
+from functools import cache
 from pathlib import Path
 
 from datatrove.data import Document, DocumentsPipeline
@@ -40,6 +41,8 @@ class Extract(Rule, BaseExtractor):
         if isinstance(document.text, str):
             document.text = plain(document.text).replace("\0", "")
             return None if document.text.strip() else "no text"
+        if not document.text:
+            return "no HTML"
         try:
             text, reason = self.sandbox.process_document(document.text, self.limited)
         except TimeoutError:
@@ -77,6 +80,17 @@ class _Limited:
         return text, None if text.strip() else "no text"
 
 
+@cache
+def block_lists(integrated: bool, domains: tuple[str, ...], words: tuple[str, ...]) -> URLFilter:
+    """datatrove's filter; its lists take seconds to load and are shared by all tasks of a process and its forks."""
+    from tldextract import TLDExtract
+
+    lists = URLFilter(extra_domains=set(domains), banned_words=set(words), use_integrated_lists=integrated)
+    lists.tldextractor = TLDExtract(suffix_list_urls=(), cache_dir=None)  # no network
+    lists.download_data()
+    return lists
+
+
 class Address(Rule):
     """URLs in one form, and the lists of domains and words: datatrove's and one's own."""
 
@@ -85,14 +99,7 @@ class Address(Rule):
         self.options = options
 
     def start(self, rank: int, world_size: int) -> None:
-        from tldextract import TLDExtract
-
-        self.lists = URLFilter(
-            extra_domains=set(self.options.domains),
-            banned_words=set(self.options.words),
-            use_integrated_lists=self.options.lists,
-        )
-        self.lists.tldextractor = TLDExtract(suffix_list_urls=(), cache_dir=None)  # no network
+        self.lists = block_lists(self.options.lists, self.options.domains, self.options.words)
 
     def judge(self, document: Document, tally: Tally) -> str | None:
         url = document.metadata.get("url")
@@ -105,6 +112,8 @@ class Address(Rule):
             del document.metadata["url"]
             return None
         document.metadata["domain"] = urls.domain(url)
+        if document.metadata["domain"] in self.options.domains:
+            return "block list: domain"
         verdict = self.lists.filter(document)
         return None if verdict is True else f"block list: {verdict[1]}"
 
