@@ -21,7 +21,7 @@ from statistics import fmean
 import numpy as np
 
 WORD = re.compile(r"\w+")
-# none of the gold texts has the formulas of its page: words of TeX count as wrong, so they are left out where they stand
+# no gold text has its page's formulas, so that words of TeX would count as wrong
 FORMULA = re.compile(r"\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
 GOLD = {
     "wcxb_dev": "wcxb_dev_gold.jsonl.xz",

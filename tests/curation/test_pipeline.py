@@ -410,6 +410,13 @@ def test_a_wrong_option_is_refused_by_name(given, message):
         options.options(options.Lines, given, "lines")
 
 
+def test_a_missing_list_and_an_unknown_bound_are_refused_before_the_run(made, tmp_path):
+    with pytest.raises(SourceError, match=r"dirty_words.*no file 'nowhere.txt'"):
+        pipeline(made, tmp_path, heuristics=options.Heuristics(dirty_words=("nowhere.txt",))).run(ONE)
+    with pytest.raises(SourceError, match="bounds': found 'min_word', expected some of min_words"):
+        pipeline(made, tmp_path, heuristics=options.Heuristics(bounds={"min_word": 3})).run(ONE)
+
+
 def test_a_wrong_source_or_executor_is_refused_by_name(tmp_path):
     with pytest.raises(SourceError, match="unknown key 'pth'"):
         Source.parse({"path": "x", "pth": 1})

@@ -68,3 +68,12 @@ class Light:
                 return cls(json.loads(file.metadata()["classes"]), file.get_tensor("weights"), file.get_tensor("bias"))
         except Exception as error:
             raise ValueError(f"{path}: no light classifier ({error}), expected a file of `Light.save`") from error
+
+
+def load(path: str | Path):
+    """A classifier by its path: a folder is a heavy one, a file a light one."""
+    if Path(path).is_dir():
+        from .heavy import Heavy
+
+        return Heavy.load(path)
+    return Light.load(path)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from datatrove.data import Document
 
-from .classify import Light
+from ..data.opening import expand
+from .classify import load
 from .ledger import Rule, Tally
 from .options import Quality, Topics
 
@@ -17,10 +18,10 @@ class Better(Rule):
         self.options = options
 
     def start(self, rank: int, world_size: int) -> None:
-        self.light = Light.load(self.options.model)
+        self.classifier = load(expand(self.options.model))
 
     def judge(self, document: Document, tally: Tally) -> str | None:
-        probability = round(float(self.light.probabilities([document.text])[0, -1]), 4)
+        probability = round(float(self.classifier.probabilities([document.text])[0, -1]), 4)
         document.metadata.setdefault("scores", {})["quality"] = probability
         return None if probability >= self.options.threshold else "low quality"
 
@@ -33,9 +34,9 @@ class Topic(Rule):
         self.options = options
 
     def start(self, rank: int, world_size: int) -> None:
-        self.light = Light.load(self.options.model)
+        self.classifier = load(expand(self.options.model))
 
     def judge(self, document: Document, tally: Tally) -> str | None:
-        document.metadata["topic"] = self.light.labels([document.text])[0]
+        document.metadata["topic"] = self.classifier.labels([document.text])[0]
         tally.changed[document.metadata["topic"]] += 1
         return None

@@ -20,6 +20,7 @@ from .options import Languages, Output, Topics
 from .page import data_card, page
 from .words import hash64
 
+LOWEST, HIGHEST = (-np.inf, 0), (np.inf, 0)
 FIELDS = ("text", "source", "url", "date", "language", "scores")
 
 
@@ -65,7 +66,7 @@ class Finish(PipelineStep):
     def _balance(self) -> None:
         """Decides the score a document of each language needs, and the rate at which each topic stays."""
         wanted = (self.languages and self.languages.max_tokens) or {}
-        held: dict[str, list[tuple[float, int]]] = {code: [] for code in wanted}
+        held: dict[str, list[tuple[tuple[float, int], int]]] = {code: [] for code in wanted}
         topics: Counter[str] = Counter()
         for row in self._rows():
             if row.get("language") in held:
@@ -98,7 +99,7 @@ class Finish(PipelineStep):
         write(self.ledgers, tally, 0.0, 0)
 
     def _reason(self, row: dict) -> str | None:
-        if _rank(row) < self.least.get(row.get("language"), -np.inf):
+        if _rank(row) < self.least.get(row.get("language"), LOWEST):
             return f"more {row['language']} than asked for"
         rate = self.rates.get(row.get("topic"), 1.0)
         if rate < 1 and hash64(f"topic {row['place']}") >= rate * 2.0**64:
@@ -135,21 +136,21 @@ class Finish(PipelineStep):
         return name
 
 
-def _rank(row: dict) -> float:
-    """What orders a language's documents: the quality score, or how certain the language is."""
+def _rank(row: dict) -> tuple[float, int]:
+    """What orders a language's documents: the quality score, or how certain the language is; then a hash."""
     scores = row.get("scores", {})
-    return scores.get("quality", scores.get("language", 0.0))
+    return scores.get("quality", scores.get("language", 0.0)), hash64(f"rank {row['place']}")
 
 
-def _least(rows: list[tuple[float, int]], tokens: int) -> float:
-    """The score down to which the best documents hold at most so many tokens."""
-    held, least = 0, np.inf
+def _least(rows: list[tuple[tuple[float, int], int]], tokens: int) -> tuple[float, int]:
+    """The rank down to which the best documents hold at most so many tokens."""
+    held, least = 0, HIGHEST
     for score, count in sorted(rows, reverse=True):
         held += count
         if held > tokens:
             return least
         least = score
-    return -np.inf
+    return LOWEST
 
 
 def rates(tokens: dict[str, int], targets: dict[str, float]) -> dict[str, float]:

@@ -11,6 +11,8 @@ from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.extractors.base import BaseExtractor, ExtractorSandbox
 from datatrove.pipeline.filters.url_filter import URLFilter
 
+from ..data import SourceError
+from ..data.opening import expand
 from . import heuristics, language, pii, urls
 from .extract import PageError, extract
 from .ledger import Rule, Tally
@@ -124,7 +126,7 @@ class Language(Rule):
         self.options = options
 
     def start(self, rank: int, world_size: int) -> None:
-        self.identify = language.fasttext(self.options.model) if self.options.model else language.identify
+        self.identify = language.fasttext(expand(self.options.model)) if self.options.model else language.identify
 
     def judge(self, document: Document, tally: Tally) -> str | None:
         code, probability = self.identify(document.text)
@@ -141,8 +143,14 @@ class Looks(Rule):
     def __init__(self, options: Heuristics, folder: Path):
         super().__init__("heuristics", folder)
         self.options = options
+        if unknown := sorted(set(options.bounds or {}) - set(heuristics.Lengths.__dataclass_fields__)):
+            known = ", ".join(heuristics.Lengths.__dataclass_fields__)
+            raise SourceError(f"heuristics, key 'bounds': found {unknown[0]!r}, expected some of {known}")
         self.bounds = heuristics.Lengths(**(options.bounds or {}))
-        self.dirty = heuristics.DirtyWords.read(list(options.dirty_words))
+        missing = [path for path in map(expand, options.dirty_words) if not Path(path).is_file()]
+        if missing:
+            raise SourceError(f"heuristics, key 'dirty_words': found no file {missing[0]!r}, expected lists of words")
+        self.dirty = heuristics.DirtyWords.read([expand(path) for path in options.dirty_words])
 
     def judge(self, document: Document, tally: Tally) -> str | None:
         text, scores = document.text, document.metadata.setdefault("scores", {})
