@@ -410,6 +410,22 @@ def test_a_wrong_option_is_refused_by_name(given, message):
         options.options(options.Lines, given, "lines")
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (options.Personal, {"action": "delete"}, "action': found 'delete', expected one of replace, drop"),
+        (options.Personal, {"kinds": ["name"]}, "kinds': found 'name'"),
+        (options.Output, {"format": "csv"}, r"format': found 'csv', expected one of jsonl.gz, parquet"),
+        (options.Quality, {"threshold": 0.3}, "key 'model': found nothing"),
+        (options.Quality, {"model": "nowhere.safetensors"}, "found nothing at 'nowhere.safetensors'"),
+        (options.Decontamination, {"files": ["nowhere.jsonl"]}, "found nothing at 'nowhere.jsonl'"),
+    ],
+)
+def test_a_value_that_would_have_no_effect_is_refused(kind, given, message):
+    with pytest.raises(SourceError, match=message):
+        options.options(kind, given, "step")
+
+
 def test_a_missing_list_and_an_unknown_bound_are_refused_before_the_run(made, tmp_path):
     with pytest.raises(SourceError, match=r"dirty_words.*no file 'nowhere.txt'"):
         pipeline(made, tmp_path, heuristics=options.Heuristics(dirty_words=("nowhere.txt",))).run(ONE)

@@ -1,12 +1,25 @@
 """Options of the pipeline's steps; each step can be left out by `false`. Knows values; nothing of what they do."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ..data import SourceError
+from ..data.opening import expand
 from ..data.records import is_number
+from .pii import KINDS
 
 T = TypeVar("T")
+
+
+def _one_of(name: str, found: str, known: tuple[str, ...]) -> None:
+    if found not in known:
+        raise SourceError(f"{name}: found {found!r}, expected one of {', '.join(known)}")
+
+
+def _there(name: str, path: str) -> None:
+    if path and not Path(expand(path)).exists():
+        raise SourceError(f"{name}: found nothing at {expand(path)!r}, expected a file or folder")
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,7 @@ class Urls:
 @dataclass(frozen=True)
 class Languages:
     """keep: codes (none: all). thresholds: least probability by code; default: for the others.
-    adaptive: from each language's own probabilities instead. model: a fastText file (none: py3langid).
+    model: a fastText file (none: py3langid).
     max_tokens: by code; the best documents stay."""
 
     keep: tuple[str, ...] = ()
@@ -69,6 +82,11 @@ class Personal:
     max_share: float = 0.1
     kinds: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        _one_of("pii, key 'action'", self.action, ("replace", "drop"))
+        for kind in self.kinds:
+            _one_of("pii, key 'kinds'", kind, KINDS)
+
 
 @dataclass(frozen=True)
 class MinHash:
@@ -95,6 +113,9 @@ class Quality:
     model: str = ""
     threshold: float = 0.5
 
+    def __post_init__(self) -> None:
+        _there("quality, key 'model'", self.model)
+
 
 @dataclass(frozen=True)
 class Topics:
@@ -103,11 +124,19 @@ class Topics:
     model: str = ""
     targets: dict[str, float] | None = None
 
+    def __post_init__(self) -> None:
+        _there("topics, key 'model'", self.model)
+
 
 @dataclass(frozen=True)
 class Decontamination:
     files: tuple[str, ...] = ()
     ngrams: int = 13
+
+    def __post_init__(self) -> None:
+        for file in self.files:
+            if Path(expand(file)).suffix:  # a Hub data set has none
+                _there("decontamination, key 'files'", file)
 
 
 @dataclass(frozen=True)
@@ -116,6 +145,12 @@ class Output:
 
     format: str = "jsonl.gz"
     documents: int = 100_000
+
+    def __post_init__(self) -> None:
+        _one_of("output, key 'format'", self.format, ("jsonl.gz", "parquet"))
+
+
+NEEDED = {Quality: "model", Topics: "model", Decontamination: "files"}
 
 
 def options(cls: type[T], given: Any, name: str) -> T | None:
@@ -148,4 +183,6 @@ def options(cls: type[T], given: Any, name: str) -> T | None:
         elif isinstance(default, str) and not isinstance(value, str):
             raise SourceError(f"{name}, key {key!r}: found {value!r}, expected text")
         values[key] = value
+    if (needed := NEEDED.get(cls)) and not values.get(needed):
+        raise SourceError(f"{name}, key {needed!r}: found nothing, expected it with {name}")
     return cls(**values)
