@@ -68,7 +68,7 @@ def test_a_heavy_classifier_learns_and_comes_back(tokenizer, tmp_path):
     good = [f"ba do {made_up_text(12, n)}" for n in range(48)]
     bad = [f"qui zo {made_up_text(12, 100 + n)}" for n in range(48)]
     texts, labels = good + bad, ["good"] * 48 + ["bad"] * 48
-    heavy = Heavy.train(texts, labels, tokenizer, context=48, epochs=6, batch=16, learning_rate=2e-3)
+    heavy = Heavy.train(texts, labels, tokenizer, context=32, epochs=4, batch=16, learning_rate=3e-3)
     assert agreement(labels, heavy.labels(texts))["agreement"] > 0.9
     heavy.save(tmp_path)
     again = load(tmp_path)

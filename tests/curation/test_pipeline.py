@@ -100,7 +100,7 @@ def pipeline(made: Path, output: Path, **changes) -> Pipeline:
             dirty_words=(str(made / "dirty.txt"),), bounds={"min_mean_word": 3.0}, divergence=8.0
         ),
         "pii": options.Personal(),
-        "minhash": options.MinHash(),
+        "minhash": options.MinHash(buckets=5),
         "lines": options.Lines(partitions=4),
         "decontamination": options.Decontamination((str(made / "eval" / "test.jsonl"),)),
     }
@@ -163,9 +163,8 @@ def test_the_corpus_is_read_as_document_records(run):
     assert documents[0].scores["language"] > 0.5
 
 
-@pytest.mark.parametrize(("tasks", "workers"), [(2, 2), (5, 1)])
-def test_any_number_of_tasks_gives_the_same_bytes(made, run, tmp_path, tasks, workers):
-    pipeline(made, tmp_path).run(Executor("local", tasks=tasks, workers=workers))
+def test_any_number_of_tasks_gives_the_same_bytes(made, run, tmp_path):
+    pipeline(made, tmp_path).run(Executor("local", tasks=5, workers=2))  # more tasks than files: records are shared out
     assert content(tmp_path) == content(run)
 
 
@@ -213,15 +212,17 @@ def test_steps_can_be_left_out(made, tmp_path):
     assert len(rows_of(tmp_path)) == len(planted())
 
 
-def test_parquet_holds_the_same_rows(made, run, tmp_path):
+def test_parquet_holds_the_same_rows(run, tmp_path):
     import pyarrow.parquet
 
-    pipeline(made, tmp_path, form=options.Output(format="parquet", documents=10)).run(ONE)
+    source = Source.parse({"path": str(run / "corpus-00000.jsonl.gz"), "name": "again"})
+    form = options.Output(format="parquet", documents=10)
+    Pipeline(tmp_path, [source], language=options.Languages(), form=form).run(ONE)
     files = sorted(tmp_path.glob("corpus-*.parquet"))
     rows = [row for file in files for row in pyarrow.parquet.read_table(file).to_pylist()]
     assert len(files) == 3
     assert [row["text"] for row in rows] == [row["text"] for row in rows_of(run)]
-    assert json.loads(rows[0]["scores"]) == rows_of(run)[0]["scores"]
+    assert json.loads(rows[0]["scores"])["language"] == rows_of(run)[0]["scores"]["language"]
 
 
 def test_the_page_holds_nothing_that_runs_and_no_address_to_load(tmp_path):

@@ -41,12 +41,16 @@ class Light:
 
         if len(set(labels)) < 2:
             raise ValueError(f"labels: found {sorted(set(labels))}, expected at least two classes")
-        model = LogisticRegression(C=10.0, max_iter=300, class_weight="balanced", random_state=seed)
-        model.fit(features(texts, size), labels)
-        weights, bias = model.coef_, model.intercept_
-        if len(model.classes_) == 2:
+        classes, rows = sorted(set(labels)), features(texts, size)
+        found = []
+        for name in classes[1:] if len(classes) == 2 else classes:  # each against the rest
+            model = LogisticRegression(C=10.0, solver="liblinear", class_weight="balanced", random_state=seed)
+            model.fit(rows, [label == name for label in labels])
+            found.append((model.coef_[0], model.intercept_[0]))
+        weights, bias = np.stack([w for w, _ in found]), np.array([b for _, b in found])
+        if len(classes) == 2:
             weights, bias = np.vstack([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
-        return cls([str(name) for name in model.classes_], weights.astype(np.float32), bias.astype(np.float32))
+        return cls(classes, weights.astype(np.float32), bias.astype(np.float32))
 
     def probabilities(self, texts: list[str]) -> np.ndarray:
         """(texts, classes)."""

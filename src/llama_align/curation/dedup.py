@@ -82,7 +82,7 @@ def line_hashes(text: str) -> np.ndarray:
 
 
 def _line_hash(line: str) -> int:
-    found = words(line)
+    found = words.__wrapped__(line)
     return hash64(" ".join(found)) | 1 if found else 0
 
 

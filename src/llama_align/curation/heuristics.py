@@ -76,7 +76,6 @@ def repetition(text: str) -> str | None:
     from datatrove.pipeline.filters.gopher_repetition_filter import (
         find_all_duplicate,
         find_duplicates,
-        find_top_duplicate,
     )
 
     for name, pattern in (("paragraphs", r"\n{2,}"), ("lines", r"\n+")):
@@ -87,8 +86,8 @@ def repetition(text: str) -> str | None:
     found = words(text)
     size = max(1, sum(map(len, found)))
     for n, limit in TOP_NGRAMS:
-        grams = list(ngrams(found, n))
-        if grams and find_top_duplicate(grams) > limit * size and Counter(grams).most_common(1)[0][1] > 1:
+        ((top, count),) = Counter(ngrams(found, n)).most_common(1) or [("", 0)]
+        if count > 1 and len(top) * count > limit * size:
             return f"one {n}-gram"
     for n, limit in DUPLICATE_NGRAMS:
         if find_all_duplicate(found, n) > limit * size:
@@ -112,15 +111,16 @@ def repeated_lines(text: str, n: int = 5, covered: float = 0.6) -> list[bool]:
     seen: set[str] = set()
     flags = []
     for line in text.splitlines():
-        found = words(line)
+        found = words.__wrapped__(line)  # a line is asked for once
         if not found:
             continue
         grams = list(ngrams(found, n))
-        hit = np.zeros(len(found), bool)
+        hit, reached = 0, 0
         for i, gram in enumerate(grams):
             if gram in seen:
-                hit[i : i + n] = True
-        flags.append(bool(grams) and bool(hit.mean() >= covered))
+                hit += i + n - max(i, reached)
+                reached = i + n
+        flags.append(hit >= covered * len(found) and bool(grams))
         seen.update(grams)
     return flags
 
@@ -160,9 +160,14 @@ class DirtyWords:
 BUCKETS = 1 << 16
 
 
+def token_places(text: str) -> np.ndarray:
+    """The bucket, of 65,536, of each word."""
+    return (hashes(words(text)) % BUCKETS).astype(np.int64)
+
+
 def token_histogram(text: str) -> np.ndarray:
-    """How often each of 65,536 buckets of words occurs."""
-    return np.bincount((hashes(words(text)) % BUCKETS).astype(np.int64), minlength=BUCKETS)
+    """How often each bucket of words occurs."""
+    return np.bincount(token_places(text), minlength=BUCKETS)
 
 
 def divergence(text: str, corpus: np.ndarray) -> float:
