@@ -41,7 +41,6 @@ class CurateArguments:
     tasks: int = field(default=2, metadata={"help": "into how many a stage is cut; the corpus is the same for any"})
     workers: int = field(default=2, metadata={"help": "tasks at once, where local"})
     executor_options: dict | None = field(default=None, metadata={"help": "of datatrove's executor: partition, time"})
-    seed: int = field(default=0, metadata={"help": "taken for the sake of plans; nothing here is drawn"})
 
 
 def main(args: CurateArguments) -> None:
