@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,43 @@ def test_labels_that_cannot_teach_are_refused(module, tmp_path):
         classify.main(classify.ClassifyArguments(str(tmp_path / "out"), labels=str(tmp_path / "labels.jsonl")))
     with pytest.raises(recipe.RecipeError, match="found both or neither"):
         classify.main(classify.ClassifyArguments(str(tmp_path / "out")))
+
+
+def test_a_checkpoint_is_asked_for_labels(module, tmp_path, tokenizer, tiny_config, monkeypatch):
+    from llama_align import LlamaHerdForCausalLM
+    from llama_align.sampling.dialogs import DialogSampler
+
+    LlamaHerdForCausalLM(tiny_config(max_position_embeddings=2048)).save_pretrained(tmp_path / "chat")
+    tokenizer.save_pretrained(tmp_path / "chat")
+    texts, _ = lessons(40)
+    write_rows(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+    args = module("classify").ClassifyArguments(
+        str(tmp_path / "out"),
+        model=str(tmp_path / "chat"),
+        datasets=[{"path": str(tmp_path / "in.jsonl")}],
+        kind="code",
+    )
+    asked = []
+    real = DialogSampler.__call__
+
+    def answered(self, prompts, params, **options):
+        asked.extend(prompts)
+        drafts = real(self, prompts, params, **options)  # the checkpoint's own words are noise
+        says = ["yes" if "proof" in p[0]["content"] or "theorem" in p[0]["content"] else "no" for p in prompts]
+        return [[type(d[0])(say, True, 1)] for d, say in zip(drafts, says, strict=True)]
+
+    monkeypatch.setattr(DialogSampler, "__call__", answered)
+    module("classify").main(args)
+    assert len(asked) == 40
+    assert all("programming" in dialog[0]["content"] for dialog in asked)
+    labels = [json.loads(line)["label"] for line in (tmp_path / "out" / "labels.jsonl").open()]
+    assert labels == ["good" if "proof" in text or "theorem" in text else "bad" for text in texts]
+
+
+def test_without_the_extra_the_recipe_says_what_to_install(module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "llama_align.curation.executors", None)
+    curate = module("curate")
+    with pytest.raises(
+        recipe.RecipeError, match=r"expected the extra 'curation': pip install 'llama_align\[curation\]'"
+    ):
+        curate.main(curate.CurateArguments(str(tmp_path), [{"path": "x"}]))
