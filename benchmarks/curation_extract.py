@@ -115,6 +115,8 @@ def main() -> None:
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     seconds, size = defaultdict(float), 0
     counts = defaultdict(lambda: np.zeros(3, int))
+    for name in names:  # imports are nobody's time
+        run(EXTRACTORS[name], b"<html><body><p>Some text to begin with.</p></body></html>")
     for dataset, gold_file in GOLD.items():
         html = pages(args.data / f"{dataset}_pages.tar.xz")
         gold = [row for row in rows(args.data / gold_file) if row["file"] in html]
@@ -149,7 +151,7 @@ def main() -> None:
         true, missed, wrong = counts[name]
         out.setdefault("trafilatura segments", {})[name] = round(2 * true / max(1, 2 * true + missed + wrong), 4)
     print("trafilatura segments", out["trafilatura segments"])
-    out["megabytes_per_second"] = {name: round(size / 1e6 / seconds[name], 2) for name in names}
+    out["megabytes_per_second"] = {name: round(size / 1e6 / seconds[name], 2) for name in names if seconds[name]}
     print("MB/s", out["megabytes_per_second"])
     if args.json:
         args.json.write_text(json.dumps(out, indent=2) + "\n")

@@ -6,8 +6,6 @@ preserve the structure of that content. We maintain the image alt attribute text
 represented as pre-rendered images where the math is also provided in the alt attribute."
 """
 
-import re
-
 import trafilatura
 from trafilatura.utils import decode_file, load_html
 
@@ -17,11 +15,10 @@ from .forums import MARKS, posts_of
 from .plain import plain
 
 # a page whose source has none of these has neither formulas nor code blocks
-_WORTH_A_PASS = re.compile(
-    r"<pre|<listing|<xmp|<(?:\w+:)?math|katex|mathjax|<script[^>]+math/|<img[^>]+alt=|CodeMirror|blob-code|view-lines|"
-    r"w3-code|mjx-|tex-math|<img[^>]+(?:latex|mimetex|mathtex|cht=tx)|hljs|gutter",
-    re.IGNORECASE,
-)
+_WORTH_A_PASS = (
+    "<pre", "<listing", "<xmp", "math", "katex", "codemirror", "blob-code", "view-lines", "w3-code", "mjx-", "latex",
+    "mimetex", "cht=tx", "hljs", "gutter", 'alt="\\', "alt='\\",
+)  # fmt: skip
 MAX_CHARACTERS = 20_000_000
 
 
@@ -43,9 +40,10 @@ def extract(html: str | bytes, url: str | None = None, comments: bool = True) ->
     tree = load_html(source) if source.strip() else None
     if tree is None:
         raise PageError("no HTML")
-    if _WORTH_A_PASS.search(source):
+    lowered = source.lower()
+    if any(mark in lowered for mark in _WORTH_A_PASS):
         write_formulas(tree)
         hide_code(tree)
-    posts = posts_of(tree) if comments and MARKS.search(source) else None
+    posts = posts_of(tree) if comments and any(mark in source for mark in MARKS) else None
     text = trafilatura.extract(tree if posts is None else posts, url=url, include_comments=comments)
     return shown(plain(text)) if text else ""

@@ -4,7 +4,6 @@ An extractor built for articles takes the longest post for the page, or the list
 """
 
 import json
-import re
 
 from lxml import etree, html
 from lxml.html import HtmlElement
@@ -26,10 +25,11 @@ POSTS = (
 )
 LEAST_POSTS = 2
 # in the source of a page that may have such posts
-MARKS = re.compile(
-    "data-preloaded|bbWrapper|post_message_|postbody|post_body|class=.inner|commentContent|crawler-post|itemprop=.text|"
-    "post/content|Post-body|js-post-body|usertext-body"
-)
+MARKS = (
+    "data-preloaded", "bbWrapper", "post_message_", "postbody", "post_body", 'class="inner', "class='inner",
+    "commentContent", "crawler-post", 'itemprop="text', "itemprop='text", "post/content", "Post-body", "js-post-body",
+    "usertext-body",
+)  # fmt: skip
 
 
 def posts_of(tree: HtmlElement) -> HtmlElement | None:
