@@ -17,7 +17,7 @@ FLOORS = [
     ["sampling"],
     ["rewards"],
     ["trainers"],
-    ["report"],
+    ["report", "curation"],
     ["recipe"],
     ["rejection"],
     ["rounds", "annotate", "evaluation"],

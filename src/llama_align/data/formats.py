@@ -15,7 +15,7 @@ from .records import KINDS, Message, RecordError, is_number, show
 
 # The names a row is read by, and so what `columns` may map to.
 CONTENT = ("text", "system", "prompt", "messages", "completion", "response", "chosen", "rejected", "score")
-DETAILS = {"source": str, "url": str, "date": str, "annotator": str, "round": int, "task": dict}
+DETAILS = {"source": str, "url": str, "date": str, "language": str, "annotator": str, "round": int, "task": dict}
 STRICT = ("grade", "objective", "chosen_is_safe", "rejected_is_safe", "edited")
 STRICT += ("finished", "chosen_finished", "rejected_finished")
 SCORES = ("score_chosen", "score_rejected")
@@ -87,7 +87,9 @@ def fields_of(
 
 
 def _document(row: dict, where: str, transcripts: bool) -> dict:
-    return {"text": row.get("text")}
+    scores = row.get("scores")  # those of curation are numbers; another data set's may be anything
+    numbers = isinstance(scores, dict) and all(map(is_number, scores.values()))
+    return {"text": row.get("text")} | ({"scores": scores} if numbers else {})
 
 
 def _prompt(row: dict, where: str, transcripts: bool) -> dict:

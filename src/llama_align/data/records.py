@@ -167,6 +167,8 @@ class Document(Record):
     source: str | None = field(default=None, metadata=STRING)
     url: str | None = field(default=None, metadata=STRING)
     date: str | None = field(default=None, metadata=STRING)
+    language: str | None = field(default=None, metadata=STRING)
+    scores: dict[str, float] | None = field(default=None, metadata=REWARDS)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ LAUNCHED = (
     "dpo",
     "rejection_sampling",
 )  # the recipes that share their work among processes
-WITHOUT_SEED = ("average",)  # no random number is drawn there
+WITHOUT_SEED = ("average", "curate")  # no random number is drawn there
 COLUMNS = "columns"  # templates over a data source's columns are written in braces, too
 LONGEST = 100  # characters of a step's name, which a directory's begins with
 NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST}}}")
