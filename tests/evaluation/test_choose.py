@@ -232,3 +232,11 @@ def test_what_cannot_be_chosen_among_is_refused(run, checkpoint, options, messag
     with pytest.raises(recipe.RecipeError) as error:
         run(**{"models": {"a": checkpoint(0)}, "judge": "sandbox"} | options)
     assert message in str(error.value)
+
+
+def test_a_candidate_is_not_taken_over_into_its_own_folder(run, tmp_path, tiny_config):
+    LlamaHerdForCausalLM(tiny_config()).save_pretrained(tmp_path / "final")
+    files = sorted(path.name for path in (tmp_path / "final").iterdir())
+    with pytest.raises(recipe.RecipeError, match=r"output_dir: found '.*', the folder of dpo, expected one of its own"):
+        run(models={"dpo": f"{tmp_path}/final"}, judge="sandbox")
+    assert sorted(path.name for path in (tmp_path / "final").iterdir()) == files

@@ -81,9 +81,11 @@ def _rewards(evaluation: Evaluation, name: str) -> list[float]:
     return measured["rewards"][evaluation.rewards.main]
 
 
-def check_candidates(models: Mapping[str, str]) -> None:
-    """Raises RecipeError for a candidate that is no folder with a checkpoint, whose files could not be taken over."""
+def check_candidates(models: Mapping[str, str], output_dir: str) -> None:
+    """Raises RecipeError for a candidate that is no folder with a checkpoint, or the one that it would go to."""
     for name, path in models.items():
+        if os.path.realpath(path) == os.path.realpath(output_dir):
+            raise RecipeError(f"output_dir: found {output_dir!r}, the folder of {name}, expected one of its own")
         if not Path(path).is_dir():
             raise RecipeError(f"models, {name}: found no folder {path!r}, expected that of a checkpoint")
         check_checkpoint(path, "causal")
