@@ -3,6 +3,7 @@
 python recipes/average.py --config recipes/herd-nano/average.yaml
 """
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +31,8 @@ def main(args: AverageArguments) -> None:
     recipe.one_process()
     for path in args.models:
         recipe.check_checkpoint(path)
+        if os.path.realpath(path) == os.path.realpath(args.output_dir):
+            raise recipe.RecipeError(f"output_dir: found {args.output_dir!r}, one of models, expected one of its own")
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".merged.", dir=args.output_dir) as folder:
         wholes = [whole(path, Path(folder) / str(number)) for number, path in enumerate(args.models)]

@@ -49,7 +49,7 @@ class ChooseArguments:
 def main(args: ChooseArguments) -> None:
     recipe.one_process()
     check_rows(args.models, None)
-    check_candidates(args.models)
+    check_candidates(args.models, args.output_dir)
     if not args.datasets:
         raise recipe.RecipeError("datasets: found none, expected sources of held-out prompts")
     if args.judge == "none" and not args.reward_models:

@@ -1,6 +1,8 @@
 """Averages against torch's own mean, weighted, sharded, in every precision; and checkpoints that do not fit."""
 
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from llama_align import LlamaHerdForCausalLM
 from llama_align.averaging import average_checkpoints
 from llama_align.models.portable import MODELING, flat_sources, write_code
+from llama_align.recipe import RecipeError
 
 
 @pytest.fixture
@@ -175,3 +178,13 @@ def test_a_steps_own_configuration_is_not_that_of_the_first_checkpoint(tmp_path,
     assert (tmp_path / "mean" / "config.yaml").read_text() == "of the average"
     names = {path.name for path in (tmp_path / "mean").iterdir()}
     assert names == {"config.yaml", "config.json", "generation_config.json", "model.safetensors"}
+
+
+def test_an_average_does_not_write_over_what_it_averages(tmp_path, checkpoints):
+    paths = checkpoints(2)
+    before = {path: tensors_of(Path(path)) for path in paths}
+    namespace = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "average.py"))
+    with pytest.raises(RecipeError, match=r"output_dir: found '.*', one of models, expected one of its own"):
+        namespace["main"](namespace["AverageArguments"](output_dir=f"{paths[1]}/", models=paths))
+    for path, tensors in before.items():
+        assert all(torch.equal(tensor, tensors[name]) for name, tensor in tensors_of(Path(path)).items())

@@ -210,6 +210,45 @@ def test_scored_answers_become_pairs(lines):
         load("preference", path, columns=columns, format="scores", grades=grades, objective="safety")
 
 
+def test_scored_answers_to_messages_are_paired_within_their_prompt_in_a_table_that_has_both_columns(lines):
+    other = {"role": "user", "content": "Why is grass green?"}
+    said = [(USER, "Scattering.", 2), (USER, "Paint.", 1), (other, "Chlorophyll.", 4), (other, "Paint.", 0)]
+    rows = [{"prompt": None, "messages": [asked], "response": text, "score": score} for asked, text, score in said]
+    assert load("preference", lines(*rows), format="scores", **PAIR) == [
+        pair(),
+        pair([other], chosen="Chlorophyll."),
+    ]
+
+
+@pytest.mark.parametrize("format", ["auto", "trl", "hh"])
+def test_a_transcript_up_to_its_answer_is_a_dialog_whatever_the_format(lines, format):
+    rows = {"chosen": " Scattering.", "rejected": " Paint.", "response": " Scattering."}
+    path = lines({"prompt": TRANSCRIPT} | rows)
+    (record,) = load("preference", path, format=format, **PAIR)
+    assert record.prompt == [USER]
+    (record,) = load("demonstration", path, format=format)
+    assert record.messages[:1] == [USER]
+    (record,) = load("prompt", lines({"prompt": "Human: what does this word mean?"}), objective="safety")
+    assert record.messages == [{"role": "user", "content": "Human: what does this word mean?"}]
+
+
+def test_dialogs_that_do_not_continue_their_prompt_are_refused(lines):
+    row = {"prompt": [SYSTEM, USER], "chosen": [USER, ASSISTANT], "rejected": [USER, WORSE]}
+    with pytest.raises(RecordError, match="'chosen': found a dialog that does not begin with the 2 messages of prompt"):
+        load("preference", lines(row), **PAIR)
+    whole = row | {"chosen": [SYSTEM, USER, ASSISTANT], "rejected": [SYSTEM, USER, WORSE]}
+    assert load("preference", lines(whole), **PAIR) == [pair([SYSTEM, USER])]
+
+
+def test_a_grade_is_read_from_a_column_named_like_content_and_from_none_that_is_not_there(lines):
+    columns = {"prompt": "question", "chosen": "good", "rejected": "bad"}
+    path = lines({"question": USER["content"], "good": "Scattering.", "bad": "Paint.", "score": 3})
+    options = {"columns": columns, "objective": "helpfulness", "default_grade": "slightly_better"}
+    assert load("preference", path, grades={"score": {"better": 2}}, **options) == [pair()]
+    with pytest.raises(SourceError, match="'grades': found 'scores', which is in no row, expected one of question"):
+        load("preference", path, grades={"scores": {"better": 2}}, **options)
+
+
 def test_filters_and_limits(lines):
     path = lines(*({"text": "x" * n, "lang": "en" if n % 2 else "de"} for n in range(1, 9)))
     assert [len(r.text) for r in load("document", path, where={"lang": "de"})] == [2, 4, 6, 8]

@@ -1,5 +1,6 @@
 """The model to ship: which candidate is chosen, by what, and what lies in the folder afterwards."""
 
+import copy
 import json
 import runpy
 import sys
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from llama_align import recipe
 from llama_align.data import write_jsonl
 from llama_align.evaluation.choose import belongs, choose, take_over
+from llama_align.models import LlamaHerdForCausalLM
 from llama_align.runtime.identity import checkpoint_digest
 from llama_align.sandbox import SandboxConfig, write_sandbox
 
@@ -118,15 +120,32 @@ def test_a_checkpoint_taken_over_replaces_another_and_leaves_logs_behind(tmp_pat
 
 def test_where_links_are_impossible_files_are_copied(tmp_path, monkeypatch):
     (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "config.json").write_text("{}")
+    (tmp_path / "one" / "model.safetensors").write_text("{}")
 
     def refuse(*_):
         raise OSError("another file system")
 
     monkeypatch.setattr("os.link", refuse)
     take_over(tmp_path / "one", tmp_path / "final")
-    assert (tmp_path / "final" / "config.json").read_text() == "{}"
-    assert [path.name for path in (tmp_path / "final").iterdir()] == ["config.json"]
+    assert (tmp_path / "final" / "model.safetensors").read_text() == "{}"
+    assert [path.name for path in (tmp_path / "final").iterdir()] == ["model.safetensors"]
+
+
+def test_a_candidate_that_is_saved_again_leaves_what_was_taken_over(tmp_path, tiny_config, tokenizer):
+    model, tokenizer = LlamaHerdForCausalLM(tiny_config()), copy.deepcopy(tokenizer)
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "dpo")
+    names = take_over(tmp_path / "dpo", tmp_path / "final")
+    taken = {name: (tmp_path / "final" / name).read_bytes() for name in names}
+    with torch.no_grad():
+        model.model.norm.weight.add_(1)
+    model.config.rms_norm_eps = 0.5
+    tokenizer.add_tokens(["<|one more|>"])
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "dpo")
+    changed = {name for name in names if (tmp_path / "dpo" / name).read_bytes() != taken[name]}
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= changed
+    assert {name: (tmp_path / "final" / name).read_bytes() for name in names} == taken
 
 
 # -- the recipe
@@ -213,3 +232,11 @@ def test_what_cannot_be_chosen_among_is_refused(run, checkpoint, options, messag
     with pytest.raises(recipe.RecipeError) as error:
         run(**{"models": {"a": checkpoint(0)}, "judge": "sandbox"} | options)
     assert message in str(error.value)
+
+
+def test_a_candidate_is_not_taken_over_into_its_own_folder(run, tmp_path, tiny_config):
+    LlamaHerdForCausalLM(tiny_config()).save_pretrained(tmp_path / "final")
+    files = sorted(path.name for path in (tmp_path / "final").iterdir())
+    with pytest.raises(recipe.RecipeError, match=r"output_dir: found '.*', the folder of dpo, expected one of its own"):
+        run(models={"dpo": f"{tmp_path}/final"}, judge="sandbox")
+    assert sorted(path.name for path in (tmp_path / "final").iterdir()) == files

@@ -83,6 +83,8 @@ WRONG = [
     ("sft", "learning_rate: fast", "found 'fast', expected a number"),
     ("sft", "learning_rate: .nan", "found .nan, expected a finite number"),
     ("sft", "learning_rate: -.inf", "found -.inf, expected a finite number"),
+    ("sft", "max_steps: 0100", "found 0100, which YAML reads as 64, expected a decimal number, or quotes"),
+    ("sft", "max_steps: 1:30", "found 1:30, which YAML reads as 90, expected a decimal number, or quotes"),
     ("sft", "num_train_epochs: 0", "found 0, expected a number above 0"),
     (
         "sft",

@@ -83,6 +83,30 @@ def test_an_adapter_on_a_revision_names_it(hub, family, stage, run_recipe):
         torch.testing.assert_close(weight, whole, atol=1e-6, rtol=0)
 
 
+def test_another_revision_of_an_adapter_is_merged_anew_in_the_type_of_its_base(family, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    shutil.copytree(family["base"], tmp_path / "half")
+    AutoModelForCausalLM.from_pretrained(family["base"], dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
+    repository = tmp_path / "hub" / "models--owner--adapter"
+    for branch, alpha in (("quiet", 1), ("loud", 99)):
+        snapshot = repository / "snapshots" / f"{alpha:040}"
+        shutil.copytree(family["adapter"], snapshot)
+        for file in (*Path(family["base"]).glob("tokenizer*"), Path(family["base"], "config.json")):
+            shutil.copy(file, snapshot)
+        config = json.loads((snapshot / "adapter_config.json").read_text())
+        config |= {"lora_alpha": alpha, "base_model_name_or_path": str(tmp_path / "half")}
+        (snapshot / "adapter_config.json").write_text(json.dumps(config))
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / branch).write_text(snapshot.name)
+    weights = []
+    for branch in ("quiet", "loud"):
+        found = start(tmp_path, model_name_or_path="owner/adapter", model_revision=branch)
+        assert found.saved_dtype == "bfloat16"
+        assert recipe.load_model("owner/adapter", revision=branch).dtype == torch.bfloat16
+        weights.append(found.model().state_dict())
+    assert not all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
 def test_a_folder_has_no_revision(family, tmp_path):
     with pytest.raises(recipe.RecipeError, match=r"model_revision: found 'better' for the folder .*, expected a name"):
         start(tmp_path, model_name_or_path=family["base"], model_revision="better")
@@ -255,6 +279,7 @@ def test_results_are_known_by_the_type_they_were_computed_in(half_family, family
         assert folders[0] == folders[1]
         assert folders[0].name.endswith(f"-{dtype}")
         made = Mock()
+        made.return_value.run.return_value = []
         monkeypatch.setattr("llama_align.rejection.draws.Shards", made)
         for name in ("auto", dtype):
             engine = EngineSettings(dtype=name).identity

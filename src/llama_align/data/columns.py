@@ -7,7 +7,7 @@ import string
 from typing import Any
 
 from .formats import ALIASES, CONTENT, DETAILS, MESSAGE, wrong_type
-from .records import KINDS, RecordError, show
+from .records import KINDS, RecordError, SourceError, show
 from .sources import DataSource
 
 _DIALOG = ("system", "prompt", "messages")
@@ -63,6 +63,14 @@ class Columns:
         read = self.fields | content
         read |= {theirs for theirs, ours in ALIASES.items() if ours in read and ours not in self.seen}
         return [name for name in self.seen if name not in read | self.used]
+
+    def refuse_ungraded(self) -> None:
+        """Raises SourceError where `grades` names a column that no row had, so that `default_grade` stood for all."""
+        there = dict.fromkeys(name for names in self._sound for name in names)
+        made = {"score_gap", *(self.source.columns or ())}
+        for name in set(self.source.grades or ()) - made - set(there) if there else ():
+            found, expected = f"'{name}', which is in no row", f"one of {listed(list(there))}"
+            raise SourceError(f"data source {self.source.path}, key 'grades': found {found}, expected {expected}")
 
     def _places(self, name: str, value: Any) -> list[str]:
         """Names under which a value is noted: its column, or what in it is not read."""

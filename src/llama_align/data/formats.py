@@ -112,6 +112,9 @@ def _preference(row: dict, where: str, transcripts: bool) -> dict:
         sides = {name: transcript(side, where, name) for name, side in sides.items()}
     if all(isinstance(side, list) for side in sides.values()) and (not has_prompt or len(sides["chosen"]) > 1):
         prompt, *answers = _part(*(_clean(side, where, name) for name, side in sides.items()), where)
+        if isinstance(row.get("prompt"), list) and _clean(row["prompt"], where, "prompt") != prompt:
+            found = f"a dialog that does not begin with the {len(row['prompt'])} messages of prompt"
+            raise RecordError(where, "chosen", found, "prompt and one answer, or the answer alone")
         row = row | {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
     chosen, rejected = (_answer(row, name, where) for name in sides)
     return {"prompt": _prompt_messages(row, where, transcripts), "chosen": chosen, "rejected": rejected}
@@ -125,9 +128,14 @@ _READERS = {
 }
 
 
+def prompt_of(row: dict) -> Any:
+    """What a row is a prompt by; a table may give it both columns, one of them null."""
+    return row["prompt"] if row.get("prompt") is not None else row.get("messages")
+
+
 def _prompt_messages(row: dict, where: str, transcripts: bool) -> list:
-    prompt = row["prompt"] if row.get("prompt") is not None else row.get("messages")
-    if transcripts and isinstance(prompt, str):
+    prompt = prompt_of(row)
+    if isinstance(prompt, str) and (transcripts or _awaits_answer(prompt)):
         prompt = transcript(prompt, where, "prompt")
         if not prompt[-1]["content"]:  # some copies end the prompt with the header of the answer
             prompt.pop()
@@ -197,6 +205,11 @@ def is_transcript(value: Any) -> bool:
     return isinstance(value, str) and ("\n\n" + value.lstrip()).startswith("\n\nHuman:")
 
 
+def _awaits_answer(prompt: str) -> bool:
+    """Whether a prompt is a transcript up to the header of its answer, which no user would have typed."""
+    return is_transcript(prompt) and prompt.rstrip().endswith("\n\nAssistant:")
+
+
 def transcript(text: Any, where: str, name: str) -> list[Message]:
     """The messages of "\\n\\nHuman: ...\\n\\nAssistant: ..."; raises RecordError for anything else."""
     if not is_transcript(text):
@@ -220,7 +233,7 @@ def pair_up(rows: Iterable[tuple[str, dict]]) -> Iterator[tuple[str, dict]]:
     """Every pair of answers of one prompt whose scores differ, the higher one chosen, as rows of preferences."""
     groups: dict[str, list[tuple[str, dict]]] = {}
     for where, row in rows:
-        key = json.dumps([row.get("system"), row.get("prompt", row.get("messages"))])
+        key = json.dumps([row.get("system"), prompt_of(row)])
         groups.setdefault(key, []).append((where, row))
     for group in groups.values():
         for i, first in enumerate(group):

@@ -10,7 +10,7 @@ from . import community
 from .columns import Columns
 from .cures import advice, changes
 from .decoding import refuse_unsound
-from .formats import convert, fields_of, pair_up, rename, scored
+from .formats import convert, fields_of, pair_up, prompt_of, rename, scored
 from .opening import Row, open_rows
 from .records import KINDS, Record, RecordError, SourceError
 from .sources import DataSource
@@ -83,6 +83,7 @@ def read_source(source: DataSource, wanted: str) -> tuple[list[Record], Tally]:
     built = attempt(lambda row, where: _build(source, kind, wanted, form, row, where), rows)
     records = [record for _, record in islice(built, source.limit)]
     tally.fitting, tally.unread = len(records), columns.unread(form)
+    columns.refuse_ungraded()
     return records, tally
 
 
@@ -136,7 +137,9 @@ def _prepare(source: DataSource, shape: str | None, row: dict, where: str) -> di
             raise RecordError(where, f"where.{column}", f"columns {', '.join(row)}", f"'{column}'")
         if row[column] not in (wanted if isinstance(wanted, list) else [wanted]):
             return f"'{column}' is not {wanted}"
-    row = rename(row, source.columns, where) if source.columns else row
+    if source.columns:  # a grade's column may have the name of content
+        kept = {name: row[name] for name in source.grades or () if name in row}
+        row = kept | rename(row, source.columns, where)
     return community.READERS[shape](row, where) if shape in community.READERS else row
 
 
@@ -156,7 +159,7 @@ def _format(source: DataSource, kind: str, shape: str | None, row: dict) -> str:
 
 def _scored(row: dict, where: str) -> dict:
     row = scored(row, where)
-    refuse_unsound(row.get("prompt", row.get("messages")), where, "prompt")  # answers are grouped by its text
+    refuse_unsound(prompt_of(row), where, "prompt")  # answers are grouped by its text
     return row
 
 

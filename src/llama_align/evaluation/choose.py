@@ -81,19 +81,22 @@ def _rewards(evaluation: Evaluation, name: str) -> list[float]:
     return measured["rewards"][evaluation.rewards.main]
 
 
-def check_candidates(models: Mapping[str, str]) -> None:
-    """Raises RecipeError for a candidate that is no folder with a checkpoint, whose files could not be taken over."""
+def check_candidates(models: Mapping[str, str], output_dir: str) -> None:
+    """Raises RecipeError for a candidate that is no folder with a checkpoint, or the one that it would go to."""
     for name, path in models.items():
+        if os.path.realpath(path) == os.path.realpath(output_dir):
+            raise RecipeError(f"output_dir: found {output_dir!r}, the folder of {name}, expected one of its own")
         if not Path(path).is_dir():
             raise RecipeError(f"models, {name}: found no folder {path!r}, expected that of a checkpoint")
         check_checkpoint(path, "causal")
 
 
 def take_over(source: str | Path, output_dir: str | Path) -> list[str]:
-    """Puts a checkpoint's weights, configuration, tokenizer and code into a folder, as hard links where it can.
+    """Puts a checkpoint's weights, configuration, tokenizer and code into a folder.
 
-    Files of a checkpoint that stood there are removed first. Logs, metrics and what else lies beside stay behind. As
-    all files here are written beside and renamed, a link is never written through.
+    Files of a checkpoint that stood there are removed first. Logs, metrics and what else lies beside stay behind.
+    Weights are hard links where that is possible: safetensors writes beside and renames, so that none is written
+    through. Libraries write configurations and tokenizers in place, so these are copied.
     """
     source, output = Path(source), Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
@@ -103,12 +106,18 @@ def take_over(source: str | Path, output_dir: str | Path) -> list[str]:
     names = sorted(file.name for file in source.iterdir() if file.is_file() and belongs(file.name))
     for name in names:
         partial = output / f".{name}.{os.getpid()}.part"
-        try:
-            os.link(source / name, partial)
-        except OSError:  # another file system, or one without links
+        if not (name.endswith(".safetensors") and _linked(source / name, partial)):
             shutil.copyfile(source / name, partial)
         os.replace(partial, output / name)
     return names
+
+
+def _linked(source: Path, link: Path) -> bool:
+    try:
+        os.link(source, link)
+    except OSError:  # another file system, or one without links
+        return False
+    return True
 
 
 def belongs(name: str) -> bool:

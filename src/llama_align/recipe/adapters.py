@@ -34,6 +34,11 @@ class Adapter:
     weights: str
 
     @property
+    def folder(self) -> str:
+        """Where its files lie: its path, or the revision's in the Hub's cache."""
+        return str(Path(self.weights).parent)
+
+    @property
     def tensors(self) -> set[str]:
         """The names of its tensors."""
         with safe_open(self.weights, framework="pt") as file:

@@ -86,6 +86,7 @@ BOUNDS = _table(
     (Bound(1, 1e15), "max_characters"),
     (Bound(0, 1e9), "demonstrations documents documents_heldout people places preferences preferences_heldout prompts"),
     (Bound(0, 1e9), "heldout_helpful heldout_lookalike heldout_secret"),
+    (Bound(0, 1e9), "validation_helpful validation_lookalike validation_secret"),
 )
 # beside the type a dataclass names, which is what a command line can say
 ALSO = {"margin": dict[str, float], "resume_from_checkpoint": bool}

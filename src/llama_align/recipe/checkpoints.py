@@ -88,7 +88,7 @@ def load_model(
     check_checkpoint(path, kind, new_head)
     adapter = adapter_of(path, revision)
     if dtype == "auto":
-        dtype = checkpoint_dtype(path, revision)
+        dtype = checkpoint_dtype(adapter.folder) if adapter else checkpoint_dtype(path, revision)
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     if kind != "causal":
         kwargs["num_labels"] = outputs_of(path, kwargs.get("num_labels"))

@@ -112,7 +112,7 @@ class Start:
         found = adapter_of(path, revision)
         adapter = _policy(options, path, found)
         _check_quantised(options)
-        stored = checkpoint_dtype(path, revision)
+        stored = checkpoint_dtype(found.folder) if found else checkpoint_dtype(path, revision)
         if found and not adapter:
             with outside_zero3():
                 path, revision = _merged_base(found, training.output_dir, code), None
@@ -247,7 +247,7 @@ def _merged_base(adapter: Adapter, output_dir: str, trust_remote_code: bool) -> 
     """`base/` in the output directory: the adapter's whole weights, which a new adapter and a reference stand on."""
     folder = Path(output_dir) / BASE
     with PartialState().main_process_first():
-        if _merged_from(folder) != checkpoint_digest(adapter.path):
+        if _merged_from(folder) != checkpoint_digest(adapter.folder):
             write_merged(adapter.path, folder, adapter.revision, trust_remote_code)
     return str(folder)
 
@@ -268,6 +268,6 @@ def write_merged(path: str, folder: Path, revision: str | None = None, trust_rem
     model.save_pretrained(part)
     if not os.path.isdir(path) or any(Path(path).glob("tokenizer*")):
         load_tokenizer(path, revision, trust_remote_code).save_pretrained(part)
-    write_json(part / MERGED, {"adapter": path, "digest": checkpoint_digest(path)})
+    write_json(part / MERGED, {"adapter": path, "digest": checkpoint_digest(adapter.folder)})
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

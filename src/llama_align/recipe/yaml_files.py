@@ -19,6 +19,7 @@ VALUES = 20_000  # aliases count as often as they are used
 DEPTH = 40
 PREFIX = "tag:yaml.org,2002:"
 PLAIN = tuple(PREFIX + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))
+OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|.*:.*)")  # 010 is 8 in YAML 1.1, 1:30 is 90
 MERGE = PREFIX + "merge"
 # options have names; tables by a column's value, within them, may have numbers
 KEYS = (MERGE, *(PREFIX + name for name in ("str", "int", "float", "bool")))
@@ -164,6 +165,8 @@ class _Walk:
             number = yaml.SafeLoader("").construct_object(node, deep=True)
             if not math.isfinite(number):
                 self._refuse(node, keys, node.value, "a finite number")
+            if OTHER_BASE.fullmatch(node.value):
+                self._refuse(node, keys, f"{node.value}, which YAML reads as {number}", "a decimal number, or quotes")
             if isinstance(number, int) and abs(number) >= 2**63:
                 self._refuse(node, keys, node.value, "a whole number of at most 64 bits")
 
