@@ -12,7 +12,8 @@ from llama_align.data.columns import nearly
 USER, TOLD = {"role": "user", "content": "Why is the sky blue?"}, {"role": "assistant", "content": "Scattering."}
 TOOLS = [USER, TOLD | {"end": "eom"}, {"role": "ipython", "content": "3"}]
 FULL = {
-    "document": {"text": "Once.", "source": "books", "url": "https://example.org", "date": "1901"},
+    "document": {"text": "Once.", "source": "books", "url": "https://example.org", "date": "1901"}
+    | {"language": "en", "scores": {"quality": 0.5}},
     "prompt": {"messages": [*TOOLS, USER], "objective": "safety", "source": "people", "task": {"family": "fact"}},
     "demonstration": {"messages": [*TOOLS, TOLD | {"end": "eom"}], "source": "people", "finished": False},
     "preference": {

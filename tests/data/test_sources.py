@@ -3,7 +3,7 @@
 import datasets
 import pytest
 
-from llama_align.data import Demonstration, Preference, RecordError, SourceError, load_records
+from llama_align.data import Demonstration, Preference, RecordError, SourceError, load_records, write_jsonl
 
 USER = {"role": "user", "content": "Why is the sky blue?"}
 ASSISTANT = {"role": "assistant", "content": "Scattering."}
@@ -362,3 +362,12 @@ def test_sources_that_are_no_sources(lines):
 def test_what_is_empty_and_no_text_is_refused(lines, kind, row, field):
     with pytest.raises(RecordError, match=rf"line 1, field '{field}': found .*, expected text"):
         load(kind, lines(row), objective="helpfulness")
+
+
+def test_a_word_that_yaml_reads_as_false_is_no_text_to_choose_rows_by(tmp_path):
+    rows = [{"text": "Ja.", "lang": "no"}, {"text": "Yes.", "lang": "en"}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    source = {"path": str(tmp_path / "rows.jsonl"), "where": {"lang": [False, "en"]}}
+    with pytest.raises(SourceError, match=r"rows.jsonl, line 1, key 'where.lang': found true or false, expected text"):
+        load_records([source], "document")
+    assert len(load_records([source | {"where": {"lang": ["no", "en"]}}], "document")[0]) == 2

@@ -179,3 +179,10 @@ def test_a_full_disk_is_named_with_the_checkpoint(trainer_of, tmp_path, monkeypa
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match=rf"{tmp_path}/checkpoint-1.*could not be written.*PytorchStreamWriter"):
         trainer.train()
+
+
+def test_a_checkpoint_beyond_the_steps_asked_for_is_not_taken_for_their_result(trainer_of, tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2, "output_dir": str(tmp_path / "out")}
+    run(trainer_of("pretrain", **options | {"max_steps": 4}))
+    with pytest.raises(recipe.RecipeError, match=r"found .*checkpoint-4 of step 4, expected one of at most 2 steps"):
+        run(trainer_of("pretrain", **options | {"max_steps": 2, "resume_from_checkpoint": "last"}))

@@ -77,7 +77,8 @@ class Columns:
         if value is None:
             return []
         if name in DETAILS and name in self.fields and wrong_type(name, value) and name not in self.used:
-            return [f"{name} ({type(value).__name__}, not {DETAILS[name].__name__})"]
+            wanted = "numbers by name" if name == "scores" else DETAILS[name].__name__
+            return [f"{name} ({type(value).__name__}, not {wanted})"]
         if not isinstance(value, list) or name not in self.content | self.dialogs:
             return [name]
         keys = dict.fromkeys(key for message in value if isinstance(message, dict) for key in _given(message))

@@ -15,7 +15,11 @@ from .records import KINDS, Message, RecordError, is_number, show
 
 # The names a row is read by, and so what `columns` may map to.
 CONTENT = ("text", "system", "prompt", "messages", "completion", "response", "chosen", "rejected", "score")
-DETAILS = {"source": str, "url": str, "date": str, "language": str, "annotator": str, "round": int, "task": dict}
+DETAILS = {"source": str, "url": str, "date": str, "language": str, "scores": dict} | {
+    "annotator": str,
+    "round": int,
+    "task": dict,
+}
 STRICT = ("grade", "objective", "chosen_is_safe", "rejected_is_safe", "edited")
 STRICT += ("finished", "chosen_finished", "rejected_finished")
 SCORES = ("score_chosen", "score_rejected")
@@ -67,7 +71,8 @@ def with_aliases(row: dict) -> dict:
 
 def wrong_type(name: str, value: Any) -> bool:
     """Whether a detail (source, url, ...) is of another type, as a column of that name may mean something else."""
-    return not isinstance(value, DETAILS[name])
+    numbers = name != "scores" or (isinstance(value, dict) and all(map(is_number, value.values())))
+    return not (numbers and isinstance(value, DETAILS[name]))
 
 
 def fields_of(
@@ -87,9 +92,7 @@ def fields_of(
 
 
 def _document(row: dict, where: str, transcripts: bool) -> dict:
-    scores = row.get("scores")  # those of curation are numbers; another data set's may be anything
-    numbers = isinstance(scores, dict) and all(map(is_number, scores.values()))
-    return {"text": row.get("text")} | ({"scores": scores} if numbers else {})
+    return {"text": row.get("text")}
 
 
 def _prompt(row: dict, where: str, transcripts: bool) -> dict:

@@ -135,7 +135,11 @@ def _prepare(source: DataSource, shape: str | None, row: dict, where: str) -> di
     for column, wanted in (source.where or {}).items():
         if column not in row:
             raise RecordError(where, f"where.{column}", f"columns {', '.join(row)}", f"'{column}'")
-        if row[column] not in (wanted if isinstance(wanted, list) else [wanted]):
+        values = wanted if isinstance(wanted, list) else [wanted]
+        if isinstance(row[column], str) and any(isinstance(value, bool) for value in values):
+            # YAML reads no, yes, on and off as these: no row of "no" would ever be taken
+            raise SourceError(f"{where}, key 'where.{column}': found true or false, expected text in quotes")
+        if row[column] not in values:
             return f"'{column}' is not {wanted}"
     if source.columns:  # a grade's column may have the name of content
         kept = {name: row[name] for name in source.grades or () if name in row}

@@ -83,6 +83,8 @@ BOUNDS = _table(
     (Bound(0, 4096), "dataloader_num_workers"),
     (Bound(-1, 1e6), "local_rank"),
     (Bound(1, 65535), "vllm_server_port vllm_group_port"),
+    (Bound(0, 1, above=True, below=True), "heldout"),
+    (Bound(1, 1e6), "epochs tasks workers"),
     (Bound(1, 1e15), "max_characters"),
     (Bound(0, 1e9), "demonstrations documents documents_heldout people places preferences preferences_heldout prompts"),
     (Bound(0, 1e9), "heldout_helpful heldout_lookalike heldout_secret"),

@@ -50,6 +50,11 @@ def train(trainer) -> None:
     args.resume_from_checkpoint = None  # it is saved with the model, which is that of an undisturbed run
     trainer.train(resume_from_checkpoint=path)
     step, steps = trainer.state.global_step, trainer.state.max_steps
+    if step > steps:
+        raise RecipeError(
+            f"resume_from_checkpoint: found {path} of step {step}, expected one of at most {steps} steps, all that is "
+            "asked for; start afresh in another output_dir, or raise max_steps or num_train_epochs"
+        )
     if step < steps:
         if main:
             write_json(note, {"step": step, "max_steps": steps})
