@@ -71,7 +71,7 @@ def _logs(root: Path, rng: random.Random) -> None:
         {"step": i, "loss": 3 * math.exp(-i / 90) + 0.6 + rng.gauss(0, 0.05), "learning_rate": 2e-5 * (1 - i / 900)}
         for i in range(1, 900)
     ]
-    sft[10]["loss"] = float("nan")
+    sft[10]["loss"] = None  # a loss that was no number, as results.finish writes it
     sft[100:100] = [{"step": 100, "eval_loss": 1.9}]
     sft += [{"step": 899, "eval_loss": 0.8}, {"step": 899, "train_runtime": 70.0}]
     _lines(root / "sft-0a1b" / "log.jsonl", sft)

@@ -28,7 +28,7 @@ def shapes_of(path: Path, config: LlamaHerdConfig, kind: str) -> dict[str, tuple
     """
     try:
         with torch.device("meta"):
-            model = CLASSES[kind]._from_config(config)
+            model = CLASSES[kind](config)  # not by _from_config, which ZeRO-3 would have share out its weights
     except Exception as error:  # whatever a field that fits nothing runs into
         raise ConvertError(
             f"{path}: found fields that make no Llama: {type(error).__name__}: {error}; expected one's"
