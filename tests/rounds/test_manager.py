@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from llama_align.recipe import STOPPED, RecipeError, StoppedEarly
+from llama_align.rounds.outputs import outputs
 from llama_align.runtime import files
 
 from .conftest import is_alive, journal, make_run, started, wait_for
@@ -231,6 +232,25 @@ def test_changed_outputs_are_noticed_when_they_are_used(place):
     make_run(place).execute()
     assert journal(place) == ["make", "use", "make"]
     assert numbers.read_text() == whole
+
+
+def test_a_step_made_from_other_outputs_than_are_there_is_not_done_before(place):
+    run = make_run(place)
+    run.execute()
+    (run.folders["first"] / "step.json").unlink()
+    make_run(place).execute()  # the same again is what the second step was made from
+    marker = run.folders["first"] / "step.json"
+    content = json.loads(marker.read_text())
+    (run.folders["first"] / "numbers.txt").write_text("0 1 2 4")
+    content["outputs"] = outputs(run.folders["first"])  # as of a run that left something else
+    marker.write_text(json.dumps(content))
+    expected = (
+        r"step 'second' is finished, but step 'first', which it was made from, has been run again since .* Remove"
+    )
+    with pytest.raises(RecipeError, match=expected):
+        make_run(place).execute()
+    with pytest.raises(RecipeError, match=expected):
+        make_run(place).verify()
 
 
 def test_inputs_are_looked_at_again_right_before_their_use(place, monkeypatch):

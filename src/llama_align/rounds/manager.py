@@ -17,7 +17,7 @@ import yaml
 from ..recipe import STOPPED, STOPPED_EARLY, RecipeError, StoppedEarly
 from ..runtime.files import write_json, write_text
 from .launch import Lock, run_logged
-from .outputs import MARKER, check_outputs, outputs, read_marker
+from .outputs import MARKER, check_inputs, check_outputs, outputs, outputs_digest, read_marker
 from .plan import Plan, Step, resolve
 
 RESUMABLE = "resume_from_checkpoint"
@@ -84,6 +84,7 @@ class Run:
             if self.finished(step.name):
                 try:
                     found = check_outputs(step.name, self.folders[step.name], content=True) or "as it was written"
+                    check_inputs(step.name, self.folders[step.name], self._inputs(step))
                 except RecipeError as error:
                     problems.append(str(error))
                     found = "changed"
@@ -95,12 +96,13 @@ class Run:
         folder = self.folders[step.name]
         if self.finished(step.name):
             note = check_outputs(step.name, folder)
+            check_inputs(step.name, folder, self._inputs(step))
             self.seconds[step.name] = read_marker(folder).get("seconds")
             print(f"{title}: done before{f'; {note}' if note else ''}", flush=True)
             self._write_overview()
             return
-        for name in self.plan.inputs(step.name):  # hours may have passed since they were looked at
-            check_outputs(name, self.folders[name])
+        for name, made in self._inputs(step).items():  # hours may have passed since they were looked at
+            check_outputs(name, made)
         print(f"{title}: {folder}", flush=True)
         self._write_overview(step.name, "running")
         started = time.perf_counter()
@@ -113,10 +115,14 @@ class Run:
         self.seconds[step.name] = round(time.perf_counter() - started, 1)
         self._write_config(step, folder)  # as of a step that was never resumed
         marker = {"identity": self.identities[step.name], "seconds": self.seconds[step.name]}
+        marker["inputs"] = {name: outputs_digest(made) for name, made in self._inputs(step).items()}
         write_json(folder / MARKER, marker | {"outputs": outputs(folder)})
         self._write_overview()
         if asked:
             raise StoppedEarly(f"stopped by SIGTERM behind step {step.name!r}; the same command goes on from here")
+
+    def _inputs(self, step: Step) -> dict[str, Path]:
+        return {name: self.folders[name] for name in self.plan.inputs(step.name)}
 
     def _ended(self, step: Step, folder: Path, code: int, asked: bool) -> None:
         """Says how a step ended that did not finish."""

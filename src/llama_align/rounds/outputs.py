@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import STOPPED, RecipeError
+from ..runtime.identity import settings_digest
 from ..runtime.manifest import changed, described, is_manifest
 
 MARKER = "step.json"
@@ -48,6 +49,23 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
     if "outputs" in found and not is_manifest(found["outputs"]):
         raise RecipeError(f"{path}, field 'outputs': found no sizes, times and digests of files; {cure}")
     return found
+
+
+def outputs_digest(folder: Path) -> str | None:
+    """Digest of what a finished step left, whenever it was written; None where its marker does not say."""
+    found = (read_marker(folder) or {}).get("outputs")
+    return None if found is None else settings_digest({name: row["sha256"] for name, row in found.items()})
+
+
+def check_inputs(step: str, folder: Path, inputs: dict[str, Path]) -> None:
+    """Raises RecipeError where a finished step was made from other outputs of the steps it refers to than are there."""
+    used = (read_marker(folder) or {}).get("inputs")
+    for name, digest in used.items() if isinstance(used, dict) else ():
+        if name in inputs and digest is not None and outputs_digest(inputs[name]) not in (None, digest):
+            raise RecipeError(
+                f"step {step!r} is finished, but step {name!r}, which it was made from, has been run again since and "
+                f"left something else. Remove {folder} to run the step again"
+            )
 
 
 def check_outputs(step: str, folder: Path, content: bool = False) -> str | None:
