@@ -201,3 +201,17 @@ def test_equal_numbers_are_the_same_setting(tmp_path, recipes, value):
     assert identities(tmp_path, recipes, MAKE | {"set": {"keep": 1}}) != identities(
         tmp_path, recipes, MAKE | {"set": {"keep": True}}
     )
+
+
+def test_the_precision_of_a_launch_is_part_of_a_steps_identity_and_its_processes_are_not(tmp_path, recipes):
+    launch = tmp_path / "launch.yaml"
+
+    def identity(**content):
+        launch.write_text(yaml.safe_dump(content))
+        plan = Plan.load(write(tmp_path, [MAKE | {"launch": str(launch)}]), recipes)
+        return plan.identities()["first"]
+
+    narrow = identity(mixed_precision="bf16", num_processes=2)
+    assert narrow == identity(mixed_precision="bf16", num_processes=8)
+    assert len({narrow, identity(mixed_precision="fp16"), identity(mixed_precision="no")}) == 3
+    assert identity(mixed_precision="no") == identity(num_processes=2)

@@ -129,6 +129,9 @@ class Plan:
                 "steps": {name: digests[name] for name in self.inputs(step.name)},
                 "files": {text: _file_digest(path) for text, path in _inputs(config)},
             }
+            # of a launch the precision decides the results; how many processes it starts does not
+            if (precision := _precision(step.launch)) != "no":
+                parts["mixed_precision"] = precision
             digests[step.name] = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
         return digests
 
@@ -139,6 +142,10 @@ def read_yaml(path: Path) -> YamlFile:
         return yaml_files.read_yaml(path)
     except RecipeError as error:
         raise PlanError(str(error)) from error
+
+
+def _precision(launch: str | None) -> str:
+    return "no" if launch is None else str(read_yaml(Path(launch)).content.get("mixed_precision") or "no")
 
 
 def _where(file: YamlFile, number: int, name: str | None, *keys: Any) -> str:
