@@ -404,9 +404,8 @@ def test_the_recipe_measures_only_what_changed(run, tmp_path, checkpoint, judges
 
 def test_a_later_row_whose_context_is_too_small_is_named(run, tmp_path, checkpoint):
     models = {"large": checkpoint(0), "small": checkpoint(0, max_position_embeddings=50)}
-    with pytest.raises(
-        RecordError, match=r"record \d+ from sandbox, '.*', field 'messages': found \d+( and \d+ more of up to \d+)? tokens, expected"
-    ):
+    found = r"found \d+( and \d+ more of up to \d+)? tokens, expected"
+    with pytest.raises(RecordError, match=rf"record \d+ from sandbox, '.*', field 'messages': {found}"):
         run(models, texts=[])
     assert (tmp_path / "out" / "large.json").is_file(), "what was measured is kept"
     assert not (tmp_path / "out" / "small.json").exists()
