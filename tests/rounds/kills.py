@@ -40,6 +40,7 @@ TRAINING = {
 SMALL = {
     **{"people": 6, "places": 3, "documents": 80, "documents_heldout": 6, "demonstrations": 120, "preferences": 60},
     **{"preferences_heldout": 12, "prompts": 24, "heldout_helpful": 8, "heldout_lookalike": 3, "heldout_secret": 3},
+    **{"validation_helpful": 4, "validation_lookalike": 2, "validation_secret": 2},
 }
 SHAPE = {
     **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1},
