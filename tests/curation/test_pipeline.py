@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import lzma
 import os
 import random
 import signal
@@ -23,8 +24,8 @@ from llama_align.curation.executors import Executor
 from llama_align.curation.files import DiskError, Spill, load, partitions_of, whole, write_rows
 from llama_align.curation.finish import rates
 from llama_align.curation.pipeline import Pipeline
-from llama_align.curation.reading import Source
-from llama_align.data import SourceError, load_records
+from llama_align.curation.reading import Source, records
+from llama_align.data import RecordError, SourceError, load_records
 
 from .test_text import FAULTS, prose
 
@@ -280,6 +281,25 @@ def test_bad_input_ends_in_counted_named_refusals(tmp_path):
     assert sum(prose(80).split("\n")[0] in text for text in texts) >= 1
     assert sum("Thé " in text for text in texts) == 1
     assert not any("\0" in text for text in texts)
+
+
+def test_rows_and_tables_are_read_as_by_every_recipe(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_rows(folder / "good.jsonl", [{"text": prose(80)}])
+    (folder / "twice.jsonl").write_text('{"text": "a", "text": "b"}\n')
+    (folder / "more.jsonl.xz").write_bytes(lzma.compress(b'{"text": "a b c"}\n') + b"junk")
+    (folder / "cut.parquet").write_bytes(b"PAR1 and no more")
+    Pipeline(tmp_path / "out", [Source.parse(str(folder))]).run(ONE)
+    dropped = steps_of(tmp_path / "out")["read"]["dropped"]
+    assert dropped == {"no JSON object": 1, "damaged file": 2}
+    (tmp_path / "index.jsonl").write_text("no JSON\n")
+    source = Source.parse({"path": str(folder), "index": {"path": str(tmp_path / "index.jsonl")}})
+    with pytest.raises(RecordError, match=r"index.jsonl, line 1: found"):
+        list(records(source, source.files[0], lambda *_: None))
+    missing = Source.parse(str(tmp_path / "nowhere" / "x.parquet"))
+    with pytest.raises(SourceError, match=r"x\.parquet"):
+        list(records(missing, missing.files[0], lambda *_: None))
 
 
 def test_a_page_that_takes_too_long_is_dropped_and_the_next_is_read(tmp_path, monkeypatch):

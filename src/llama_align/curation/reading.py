@@ -4,8 +4,6 @@ A source's files are shared out among tasks, or its records where there are more
 says which source, file and record it is, and so orders all documents alike for any number of tasks.
 """
 
-import gzip
-import json
 import lzma
 import tarfile
 import time
@@ -18,7 +16,7 @@ from typing import Any
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
-from ..data import SourceError
+from ..data import RecordError, SourceError, jsonl
 from ..data.opening import expand, open_rows
 from .ledger import Tally, write
 from .words import token_count
@@ -26,9 +24,9 @@ from .words import token_count
 HTML = (".html", ".htm", ".xhtml")
 WARC = (".warc", ".warc.gz", ".arc", ".arc.gz", ".bad")
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.xz")
-LINES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".json.gz")
+LINES = (*jsonl.LINES, ".json.gz")
 MAX_BYTES = 40_000_000
-DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError)
+DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, tarfile.TarError, RecordError, SourceError)
 Raw = tuple[str, Any, dict]  # a name, the text or the page's bytes, metadata
 Refuse = Callable[[str, str, str], None]  # reason, name, excerpt
 
@@ -85,18 +83,19 @@ class Source:
 
 def records(source: Source, file: str, refuse: Refuse) -> Iterator[Raw | None]:
     """All records of a file; None for one that was refused, so that the numbers of the others stay."""
+    known = _index(source)
     try:
         if file.endswith(WARC):
             yield from _warc(file, refuse)
         elif file.endswith(TAR):
-            yield from _tar(source, file, refuse)
+            yield from _tar(known, file, refuse)
         elif file.endswith(HTML):
-            yield from _page(source, Path(file), refuse)
-        elif file.endswith(LINES):
-            yield from _rows(source, file, _lines(file, refuse), refuse)
+            yield from _page(known, Path(file), refuse)
         else:
-            yield from _rows(source, file, (row for _, row in open_rows(file, source.split)), refuse)
+            yield from _rows(source, file, _opened(source, file, refuse), refuse)
     except DAMAGED as error:
+        if isinstance(error, SourceError) and not Path(file).is_file():
+            raise  # a name that cannot be opened, no file that is damaged
         refuse("damaged file", file, f"{type(error).__name__}: {error}")
 
 
@@ -140,8 +139,7 @@ def _warc_page(file: str, record: Any, refuse: Refuse) -> Raw | None:
     return name, (content.decode("utf-8", "replace") if record.rec_type == "conversion" else content), metadata
 
 
-def _tar(source: Source, file: str, refuse: Refuse) -> Iterator[Raw | None]:
-    known = _index(source)
+def _tar(known: dict[str, dict], file: str, refuse: Refuse) -> Iterator[Raw | None]:
     with tarfile.open(file) as tar:
         for member in tar:
             if not member.isfile() or not member.name.endswith(HTML):
@@ -153,12 +151,12 @@ def _tar(source: Source, file: str, refuse: Refuse) -> Iterator[Raw | None]:
             yield name, tar.extractfile(member).read(), known.get(Path(member.name).name, {})
 
 
-def _page(source: Source, file: Path, refuse: Refuse) -> Iterator[Raw | None]:
+def _page(known: dict[str, dict], file: Path, refuse: Refuse) -> Iterator[Raw | None]:
     size = file.stat().st_size
     if size > MAX_BYTES:
         yield refuse("page too large", str(file), f"{size} bytes")
     else:
-        yield str(file), file.read_bytes(), _index(source).get(file.name, {})
+        yield str(file), file.read_bytes(), known.get(file.name, {})
 
 
 def _index(source: Source) -> dict[str, dict]:
@@ -167,23 +165,17 @@ def _index(source: Source) -> dict[str, dict]:
     held = source.__dict__.setdefault("_held", {})  # read once for all files
     if not held:
         for _, row in open_rows(source.index["path"]):
+            if isinstance(row, RecordError):
+                raise row
             held[row["file"]] = {key: row.get(source.index.get(key, key)) for key in ("url", "date")}
     return held
 
 
-def _lines(file: str, refuse: Refuse) -> Iterator[dict | None]:
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(Path(file).suffix, open)
-    with opener(file, "rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except ValueError as error:
-                refuse("no JSON object", f"{file}, line {number}", f"{type(error).__name__}: {error}")
-                yield None
-                continue
-            yield row if isinstance(row, dict) else refuse("no JSON object", f"{file}, line {number}", str(row))
+def _opened(source: Source, file: str, refuse: Refuse) -> Iterator[dict | None]:
+    """The rows of JSON lines, a table or the Hub; None for one that was refused."""
+    reason = "no JSON object" if file.endswith(LINES) else "unreadable row"
+    for where, row in open_rows(file, source.split):
+        yield refuse(reason, where, str(row)) if isinstance(row, RecordError) else row
 
 
 def _rows(source: Source, file: str, rows: Iterator[dict | None], refuse: Refuse) -> Iterator[Raw | None]:
