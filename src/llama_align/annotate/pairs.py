@@ -47,21 +47,9 @@ def judge_annotator(noise: float, seed: int) -> Annotate:
         for prompt, (a, b) in pairs:
             judgement = annotator.grade(prompt.task, a.text, b.text, a.finished, b.finished, prompt.objective)
             chosen, rejected = (a, b) if judgement.preferred == "a" else (b, a)
+            safety = {name: getattr(judgement, name) for name in ("chosen_is_safe", "rejected_is_safe")}
             preferences.append(
-                Preference(
-                    prompt=prompt.messages,
-                    chosen=chosen.text,
-                    rejected=rejected.text,
-                    grade=judgement.grade,
-                    objective=prompt.objective,
-                    chosen_is_safe=judgement.chosen_is_safe,
-                    rejected_is_safe=judgement.rejected_is_safe,
-                    annotator=annotator.name,
-                    round=round_number,
-                    source=prompt.source,
-                    chosen_finished=chosen.finished,
-                    rejected_finished=rejected.finished,
-                )
+                _preference(prompt, chosen, rejected, judgement.grade, annotator.name, round_number, **safety)
             )
         return preferences
 
@@ -84,20 +72,26 @@ def reward_annotator(rewards: RewardModels) -> Annotate:
             graded = best_against_worst(scores[2 * i : 2 * i + 2])
             if graded is not None:
                 chosen, rejected = pair[graded.chosen], pair[graded.rejected]
-                preferences.append(
-                    Preference(
-                        prompt=prompt.messages,
-                        chosen=chosen.text,
-                        rejected=rejected.text,
-                        grade=graded.grade,
-                        objective=prompt.objective,
-                        annotator=f"reward:{rewards.main}",
-                        round=round_number,
-                        source=prompt.source,
-                        chosen_finished=chosen.finished,
-                        rejected_finished=rejected.finished,
-                    )
-                )
+                by = f"reward:{rewards.main}"
+                preferences.append(_preference(prompt, chosen, rejected, graded.grade, by, round_number))
         return preferences
 
     return annotate
+
+
+def _preference(
+    prompt: Prompt, chosen: Draft, rejected: Draft, grade: str, annotator: str, round_number: int, **safety: bool
+) -> Preference:
+    return Preference(
+        prompt=prompt.messages,
+        chosen=chosen.text,
+        rejected=rejected.text,
+        grade=grade,
+        objective=prompt.objective,
+        annotator=annotator,
+        round=round_number,
+        source=prompt.source,
+        chosen_finished=chosen.finished,
+        rejected_finished=rejected.finished,
+        **safety,
+    )
