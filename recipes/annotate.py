@@ -13,7 +13,7 @@ from llama_align.annotate import Annotate, check_tasks, judge_annotator, pick_pa
 from llama_align.data import Prompt, write_jsonl
 from llama_align.recipe.engines import EngineSettings
 from llama_align.rewards.models import RewardModels
-from llama_align.sampling import DialogSampler, Draft, SamplingParams
+from llama_align.sampling import Draft, SamplingParams
 from llama_align.sampling.memory import release
 
 
@@ -67,10 +67,7 @@ def draw(
 ) -> list[list[Draft]]:
     """Answers of one checkpoint, which is given up afterwards."""
     release()
-    tokenizer = recipe.load_tokenizer(path)
-    model = settings.model(path, tokenizer)
-    sampler = DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options(path))
-    return sampler([p.messages for p in prompts], params, keys, progress=True)
+    return settings.sampler(path)([p.messages for p in prompts], params, keys, progress=True)
 
 
 def main(args: AnnotateArguments) -> None:

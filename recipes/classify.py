@@ -14,7 +14,6 @@ from llama_align.data import load_records, read_jsonl, write_jsonl
 from llama_align.recipe import EngineSettings
 from llama_align.runtime.identity import lines_digest
 from llama_align.sampling import SamplingParams
-from llama_align.sampling.dialogs import DialogSampler
 
 
 @dataclass
@@ -51,9 +50,7 @@ def labelled(args: ClassifyArguments) -> list[dict]:
         return rows
     documents, report = load_records(args.datasets, "document", seed=args.seed)
     print(report)
-    tokenizer = recipe.load_tokenizer(args.model)
-    settings = EngineSettings(args.engine)
-    sampler = DialogSampler(settings.model(args.model, tokenizer), tokenizer, args.engine)
+    sampler = EngineSettings(args.engine).sampler(args.model)
     params = SamplingParams(1, args.max_new_tokens, temperature=0.0)
     texts = [document.text for document in documents]
     labels, silent = ask_for_labels(texts, args.kind, lambda dialogs: [d[0].text for d in sampler(dialogs, params)])

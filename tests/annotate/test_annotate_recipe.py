@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from llama_align.data import load_records
+from llama_align.recipe import engines
 from llama_align.sampling import DialogSampler, Draft
 from llama_align.sandbox import World, instructions
 from llama_align.sandbox.write import prompt_record
@@ -17,7 +18,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "annotate.py"
 
 
 @pytest.fixture
-def run(tmp_path, tiny_config, tokenizer):
+def run(tmp_path, tiny_config, tokenizer, monkeypatch):
     """Runs the recipe on eight prompts of the sandbox and two checkpoints; returns its preferences and numbers."""
     records = [prompt_record(task) for task in instructions(World.generate(0), 0, 8, "rl")]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -30,7 +31,7 @@ def run(tmp_path, tiny_config, tokenizer):
 
     def call(sampler=DialogSampler, **changes):
         script = runpy.run_path(str(RECIPE))
-        script["main"].__globals__["DialogSampler"] = sampler
+        monkeypatch.setattr(engines, "DialogSampler", sampler)
         options = {"models": models, "datasets": [str(tmp_path / "prompts.jsonl")], "max_new_tokens": 6, "answers": 3}
         script["main"](script["AnnotateArguments"](output_dir=str(tmp_path / "out"), **options | changes))
         found = (tmp_path / "out" / "preferences.jsonl").read_text()

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from llama_align.data import load_records, write_jsonl
-from llama_align.recipe import RecipeError
+from llama_align.recipe import RecipeError, engines
 from llama_align.recipe.engines import EngineSettings, Samplers
 from llama_align.rejection import run as rejection
 
@@ -33,6 +33,18 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "rejection_sampling.py"
 def test_settings_that_cannot_be(changes, message):
     with pytest.raises(RecipeError, match=message):
         EngineSettings(**changes)
+
+
+def test_a_sampler_gets_the_checkpoint_its_tokenizer_and_the_options_of_its_engine(save, monkeypatch):
+    path, made = save(AutoModelForCausalLM), []
+    monkeypatch.setattr(engines, "DialogSampler", lambda *args, **options: made.append((*args, options)))
+    EngineSettings("vllm", options={"tensor_parallel_size": 2}).sampler(path)
+    EngineSettings("native", max_cached_tokens=9).sampler(path)
+    (found, tokenizer, *vllm), (model, _, *native) = made
+    assert (found, tokenizer.name_or_path) == (path, path)
+    assert vllm == ["vllm", {"dtype": "float32", "tensor_parallel_size": 2}]
+    assert isinstance(model, torch.nn.Module)
+    assert native == ["native", {"max_cached_tokens": 9}]
 
 
 # -- in rejection sampling

@@ -17,6 +17,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from llama_align.data import load_records, write_jsonl
+from llama_align.recipe import engines
 from llama_align.rejection import run as rejection
 from llama_align.rewards import RewardScorer
 from llama_align.sampling import DialogSampler
@@ -80,7 +81,7 @@ def run(tmp_path, options, monkeypatch):
 
         score = RewardScorer.score
         with monkeypatch.context() as patch:
-            patch.setattr(rejection, "DialogSampler", Mortal)
+            patch.setattr(engines, "DialogSampler", Mortal)
             patch.setattr(RewardScorer, "score", lambda self, ids: (scored.append(len(ids)), score(self, ids))[1])
             script = runpy.run_path(str(RECIPE))
             arguments = script["RejectionSamplingArguments"](output_dir=str(tmp_path / output), **options | changes)

@@ -77,6 +77,12 @@ class EngineSettings:
             )
         return path
 
+    def sampler(self, path: str) -> DialogSampler:
+        """Answers from a checkpoint, with the tokenizer beside it; raises as `model` does."""
+        tokenizer = checkpoints.load_tokenizer(path)
+        model = self.model(path, tokenizer)
+        return DialogSampler(model, tokenizer, self.engine, **self.sampler_options(path))
+
     def load(self, path: str, tokenizer):
         """The model on this process's device."""
         return checkpoints.on_device(checkpoints.load_model(path, tokenizer=tokenizer, dtype=self.dtype))

@@ -14,7 +14,6 @@ from ..rewards.models import RewardModel
 from ..rewards.score_cache import CachedRewards
 from ..runtime.identity import checkpoint_digest
 from ..runtime.processes import Group
-from ..sampling.dialogs import DialogSampler
 from .candidates import RANKS, Pool, best_answers, prompt_key, rewarded
 from .curves import best_of_k_curves, best_temperature
 from .draws import Draws, sources
@@ -145,13 +144,7 @@ def samplers(settings: EngineSettings, group: Group) -> Samplers:
     """
     if settings.engine == "vllm" and group.count > 1:
         raise recipe.RecipeError(f"engine: found vllm in {group.count} processes, expected one; start it with python")
-
-    def load(checkpoint: str) -> DialogSampler:
-        tokenizer = recipe.load_tokenizer(checkpoint)
-        model = settings.model(checkpoint, tokenizer)
-        return DialogSampler(model, tokenizer, settings.engine, **settings.sampler_options(checkpoint))
-
-    return Samplers(load)
+    return Samplers(settings.sampler)
 
 
 def judge_loader(load: Samplers, dtype: str) -> Callable[[str], RewardModel]:
