@@ -7,19 +7,12 @@ no table reads: what the chosen one scores on them flatters it.
 """
 
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 
 from llama_align import recipe
 from llama_align.evaluation.choose import check_candidates, choose, take_over
 from llama_align.evaluation.measure import Evaluation, check_rows
 from llama_align.recipe.engines import EngineSettings
-from llama_align.rewards.models import RewardModels
-from llama_align.runtime.identity import checkpoint_digest
-from llama_align.sampling import SamplingParams
-
-# what no measurement depends on: prompts and judges themselves are compared, not their paths
-NOT_MEASURED = ("output_dir", "models", "datasets", "reward_models", "sure")
 
 
 @dataclass
@@ -55,29 +48,7 @@ def main(args: ChooseArguments) -> None:
     if args.judge == "none" and not args.reward_models:
         raise recipe.RecipeError("judge, reward_models: found neither, expected judge: sandbox or checkpoints by name")
     settings = EngineSettings(args.engine, args.dtype, args.engine_options)
-    first = next(iter(args.models.values()))
-    evaluation = Evaluation(
-        output_dir=f"{args.output_dir}/candidates",
-        prompts=recipe.load_prompts(
-            args.datasets,
-            first,
-            recipe.load_tokenizer(first),
-            args.max_new_tokens,
-            args.too_long,
-            context=settings.context(first),
-        ),
-        texts=[],
-        judge=args.judge,
-        rewards=RewardModels.load(
-            args.reward_models, partial(recipe.load_reward_model, dtype=args.dtype), args.safety_threshold
-        )
-        if args.reward_models
-        else None,
-        params=SamplingParams(1, args.max_new_tokens, args.temperature, args.top_p, seed=args.seed),
-        context=0,
-        settings={k: v for k, v in vars(args).items() if k not in NOT_MEASURED}
-        | {"judges": {name: checkpoint_digest(path) for name, path in args.reward_models.items()}},
-    )
+    evaluation = Evaluation.of(args, settings, f"{args.output_dir}/candidates")
     for name, path in args.models.items():
         if not evaluation.done(name, path):  # measured before a kill
             evaluation.measure(name, path, recipe.load_tokenizer(path), settings)

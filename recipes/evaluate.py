@@ -6,19 +6,12 @@ A checkpoint that was measured with the same settings before is not measured aga
 """
 
 from dataclasses import dataclass, field
-from functools import partial
 
 from llama_align import recipe
 from llama_align.data import load_records
 from llama_align.evaluation.measure import Evaluation, check_rows
 from llama_align.recipe.engines import EngineSettings
 from llama_align.report import print_stages
-from llama_align.rewards.models import RewardModels
-from llama_align.runtime.identity import checkpoint_digest
-from llama_align.sampling import SamplingParams
-
-# what no row depends on: the prompts, documents and judges themselves are compared, not their paths
-NOT_MEASURED = ("output_dir", "models", "baseline", "datasets", "texts", "reward_models")
 
 
 @dataclass
@@ -60,32 +53,8 @@ def main(args: EvaluateArguments) -> None:
         recipe.check_checkpoint(path, "causal")  # before the first of them is measured
     for path in args.reward_models.values():
         recipe.check_reward_model(path)
-    first = next(iter(args.models.values()))
-    prompts = []
-    if args.datasets:
-        prompts = recipe.load_prompts(
-            args.datasets,
-            first,
-            recipe.load_tokenizer(first),
-            args.max_new_tokens,
-            args.too_long,
-            context=settings.context(first),
-        )
-    evaluation = Evaluation(
-        output_dir=args.output_dir,
-        prompts=prompts,
-        texts=load_records(args.texts, "document")[0] if args.texts else [],
-        judge=args.judge,
-        rewards=RewardModels.load(
-            args.reward_models, partial(recipe.load_reward_model, dtype=args.dtype), args.safety_threshold
-        )
-        if args.reward_models
-        else None,
-        params=SamplingParams(1, args.max_new_tokens, args.temperature, args.top_p, seed=args.seed),
-        context=args.context,
-        settings={k: v for k, v in vars(args).items() if k not in NOT_MEASURED}
-        | {"judges": {name: checkpoint_digest(path) for name, path in args.reward_models.items()}},
-    )
+    texts = load_records(args.texts, "document")[0] if args.texts else []
+    evaluation = Evaluation.of(args, settings, args.output_dir, texts, args.context)
     for row, path in args.models.items():
         if evaluation.done(row, path):
             print(f"{row}: measured before")

@@ -22,6 +22,8 @@ TRAINING = ("pretrain", "sft", "reward", "dpo", "ppo")
 READERS = {
     "rejection_sampling": ["rejection/run.py"],
     "sandbox": ["sandbox/write.py", "sandbox/world.py", "sandbox/annotators.py", "sandbox/demonstrations.py"],
+    "choose": ["evaluation/measure.py"],
+    "evaluate": ["evaluation/measure.py"],
 }
 # of TRL's own options those that its trainers read for rows like ours; what is in none of these lists must be refused
 TRLS = {

@@ -1,16 +1,19 @@
 """Measures checkpoints on the same held-out prompts and documents; the files are those of docs/design.md."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..data import Document, Prompt, fitting_prompts, text_ids, write_jsonl
 from ..data.records import records_digest
 from ..metrics import functional as metrics
-from ..recipe import RecipeError, context_of
+from ..recipe import RecipeError, context_of, load_prompts, load_reward_model, load_tokenizer
 from ..recipe.engines import EngineSettings
 from ..rejection.judges import is_exact
 from ..rewards.models import RewardModels
@@ -24,6 +27,8 @@ from ..sandbox.judge import is_unsafe, judge
 
 DEFAULT = EngineSettings()
 PER_ITEM = ("items", "rewards", "settings")
+# options that no row depends on: the prompts, documents and judges themselves are compared, not their paths
+NOT_MEASURED = ("output_dir", "models", "baseline", "datasets", "texts", "reward_models", "sure")
 TAKEN = ("metrics", "step")  # files that are no rows
 
 
@@ -54,6 +59,34 @@ class Evaluation:
     params: SamplingParams
     context: int
     settings: dict
+
+    @classmethod
+    def of(
+        cls, args: Any, engine: EngineSettings, output_dir: str, texts: Sequence[Document] = (), context: int = 0
+    ) -> "Evaluation":
+        """What a recipe's arguments ask to be measured: prompts, judges and sampling, by the names of its options.
+
+        Raises:
+            RecipeError, RecordError: prompts too long for the first model, or what is no reward model.
+        """
+        first, prompts = next(iter(args.models.values())), []
+        if args.datasets:
+            room = (args.max_new_tokens, args.too_long)
+            tokenizer = load_tokenizer(first)
+            prompts = load_prompts(args.datasets, first, tokenizer, *room, context=engine.context(first))
+        load = partial(load_reward_model, dtype=args.dtype)
+        judges = args.reward_models
+        return cls(
+            output_dir=output_dir,
+            prompts=prompts,
+            texts=list(texts),
+            judge=args.judge,
+            rewards=RewardModels.load(judges, load, args.safety_threshold) if judges else None,
+            params=SamplingParams(1, args.max_new_tokens, args.temperature, args.top_p, seed=args.seed),
+            context=context,
+            settings={k: v for k, v in vars(args).items() if k not in NOT_MEASURED}
+            | {"judges": {name: checkpoint_digest(path) for name, path in judges.items()}},
+        )
 
     def __post_init__(self):
         try:
