@@ -10,13 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ..models.tensor_files import INDEX, read_headers
-
-CARRIED = (
-    *(INDEX, "config.json", "generation_config.json", "chat_template.jinja", "chat_template.json"),
-    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt"),  # of tokenizers that are not Llama's
-)
+from ..models.tensor_files import BESIDE, INDEX, read_headers
 
 
 def average_checkpoints(
@@ -67,7 +61,7 @@ def average_checkpoints(
 
 def _travels(name: str) -> bool:
     # code, too: config.json names it where a checkpoint came with it. A step's config.yaml stays where it is
-    return name in CARRIED or name.endswith(".py")
+    return name in (INDEX, "config.json", *BESIDE) or name.endswith(".py")
 
 
 def _same_tensors(paths: Sequence[Path], shards: Sequence[dict[str, str]]) -> None:

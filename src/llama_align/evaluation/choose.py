@@ -9,13 +9,13 @@ from pathlib import Path
 
 from ..data.jsonl import read_jsonl
 from ..metrics import functional as metrics
+from ..models.tensor_files import BESIDE
 from ..recipe import RecipeError, check_checkpoint
 from ..sandbox.judge import is_unsafe
 from .measure import Evaluation
 
 WEIGHTS = (".safetensors", ".safetensors.index.json")
-BESIDE = ("config.json", "generation_config.json", "adapter_config.json", "added_tokens.json")
-PREFIXES = ("tokenizer", "special_tokens", "chat_template")
+SETTINGS = ("config.json", "adapter_config.json")
 
 
 @dataclass(frozen=True)
@@ -122,4 +122,4 @@ def _linked(source: Path, link: Path) -> bool:
 
 def belongs(name: str) -> bool:
     """Whether a file of this name is part of a checkpoint."""
-    return name in BESIDE or name.endswith((*WEIGHTS, ".py")) or name.startswith(PREFIXES)
+    return name in (*SETTINGS, *BESIDE) or name.endswith((*WEIGHTS, ".py"))

@@ -20,6 +20,7 @@ from .configuration_llama_herd import LlamaHerdConfig
 from .forms import MODEL_TYPES, PREFIXES, form_and_kind, full_config, read_config, readable_tokenizer, rewritten
 from .portable import MODELING, flat_sources, write_code
 from .tensor_files import (
+    BESIDE,
     DTYPES,
     INDEX,
     SINGLE,
@@ -37,11 +38,8 @@ from .tensor_files import (
 
 DTYPE_NAMES = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES.values())
 TEMPLATES = "additional_chat_templates"
-CARRIED = (  # patterns of the files that go with a checkpoint in either form
-    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json", f"{TEMPLATES}/*.jinja"),
-    *("generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*"),
-)
+# patterns of the files that go with a checkpoint in either form
+CARRIED = (*BESIDE, f"{TEMPLATES}/*.jinja", "LICENSE*", "NOTICE*", "USE_POLICY*")
 
 
 def convert(

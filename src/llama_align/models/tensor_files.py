@@ -15,6 +15,12 @@ from ..runtime.files import write_text
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# files that go with weights and their config.json: generation settings and the tokenizer, whatever its kind
+BESIDE = (
+    *("generation_config.json", "chat_template.jinja", "chat_template.json", "tokenizer_config.json"),
+    *("tokenizer.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt"),
+)
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 CHUNK = 8 * 2**20  # bytes of a tensor in memory at a time
 
