@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -116,12 +117,20 @@ def check_tokenizer(path: str) -> None:
     for name in ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json"):
         file = Path(path) / name
         if file.is_file():
-            _object(file)
-            try:
-                if name == "tokenizer.json":
-                    Tokenizer.from_file(str(file))
-            except Exception as error:  # tokenizers raises no other class
-                raise RecipeError(f"{file}: found what makes no tokenizer ({error}), expected one") from error
+            state = file.stat()
+            _read_tokenizer_file(file, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _read_tokenizer_file(file: Path, size: int, mtime_ns: int) -> None:
+    # once for each state of a file that is whole: one of 128,000 tokens takes half a second, and is asked for each time
+    # its model or tokenizer is loaded
+    _object(file)
+    try:
+        if file.name == "tokenizer.json":
+            Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises no other class
+        raise RecipeError(f"{file}: found what makes no tokenizer ({error}), expected one") from error
 
 
 def _check(folder: Path, kind: str | None, new_head: bool, above: tuple[Path, ...]) -> Mapping[str, Tensor]:
