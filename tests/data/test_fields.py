@@ -192,6 +192,29 @@ def test_columns_that_are_not_ours_are_named_once_per_source(tmp_path):
         load_records([{"path": path, "ignore": "id"}], "demonstration")
 
 
+def test_of_a_prompt_and_a_dialog_beside_it_the_report_names_what_was_passed_over(tmp_path):
+    first = {"prompt": "Why is the sky blue?", "messages": [USER, TOLD]}  # as UltraChat and UltraFeedback have them
+    pair = first | {"chosen": [USER, TOLD], "rejected": [USER, TOLD | {"content": "Paint."}]}
+    write_jsonl(tmp_path / "rows.jsonl", [pair | {"grade": "better", "objective": "helpfulness"}])
+    write_jsonl(tmp_path / "dialogs.jsonl", [first])
+    (record,), report = load_records([str(tmp_path / "dialogs.jsonl")], "demonstration")
+    assert record.messages == [USER, TOLD]
+    assert str(report).splitlines()[2:] == ["dialogs: columns not read: prompt (beside messages)"]
+    (record,), report = load_records([{"path": str(tmp_path / "dialogs.jsonl"), "objective": "safety"}], "prompt")
+    assert record.messages == [USER]
+    assert str(report).splitlines()[2:] == ["dialogs: columns not read: messages (beside prompt)"]
+    (record,), report = load_records([str(tmp_path / "rows.jsonl")], "preference")
+    assert record.prompt == [USER]
+    assert str(report).splitlines()[2:] == ["rows: columns not read: messages (beside prompt)"]
+    answered = {
+        "path": str(tmp_path / "rows.jsonl"),
+        "columns": {"prompt": "prompt", "completion": "{chosen[1][content]}"},
+    }
+    (record,), report = load_records([answered], "demonstration")
+    assert record.messages == [USER, TOLD]
+    assert "beside" not in str(report), "with columns, those not named are not looked at"
+
+
 @pytest.mark.parametrize(
     ("extra", "place"),
     [

@@ -6,7 +6,7 @@ Knows names of columns and of keys in messages, and what a source's options use;
 import string
 from typing import Any
 
-from .formats import ALIASES, CONTENT, DETAILS, MESSAGE, wrong_type
+from .formats import ALIASES, CONTENT, DETAILS, MESSAGE, passed_over, with_aliases, wrong_type
 from .records import KINDS, RecordError, SourceError, show
 from .sources import DataSource
 
@@ -34,7 +34,7 @@ class Columns:
     """
 
     def __init__(self, source: DataSource, kind: str, shape: str | None):
-        self.source = source
+        self.source, self.kind = source, kind
         self.strict = source.format == "records" or kind == "sample"  # where the record refuses what it does not know
         self.fields = set(KINDS[kind].names()) - set(CONTENT)
         self.content = set(_CONTENT.get(kind, ()))
@@ -53,7 +53,13 @@ class Columns:
             self._sound.add(names)
         if not self.strict:
             self.seen |= dict.fromkeys(place for name, value in row.items() for place in self._places(name, value))
+            self.passed_over(with_aliases(row))
         return row
+
+    def passed_over(self, row: dict) -> None:
+        """Notes a dialog that is not read because the row has another."""
+        if not self.source.columns and (name := passed_over(self.kind, row)) in self.content:
+            self.seen[f"{name} (beside {'prompt' if name == 'messages' else 'messages'})"] = None
 
     def unread(self, form: str) -> list[str]:
         """The columns seen that nothing reads, in order, with the type of those that are ours by name alone."""

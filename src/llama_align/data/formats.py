@@ -100,8 +100,8 @@ def _prompt(row: dict, where: str, transcripts: bool) -> dict:
 
 
 def _demonstration(row: dict, where: str, transcripts: bool) -> dict:
-    if row.get("completion") is None and row.get("prompt") is None:
-        return {"messages": _prompt_messages(row, where, transcripts)}
+    if row.get("completion") is None and (row.get("prompt") is None or passed_over("demonstration", row)):
+        return {"messages": _prompt_messages(row | {"prompt": None}, where, transcripts)}
     return {"messages": [*_prompt_messages(row, where, transcripts), _said(row, "completion", where)]}
 
 
@@ -134,6 +134,13 @@ _READERS = {
 def prompt_of(row: dict) -> Any:
     """What a row is a prompt by; a table may give it both columns, one of them null."""
     return row["prompt"] if row.get("prompt") is not None else row.get("messages")
+
+
+def passed_over(kind: str, row: dict) -> str | None:
+    """Which of `prompt` and `messages` a row with both is not read by: a whole dialog may say again how it begins."""
+    if row.get("prompt") is None or row.get("messages") is None:
+        return None
+    return "prompt" if kind == "demonstration" and row.get("completion") is None else "messages"
 
 
 def _prompt_messages(row: dict, where: str, transcripts: bool) -> list:
