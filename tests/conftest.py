@@ -29,6 +29,14 @@ def _tiny_tokenizer(folder, style: str, size: int):
     return AutoTokenizer.from_pretrained(folder)
 
 
+LONGEST = ("tests/rounds/test_kills.py", "tests/launch/")
+
+
+def pytest_collection_modifyitems(items):
+    """What takes minutes comes first, so that no process of several is left alone with it at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Models of this size only wait for a second thread."""
