@@ -26,7 +26,7 @@ from llama_align.chat import (
 from ..conftest import made_up_text
 from .families import FAMILIES, SMALL, make
 
-DIALOGS = 2000
+DIALOGS, INJECTED = 2000, 1000
 PIECES = (
     *(
         "bado",
@@ -224,7 +224,7 @@ def test_no_injection_becomes_a_control_token_or_ends_a_turn(family):
     plain = render(tokenizer, [{"role": role, "content": "a"} for role in ("system", "user", "assistant", "user")])
     placed = [i for i in plain.ids if i in control]
     headers = _changes(plain.roles)
-    for _ in range(1000):
+    for _ in range(INJECTED):
         typed = "".join(draw.choices([*INJECTIONS, *INJECTIONS, *names, *PIECES], k=draw.randint(1, 6)))
         said = [{"role": role, "content": f"x{typed}y"} for role in ("system", "user", "assistant", "user")]
         some = render(tokenizer, said, tokens=tokens)
@@ -312,6 +312,11 @@ def test_tokenizers_of_no_dialect_are_refused_by_what_they_lack(texts):
     byte = make("chatml", texts)
     byte.chat_template = None
     assert ControlTokens.of(byte).dialect.name == "ChatML", "its control tokens are nobody else's"
+
+
+def test_headers_that_cannot_be_told_by_their_ids_are_refused(texts):
+    with pytest.raises(ContractError, match="Zephyr: found headers that white space behind them makes other tokens"):
+        ControlTokens.of(make("joined", texts))
 
 
 def test_control_tokens_that_text_becomes_are_refused(texts):

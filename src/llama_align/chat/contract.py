@@ -112,7 +112,8 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: ControlTokens) -> Rendered:
     """Pieces as ids and roles. A token that several pieces share has the role of the one it begins in."""
-    runs = [(text, list(run)) for text, run in groupby(pieces, lambda piece: isinstance(piece[0], str))]
+    there = [piece for piece in pieces if piece[0] != ""]
+    runs = [(text, list(run)) for text, run in groupby(there, lambda piece: isinstance(piece[0], str))]
     texts = ["".join(value for value, _ in run) for is_text, run in runs if is_text]
     behind = [number > 0 for number, (is_text, _) in enumerate(runs) if is_text]
     encoded = iter(_encoded(tokenizer, texts, behind, tokens.spaced))
@@ -186,7 +187,8 @@ def _pieces(form: str, ids: Mapping[str, int], role: TokenRole) -> tuple[Piece, 
     pieces, rest = [], form
     while rest:
         at, name = min(((rest.find(name), name) for name in ids if name in rest), default=(len(rest), ""))
-        pieces += [(rest[:at], role)] * (at > 0) + [(ids[name], role)] * bool(name)
+        pieces += [(rest[:at], role)] if at else []
+        pieces += [(ids[name], role)] if name else []
         rest = rest[at + len(name) :]
     return tuple(pieces)
 
@@ -214,8 +216,8 @@ def _own_system(tokenizer: PreTrainedTokenizerBase, dialect: Dialect) -> str | N
         except (TemplateError, TypeError):  # it wants more than a dialog
             return ""
 
-    opening, closing = f"{dialect.begin}{dialect.headers['system']}", message("system", "").partition(
-        dialect.headers["system"])[2] + message("user", "a")  # fmt: skip
+    opening = dialect.begin + dialect.headers["system"]
+    closing = dialect.eot + dialect.after + message("user", "a")
     found = written(("user", "a"))
     told = dialect.begin + message("system", "b") + message("user", "a")
     if not (found.startswith(opening) and found.endswith(closing) and written(("system", "b"), ("user", "a")) == told):

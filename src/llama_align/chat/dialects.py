@@ -8,6 +8,7 @@ template with which its family was published in `templates/`, except Llama 3.1's
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -26,7 +27,7 @@ class Dialect:
     """How one family writes a dialog.
 
     Args:
-        control: tokens that a tokenizer of this dialect has, beside one each of `bos`, `eos` and `pads`.
+        control: tokens that a tokenizer of this dialect has, beside one each of `bos` and `eos`.
         marks: texts that its chat template holds. A tokenizer whose tokens fit several dialects has the one whose marks
             its template holds.
         decides: its control tokens are its own; else a chat template without its marks is another format's.
@@ -70,13 +71,18 @@ class Dialect:
     @property
     def chat_template(self) -> str:
         """The chat template saved with a model of this dialect."""
-        return (Path(__file__).parent / self.template).read_text()
+        return _read(self.template)
 
     def typed(self, text: str) -> str:
         """What somebody typed, without the format's markers: `[/INST]` becomes `[ /INST]`."""
         for marker in self.markers:
             text = text.replace(marker, f"{marker[0]} {marker[1:]}")
         return text
+
+
+@cache
+def _read(template: str) -> str:
+    return (Path(__file__).parent / template).read_text()
 
 
 def _headers(form: str, roles: tuple[str, ...]) -> dict[str, str]:
@@ -203,6 +209,6 @@ def dialect_of(tokenizer: PreTrainedTokenizerBase) -> Dialect:
 
 def _missing(tokenizer: PreTrainedTokenizerBase, dialect: Dialect) -> list[str]:
     alone = [name for name in dialect.control if known(tokenizer, name) is None]
-    choices = [names for names in (dialect.bos, dialect.eos, dialect.pads) if not set(names) & set(dialect.control)]
+    choices = [names for names in (dialect.bos, dialect.eos) if not set(names) & set(dialect.control)]
     some = [" or ".join(names) for names in choices if all(known(tokenizer, name) is None for name in names)]
     return alone + some
