@@ -1,4 +1,4 @@
-"""Every trainer makes a step on a model of every dialect, of tokenizers that come without a pad or pad with their end."""
+"""Every trainer makes a step on a model of every dialect, with tokenizers that have no pad or pad with their end."""
 
 import math
 
