@@ -162,8 +162,9 @@ def test_roles_read_back_from_ids_are_those_of_rendering(family):
         roles = [[0] * a + some.roles + [0] * b for some, (a, b) in zip(found, sides, strict=True)]
         assert roles_of(torch.tensor(ids), tokens).tolist() == roles
     document = [tokens.bos, *encode_text(tokenizer, "lume nora [/INST] x"), tokens.eos]
-    for start in range(0, 400, 5):  # packed, with a document between them, then padding
-        row = found[start : start + 5]
+    closed = found[1::2]  # none that ends in a header
+    for start in range(0, 200, 5):  # packed, with a document between them, then padding
+        row = closed[start : start + 5]
         ids = [i for some in row for i in some.ids] + document + row[0].ids + [tokens.pad] * 3
         roles = [i for some in row for i in some.roles] + [0] * len(document) + row[0].roles + [0] * 3
         assert roles_of(torch.tensor([ids]), tokens)[0].tolist() == roles

@@ -111,9 +111,14 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: ControlTokens) -> Rendered:
-    """Pieces as ids and roles. A token that several pieces share has the role of the one it begins in."""
-    there = [piece for piece in pieces if piece[0] != ""]
-    runs = [(text, list(run)) for text, run in groupby(there, lambda piece: isinstance(piece[0], str))]
+    """Pieces as ids and roles. A token that several pieces share has the role of the one it begins in.
+
+    Texts behind one another are encoded as one, unless an empty piece parts them.
+    """
+    runs = [
+        (text, list(run)) for text, run in groupby(pieces, lambda piece: isinstance(piece[0], str) and piece[0] != "")
+    ]
+    runs = [(text, [piece for piece in run if piece[0] != ""]) for text, run in runs]
     texts = ["".join(value for value, _ in run) for is_text, run in runs if is_text]
     behind = [number > 0 for number, (is_text, _) in enumerate(runs) if is_text]
     encoded = iter(_encoded(tokenizer, texts, behind, tokens.spaced))

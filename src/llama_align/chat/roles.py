@@ -49,7 +49,8 @@ def roles_of(ids_BL: torch.Tensor, tokens: "ControlTokens") -> torch.Tensor:
     """The role of every token, read back from ids alone.
 
     Args:
-        ids_BL: [B, L] rendered dialogs, padded on either side, or several of them packed into a row.
+        ids_BL: [B, L] rendered dialogs, padded on either side, or several of them packed into a row. In Zephyr's form,
+            where a header is text, one behind a dialog that was left open would be taken for what is said there.
 
     Returns:
         [B, L] of `TokenRole` values; equal to what `render` gave.
