@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from .dialects import ContractError, Dialect, dialect_of, known, template_of
@@ -55,9 +54,14 @@ class ControlTokens:
         """The dialect by the tokenizer's tokens and chat template, and the ids.
 
         Raises:
-            ContractError: no dialect fits; text becomes a control token; no token is left to pad with; or tokens are
+            ContractError: no dialect fits, or it is no fast tokenizer; text becomes a control token; no token is left to pad with; or tokens are
                 joined so that roles could not be read back from ids.
         """
+        if not tokenizer.is_fast:
+            raise ContractError(
+                f"tokenizer {tokenizer.name_or_path!r}: found one in Python, expected a fast one (tokenizer.json), which "
+                "says where in a text each token begins"
+            )
         dialect = dialect_of(tokenizer)
         bos, eos = (next(name for name in names if known(tokenizer, name) is not None)
                     for names in (dialect.bos, dialect.eos))  # fmt: skip
@@ -218,7 +222,7 @@ def _own_system(tokenizer: PreTrainedTokenizerBase, dialect: Dialect) -> str | N
         messages = [{"role": role, "content": content} for role, content in dialog]
         try:
             return tokenizer.apply_chat_template(messages, tokenize=False)
-        except (TemplateError, TypeError):  # it wants more than a dialog
+        except Exception:  # a template may raise anything: then it does not write this dialog
             return ""
 
     opening = dialect.begin + dialect.headers["system"]

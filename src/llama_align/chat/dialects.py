@@ -181,8 +181,9 @@ def known(tokenizer: PreTrainedTokenizerBase, name: str) -> int | None:
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
     """The chat template that comes with a tokenizer; of several the default one."""
-    found = tokenizer.chat_template or ""
-    return found if isinstance(found, str) else found.get("default", "")
+    found = tokenizer.chat_template
+    found = found.get("default") if isinstance(found, dict) else found
+    return found if isinstance(found, str) else ""
 
 
 def dialect_of(tokenizer: PreTrainedTokenizerBase) -> Dialect:
