@@ -54,17 +54,17 @@ class ControlTokens:
         """The dialect by the tokenizer's tokens and chat template, and the ids.
 
         Raises:
-            ContractError: no dialect fits, or it is no fast tokenizer; text becomes a control token; no token is left to pad with; or tokens are
-                joined so that roles could not be read back from ids.
+            ContractError: no dialect fits, or the tokenizer is no fast one; text becomes a control token; no token is
+                left to pad with; or tokens are joined so that roles could not be read back from ids.
         """
         if not tokenizer.is_fast:
             raise ContractError(
-                f"tokenizer {tokenizer.name_or_path!r}: found one in Python, expected a fast one (tokenizer.json), which "
-                "says where in a text each token begins"
+                f"tokenizer {tokenizer.name_or_path!r}: found one in Python, expected a fast one (tokenizer.json), "
+                "which says where in a text each token begins"
             )
         dialect = dialect_of(tokenizer)
-        bos, eos = (next(name for name in names if known(tokenizer, name) is not None)
-                    for names in (dialect.bos, dialect.eos))  # fmt: skip
+        bos = next(name for name in dialect.bos if known(tokenizer, name) is not None)
+        eos = next(name for name in dialect.eos if known(tokenizer, name) is not None)
         special = (*dialect.control, bos, eos, dialect.eot, dialect.eom, dialect.python_tag)
         ids = {name: known(tokenizer, name) for name in special if name}
         _check_typed(tokenizer, ids)
