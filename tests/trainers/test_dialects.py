@@ -39,7 +39,11 @@ def published(request, tmp_path_factory, tiny_config):
     torch.manual_seed(0)
     for kind, model in (("policy", LlamaHerdForCausalLM), ("reward", LlamaHerdForSequenceClassification)):
         extra = {"num_labels": 1} if kind == "reward" else {}
-        model(tiny_config(**ids, **extra)).save_pretrained(folder / kind)
+        made = model(tiny_config(**ids, **extra))
+        if kind == "policy":
+            with torch.no_grad():  # so that it ends its turns often
+                made.lm_head.weight[ControlTokens.of(tokenizer).eot] *= 3
+        made.save_pretrained(folder / kind)
         tokenizer.save_pretrained(folder / kind)
     return folder
 
@@ -126,9 +130,6 @@ def test_a_reward_models_score_is_read_at_the_end_of_turn(published, tokenizer, 
 
 
 def test_ppo_and_sampling_stop_at_the_end_of_turn(published, policy, tokenizer, settings, prompt_rows):
-    tokens = ControlTokens.of(tokenizer)
-    with torch.no_grad():  # a model that ends its turn often
-        policy.lm_head.weight[tokens.eot] *= 3
     drafts = DialogSampler(policy, tokenizer)([DIALOG[:1]], SamplingParams(n=16, max_new_tokens=24, seed=1))[0]
     assert any(draft.finished for draft in drafts)
     trainer = PPOTrainer(
