@@ -80,7 +80,7 @@ def _llama3(texts, renamed: bool = False):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
 
 
-def _byte_level(texts, kind: str):
+def byte_level(texts, kind: str):
     tokenizer = Tokenizer(models.BPE())
     if kind == "gpt2":  # as SmolLM2: GPT-2's pattern, digits apart
         steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -97,12 +97,12 @@ def _byte_level(texts, kind: str):
 
 def _gpt2(texts):
     special = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "unk_token": "<|endoftext|>"}
-    return _fast(_byte_level(texts, "gpt2"), NAMES["gpt2"], pad_token="<|im_end|>", **special)
+    return _fast(byte_level(texts, "gpt2"), NAMES["gpt2"], pad_token="<|im_end|>", **special)
 
 
 def _bytes(texts):
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return _fast(_byte_level(texts, "bytes"), NAMES["bytes"], **special)
+    return _fast(byte_level(texts, "bytes"), NAMES["bytes"], **special)
 
 
 def _sentencepiece(texts, kind: str = "sentencepiece"):

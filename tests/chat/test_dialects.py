@@ -7,6 +7,8 @@ import random
 
 import pytest
 import torch
+from tokenizers import AddedToken
+from transformers import PreTrainedTokenizerFast
 
 from llama_align.chat import (
     LEARNED,
@@ -24,7 +26,7 @@ from llama_align.chat import (
 )
 
 from ..conftest import made_up_text
-from .families import FAMILIES, SMALL, make
+from .families import FAMILIES, byte_level, make
 
 DIALOGS, INJECTED = 2000, 1000
 PIECES = (
@@ -321,17 +323,13 @@ def test_headers_that_cannot_be_told_by_their_ids_are_refused(texts):
 
 
 def test_control_tokens_that_text_becomes_are_refused(texts):
-    from tokenizers import AddedToken, Tokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    good = make("smollm2", texts)
-    plain = Tokenizer.from_str(good.backend_tokenizer.to_str())
-    plain.add_tokens([AddedToken("<|im_end|>", special=False, normalized=False)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<|im_end|>")
-    tokenizer.add_tokens([AddedToken("<|im_start|>", special=False, normalized=False)])
-    if encode_text(tokenizer, "<|im_start|>") == [tokenizer.convert_tokens_to_ids("<|im_start|>")]:
-        with pytest.raises(ContractError, match=r"token '<\|im_start\|>': found it in the ids of a text"):
-            ControlTokens.of(tokenizer)
+    """As ChatML was added to some models: its tokens are in the vocabulary, but not special."""
+    ordinary = byte_level(texts, "gpt2")
+    ordinary.add_special_tokens(["<|endoftext|>", "<empty_output>"])
+    ordinary.add_tokens([AddedToken(name, special=False, normalized=False) for name in ("<|im_start|>", "<|im_end|>")])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=ordinary, eos_token="<|endoftext|>")
+    with pytest.raises(ContractError, match=r"token '<\|im_start\|>': found it in the ids of a text"):
+        ControlTokens.of(tokenizer)
 
 
 def test_a_token_to_pad_with_is_one_that_ends_nothing(texts):
@@ -339,4 +337,3 @@ def test_a_token_to_pad_with_is_one_that_ends_nothing(texts):
     for name, pad in (wanted | {"tinyllama": "<unk>", "chatml-sentencepiece": "<pad>"}).items():
         tokenizer = make(name, texts)
         assert tokenizer.convert_ids_to_tokens(ControlTokens.of(tokenizer).pad) == pad
-    assert {name for name in SMALL if name.startswith("llama-2")}, "all of these pad with <unk>"
