@@ -139,8 +139,10 @@ def test_the_dialect_is_chosen_by_the_tokenizer(family):
 
 
 def test_rendering_equals_the_published_template(family):
-    _, tokenizer, tokens, _ = family
-    for number, messages in enumerate(dialogs(tokens, DIALOGS)):
+    name, tokenizer, tokens, _ = family
+    # the mark of Llama 3.1's template is taken out by the normaliser of tokenizers trained here, not of published ones
+    pieces = [piece for piece in PIECES if name != "real-llama-3.1" or "|>" not in piece]
+    for number, messages in enumerate(dialogs(tokens, DIALOGS, pieces=pieces)):
         prompt = prompted(number, messages)
         ours = render(tokenizer, messages, add_generation_prompt=prompt, tokens=tokens)
         theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=prompt, return_dict=False)
