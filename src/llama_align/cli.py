@@ -18,8 +18,8 @@ Names and numbers of the weights are the same in both forms. Shards are copied o
 configuration is rewritten; tokenizer, chat template, generation settings and licence go along. The way there and back
 gives the same weights, byte for byte.
 
-The recipes train what has a tokenizer with Llama 3.1's control tokens; one without them they refuse, whatever the
-weights. README.md says which published models these are, and what has been tried.
+The recipes train what has the tokenizer of a family whose form of dialogs they know; any other they refuse, whatever
+the weights. README.md says which published models these are, and what has been tried.
 
 Before anything is written, every tensor the configuration calls for is looked up. OUTPUT appears when it is whole.
 """

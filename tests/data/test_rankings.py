@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_align.chat import encode_answer, render_prompt
+from llama_align.chat import ContractError, encode_answer, render_prompt
 from llama_align.data import (
     GRADES,
     UNGRADED,
@@ -134,3 +134,11 @@ def test_dpo_trains_on_no_pair_of_equal_answers(tokenizer):
     wanted = r"no pair left of 5: 4 of equal answers; 1 longer than 40 tokens, the longest \d+ .raise max_len"
     with pytest.raises(RecordError, match=wanted):
         preference_rows([*equal, long], tokenizer, 40, too_long="drop")
+
+
+def test_a_dialog_that_the_dialect_cannot_write_is_named_by_its_record(tokenizer):
+    said = [{"role": "user", "content": "bado"}, {"role": "robot", "content": "x"}]
+    record = Preference(said, "kilu", "nora", "better", "helpfulness", source="a.jsonl")
+    for rows in (ranking_rows, preference_rows):
+        with pytest.raises(ContractError, match=r"record 1 from a.jsonl, .*bado.*: message 1, field 'role'"):
+            rows([record], tokenizer, 100)

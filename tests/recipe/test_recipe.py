@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from llama_align import recipe
 from llama_align.chat import ContractError, train_tokenizer
-from llama_align.chat.contract import PAD
+from llama_align.chat.dialects import PAD
 from llama_align.data import Demonstration, demonstration_rows
 from llama_align.trainers import HerdDPOConfig, HerdRewardConfig, HerdSFTConfig, HerdSFTTrainer
 

@@ -44,7 +44,9 @@ def test_texts_ends_and_lengths(sampler, tokenizer):
         *(Answer([*content, end], [-0.5] * (len(content) + 1), True) for end in endings.values()),
         Answer(content, [-0.5] * len(content), False),
         Answer([tokens.eot], [-2.0], True),
-        Answer([tokens.start_header, *content, tokens.pad, tokens.eot], [-1.0] * (len(content) + 3), True),
+        Answer(
+            [tokens.ids["<|start_header_id|>"], *content, tokens.pad, tokens.eot], [-1.0] * (len(content) + 3), True
+        ),
     )
     ((*ended, cut, empty, strange),) = sampler(DIALOGS[:1], SamplingParams(n=6))
     for draft in ended:

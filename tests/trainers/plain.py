@@ -104,10 +104,9 @@ def random_pairs(tokenizer, count: int, seed: int = 0) -> list[dict]:
         return encode_text(tokenizer, " ".join(draw.choices(words, k=draw.randint(1, 6))).strip() or "bado")
 
     def header(role: str) -> Completion:
-        return [
-            (token, HEADER)
-            for token in (tokens.start_header, *encode_text(tokenizer, role), tokens.end_header, tokens.newlines)
-        ]
+        start, end = (tokens.ids[f"<|{side}_header_id|>"] for side in ("start", "end"))
+        ids = (start, *encode_text(tokenizer, role), end, *encode_text(tokenizer, "\n\n"))
+        return [(token, HEADER) for token in ids]
 
     def said(tool: bool = False) -> Completion:
         tag = [(tokens.python_tag, END)] if tool else []

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llama_align import recipe
-from llama_align.chat.contract import EOT, PAD
+from llama_align.chat.dialects import EOT, PAD
 from llama_align.data import GRADES, full_rows, preference_rows
 from llama_align.rewards.scoring import RewardScorer
 from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, pair_metrics, score_pairs

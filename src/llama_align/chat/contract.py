@@ -1,94 +1,92 @@
 """The token contract: a dialog becomes ids and a role per token, here and nowhere else.
 
-    <|begin_of_text|> { <|start_header_id|> role <|end_header_id|> \\n\\n content <|eot_id|> }*
-
-(Llama 3's format; `<|eom_id|>` instead of `<|eot_id|>` when a tool will answer.) Control tokens are placed by this
-module as ids. Content is encoded as plain text, so `<|eot_id|>` typed by a user stays the text it is.
+Control tokens are placed as ids. What stands between two of them is encoded as one plain text, as a chat template's
+text would be, so that `<|eot_id|>` typed by a user stays the text it is.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
-BOS, EOS, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>"
-START_HEADER, END_HEADER = "<|start_header_id|>", "<|end_header_id|>"
-EOM, EOT, PYTHON_TAG = "<|eom_id|>", "<|eot_id|>", "<|python_tag|>"
-HEADER_END_TEXT = "\n\n"
-ROLES = ("system", "user", "assistant", "ipython")
+from .dialects import ContractError, Dialect, dialect_of, known, template_of
+from .roles import LEARNED, Opening, TokenRole
 
-# keys of a message that are part of what is said in other formats and have no place in this one
-MEANT = ("recipient", "tool_calls", "function_call", "tool_call_id", "tool_plan")
-MEANT += ("thinking", "reasoning_content", "reasoning")
+ANCHOR = "\n"  # a text that no token of a header's or content's beginning joins
+RARE = "\U0010fffd\x00"  # unknown to most vocabularies
 
-Message = dict[str, str]
-
-
-class TokenRole(IntEnum):
-    """What a token is for. SFT learns ANSWER and ANSWER_END; DPO's ratio leaves out everything but content."""
-
-    TEXT = 0  # outside any message: documents, begin and end of text, padding
-    HEADER = 1  # start_header, the role's name, end_header, the two newlines
-    PROMPT = 2  # content of system, user and ipython messages
-    PROMPT_END = 3  # the terminator of such a message
-    ANSWER = 4  # content of assistant messages
-    ANSWER_END = 5  # the terminator of an assistant message
-    TOOL = 6  # the tag that opens a tool call inside an assistant message
-
-
-LEARNED = (TokenRole.ANSWER, TokenRole.ANSWER_END, TokenRole.TOOL)
-FORMAT = (TokenRole.HEADER, TokenRole.PROMPT_END, TokenRole.ANSWER_END, TokenRole.TOOL)
-
-
-class ContractError(ValueError):
-    """A dialog, tokenizer or model that does not fit the token contract."""
+Piece = tuple[int | str, TokenRole]  # a control token's id, or text
 
 
 @dataclass(frozen=True)
 class ControlTokens:
-    """The ids of the control tokens of one tokenizer."""
+    """The control tokens of one tokenizer, and the dialect in which they write a dialog.
 
+    Args:
+        bos, eos: begin and end of a document. pad: fills rows, and stands for nothing else.
+        eot, eom: end of turn, and of a message that a tool answers. python_tag: opens a tool call. None: there is none.
+        ids: of all control tokens, by name.
+        begin: pieces before the first message. headers: pieces that open a message, by role.
+        system: the system message of dialogs without one, where the tokenizer's chat template has one.
+        spaced: a text behind a control token is encoded as if it stood alone, with the space that SentencePiece puts
+            before a text.
+        openings: ids by which `roles_of` knows a message.
+    """
+
+    dialect: Dialect
     bos: int
     eos: int
     pad: int
-    start_header: int
-    end_header: int
-    eom: int
     eot: int
-    python_tag: int
-    newlines: int
-    assistant: tuple[int, ...]
+    eom: int | None
+    python_tag: int | None
+    ids: Mapping[str, int]
+    begin: tuple[Piece, ...]
+    headers: Mapping[str, tuple[Piece, ...]]
+    system: str | None = None
+    spaced: bool = True
+    openings: tuple[Opening, ...] = ()
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "ControlTokens":
-        """Looks the ids up.
+        """The dialect by the tokenizer's tokens and chat template, and the ids.
 
         Raises:
-            ContractError: a control token is missing, or the two newlines are not one token.
+            ContractError: no dialect fits, or the tokenizer is no fast one; text becomes a control token; no token is
+                left to pad with; or tokens are joined so that roles could not be read back from ids.
         """
-        vocabulary = tokenizer.get_vocab()
-        names = (BOS, EOS, PAD, START_HEADER, END_HEADER, EOM, EOT, PYTHON_TAG)
-        missing = [name for name in names if name not in vocabulary]
-        if missing:
+        if not tokenizer.is_fast:
             raise ContractError(
-                f"tokenizer {tokenizer.name_or_path!r}: found no {', '.join(missing)}, "
-                "expected Llama 3's control tokens; train one with recipes/tokenizer.py"
+                f"tokenizer {tokenizer.name_or_path!r}: found one in Python, expected a fast one (tokenizer.json), "
+                "which says where in a text each token begins"
             )
-        newlines = encode_text(tokenizer, HEADER_END_TEXT)
-        if len(newlines) != 1:
-            raise ContractError(
-                f"tokenizer {tokenizer.name_or_path!r}: found {len(newlines)} tokens for the two newlines after a "
-                "header, expected one"
-            )
-        ids = (vocabulary[name] for name in names)
-        return cls(*ids, newlines=newlines[0], assistant=tuple(encode_text(tokenizer, "assistant")))
+        dialect = dialect_of(tokenizer)
+        bos = next(name for name in dialect.bos if known(tokenizer, name) is not None)
+        eos = next(name for name in dialect.eos if known(tokenizer, name) is not None)
+        special = (*dialect.control, bos, eos, dialect.eot, dialect.eom, dialect.python_tag)
+        ids = {name: known(tokenizer, name) for name in special if name}
+        _check_typed(tokenizer, ids)
+        tokens = cls(
+            dialect=dialect,
+            bos=ids[bos],
+            eos=ids[eos],
+            pad=_pad(tokenizer, dialect, ids),
+            eot=ids[dialect.eot],
+            eom=ids.get(dialect.eom),
+            python_tag=ids.get(dialect.python_tag),
+            ids=ids,
+            begin=_pieces(dialect.begin, ids, TokenRole.TEXT),
+            headers={role: _pieces(text, ids, TokenRole.HEADER) for role, text in dialect.headers.items()},
+            spaced=_spaced(tokenizer, dialect, ids),
+        )
+        return replace(tokens, openings=_openings(tokenizer, tokens), system=_own_system(tokenizer, dialect))
 
     @property
-    def terminators(self) -> tuple[int, int, int]:
+    def terminators(self) -> tuple[int, ...]:
         """Ids at which an answer ends: end of turn, end of message, end of text."""
-        return self.eot, self.eom, self.eos
+        return tuple(dict.fromkeys(token for token in (self.eot, self.eom, self.eos) if token is not None))
 
 
 @dataclass(frozen=True)
@@ -116,123 +114,159 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         raise ContractError(f"text: found {text[:60]!r}, expected valid Unicode") from error
 
 
-def render(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    *,
-    add_generation_prompt: bool = False,
-    continue_final_message: bool = False,
-    tokens: ControlTokens | None = None,
-) -> Rendered:
-    """Renders a dialog.
+def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: ControlTokens) -> Rendered:
+    """Pieces as ids and roles. A token that several pieces share has the role of the one it begins in.
 
-    Args:
-        messages: dicts with `role` (one of `ROLES`) and `content`; an assistant message may set `end` to `"eom"`
-            when a tool will answer (`"eot"` is what it is without).
-        add_generation_prompt: end with the header of an assistant message still to be written.
-        continue_final_message: leave the last message open, without its end, as it stands where an answer was cut.
-        tokens: `ControlTokens.of(tokenizer)`, looked up if not given.
-
-    Raises:
-        ContractError: an unknown role or end, content that is not text, or a last message continued and followed.
+    Texts behind one another are encoded as one, unless an empty piece parts them.
     """
-    if continue_final_message and (add_generation_prompt or not messages):
-        found = "add_generation_prompt beside it" if messages else "no message"
-        raise ContractError(f"continue_final_message: found {found}, expected a last message to leave open")
-    tokens = tokens or ControlTokens.of(tokenizer)
-    ids, roles = [tokens.bos], [TokenRole.TEXT]
+    runs = [
+        (text, list(run)) for text, run in groupby(pieces, lambda piece: isinstance(piece[0], str) and piece[0] != "")
+    ]
+    runs = [(text, [piece for piece in run if piece[0] != ""]) for text, run in runs]
+    texts = ["".join(value for value, _ in run) for is_text, run in runs if is_text]
+    behind = [number > 0 for number, (is_text, _) in enumerate(runs) if is_text]
+    encoded = iter(_encoded(tokenizer, texts, behind, tokens.spaced))
+    ids, roles = [], []
+    for is_text, run in runs:
+        if not is_text:
+            ids += [value for value, _ in run]
+            roles += [int(role) for _, role in run]
+            continue
+        found, starts = next(encoded)
+        ids += found
+        first, end = 0, 0
+        for number, (text, role) in enumerate(run, start=1):
+            end += len(text)
+            last = len(found) if number == len(run) else bisect_left(starts, end, first)
+            roles += [int(role)] * (last - first)
+            first = last
+    return Rendered(ids, roles)
 
-    def add(new: Iterable[int], role: TokenRole) -> None:
-        new = list(new)
-        ids.extend(new)
-        roles.extend([role] * len(new))
 
-    def header(name: str) -> None:
-        add([tokens.start_header, *encode_text(tokenizer, name), tokens.end_header, tokens.newlines], TokenRole.HEADER)
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], behind: list[bool], spaced: bool
+) -> list[tuple[list[int], list[int]]]:
+    """Ids of texts with the position at which each begins; `behind`: which stand behind a control token."""
+    if not texts:
+        return []
+    anchors = [0 if spaced or not follows else len(ANCHOR) for follows in behind]
+    found = tokenizer(
+        [ANCHOR[:anchor] + text for text, anchor in zip(texts, anchors, strict=True)],
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+    )
+    encoded = []
+    for ids, offsets, anchor in zip(found["input_ids"], found["offset_mapping"], anchors, strict=True):
+        # a tokenizer may leave white space out of its tokens' places: a token begins where the last one ended at most
+        ends = [0, *(end for _, end in offsets)]
+        starts = [min(start, end) - anchor for (start, _), end in zip(offsets, ends, strict=False)]
+        skip = bisect_left(starts, 0)
+        encoded.append((ids[skip:], starts[skip:]))
+    return encoded
 
-    for number, message in enumerate(messages):
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            raise ContractError(f"message {number}, field 'role': found {role!r}, expected one of {', '.join(ROLES)}")
-        if not isinstance(content, str):
-            raise ContractError(f"message {number}, field 'content': found {type(content).__name__}, expected text")
-        if meant := [key for key in MEANT if message.get(key)]:
+
+def _check_typed(tokenizer: PreTrainedTokenizerBase, ids: Mapping[str, int]) -> None:
+    for name, token in ids.items():
+        if token in encode_text(tokenizer, f"a {name}{name} a"):
             raise ContractError(
-                f"message {number}, field '{meant[0]}': found one, expected role, content and end alone"
+                f"tokenizer {tokenizer.name_or_path!r}, token {name!r}: found it in the ids of a text that somebody "
+                "typed, expected a special token (in tokenizer.json: added_tokens, special: true)"
             )
-        if (ending := message.get("end") or "eot") not in ("eot", "eom"):
-            raise ContractError(f"message {number}, field 'end': found {ending!r}, expected eot or eom")
-        header(role)
-        answer = role == "assistant"
-        add(encode_text(tokenizer, content.strip()), TokenRole.ANSWER if answer else TokenRole.PROMPT)
-        end = tokens.eom if ending == "eom" else tokens.eot
-        if not continue_final_message or number < len(messages) - 1:
-            add([end], TokenRole.ANSWER_END if answer else TokenRole.PROMPT_END)
-    if add_generation_prompt:
-        header("assistant")
-    return Rendered(ids, [int(role) for role in roles])
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tokens=None) -> list[int]:
-    """Ids of a dialog followed by the header of the answer to be written: what a sampler continues."""
-    return render(tokenizer, messages, add_generation_prompt=True, tokens=tokens).ids
+def _pad(tokenizer: PreTrainedTokenizerBase, dialect: Dialect, ids: Mapping[str, int]) -> int:
+    """The first token of `pads` that has no other use and that no text becomes."""
+    own = tokenizer.convert_ids_to_tokens(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else None
+    typed = set(encode_text(tokenizer, f"{RARE} {' '.join(dialect.pads)} {own}"))
+    for name in (*dialect.pads, *([own] if own else [])):
+        found = known(tokenizer, name)
+        taken = found in ids.values() and name not in dialect.pads
+        if found is not None and found not in typed and not taken:
+            return found
+    raise ContractError(
+        f"tokenizer {tokenizer.name_or_path!r}, {dialect.name}: found no token to pad with, expected one of "
+        f"{', '.join(dialect.pads)} that text never becomes and that ends nothing; llama-align add-tokens adds one"
+    )
 
 
-def encode_answer(tokenizer: PreTrainedTokenizerBase, text: str, tokens=None, finished: bool = True) -> list[int]:
-    """Ids of an answer's content and its end of turn (left out if the answer was cut before it ended)."""
-    tokens = tokens or ControlTokens.of(tokenizer)
-    return encode_text(tokenizer, text.strip()) + [tokens.eot] * finished
+def _pieces(form: str, ids: Mapping[str, int], role: TokenRole) -> tuple[Piece, ...]:
+    """A form of the table as control tokens and texts."""
+    pieces, rest = [], form
+    while rest:
+        at, name = min(((rest.find(name), name) for name in ids if name in rest), default=(len(rest), ""))
+        pieces += [(rest[:at], role)] if at else []
+        pieces += [(ids[name], role)] if name else []
+        rest = rest[at + len(name) :]
+    return tuple(pieces)
 
 
-def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], tokens=None) -> str:
-    """Text of a sampled answer without its terminator; control tokens inside it are left out."""
-    tokens = tokens or ControlTokens.of(tokenizer)
-    ids = list(ids)
-    if ids and ids[-1] in tokens.terminators:
-        ids.pop()
-    return tokenizer.decode(ids, skip_special_tokens=True).strip()
+def _spaced(tokenizer: PreTrainedTokenizerBase, dialect: Dialect, ids: Mapping[str, int]) -> bool:
+    """Whether the tokenizer itself puts a space before a text behind a control token."""
+    name = dialect.control[0]
+    whole = tokenizer(f"{name}a b", add_special_tokens=False, split_special_tokens=False)["input_ids"]
+    return whole == [ids[name], *encode_text(tokenizer, "a b")]
 
 
-def roles_of(ids_BL: torch.Tensor, tokens: ControlTokens) -> torch.Tensor:
-    """The role of every token, read back from ids alone.
+def _own_system(tokenizer: PreTrainedTokenizerBase, dialect: Dialect) -> str | None:
+    """The system message that the tokenizer's chat template itself puts before a dialog without one."""
+    template = template_of(tokenizer)
+    if not template or "system" not in dialect.headers or template == dialect.chat_template:
+        return None
 
-    Args:
-        ids_BL: [B, L] rendered dialogs, padded on either side, or several of them packed into a row.
+    def message(role: str, content: str) -> str:
+        return f"{dialect.headers[role]}{content}{dialect.eot}{dialect.after}"
 
-    Returns:
-        [B, L] of `TokenRole` values; equal to what `render` gave.
-    """
-    starts, ends = ids_BL == tokens.start_header, ids_BL == tokens.end_header
-    position = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
+    def written(*dialog: tuple[str, str]) -> str:
+        messages = [{"role": role, "content": content} for role, content in dialog]
+        try:
+            return tokenizer.apply_chat_template(messages, tokenize=False)
+        except Exception:  # a template may raise anything: then it does not write this dialog
+            return ""
 
-    def last(mask):  # position of the last True up to and including here, -1 if none
-        return torch.where(mask, position, -1).cummax(1).values
+    opening = dialect.begin + dialect.headers["system"]
+    closing = dialect.eot + dialect.after + message("user", "a")
+    found = written(("user", "a"))
+    told = dialect.begin + message("system", "b") + message("user", "a")
+    if not (found.startswith(opening) and found.endswith(closing) and written(("system", "b"), ("user", "a")) == told):
+        return None
+    return found[len(opening) : -len(closing)]
 
-    start, end = last(starts), last(ends)
-    newlines = torch.zeros_like(starts)
-    newlines[:, 1:] = ends[:, :-1] & (ids_BL[:, 1:] == tokens.newlines)
-    in_header = (start > end) | ends | newlines
 
-    terminator = (ids_BL == tokens.eot) | (ids_BL == tokens.eom)
-    outside = (ids_BL == tokens.bos) | (ids_BL == tokens.eos) | (ids_BL == tokens.pad)
-    closed = last(terminator | outside)
-    before = torch.full_like(closed, -1)
-    before[:, 1:] = closed[:, :-1]
-    in_message = (start >= 0) & (before < start) & ~in_header & ~outside
+def _openings(tokenizer: PreTrainedTokenizerBase, tokens: ControlTokens) -> tuple[Opening, ...]:
+    """The ids of every header, where it stands first and behind another message."""
+    dialect, openings = tokens.dialect, []
+    behind = [(tokens.eot, TokenRole.TEXT)] + [(dialect.after, TokenRole.TEXT)] * bool(dialect.after)
+    if dialect.after:
+        openings.append(Opening(tuple(encode_pieces(tokenizer, behind, tokens).ids), 1, None))
+    for role, header in tokens.headers.items():
+        content = TokenRole.ANSWER if role == "assistant" else TokenRole.PROMPT
+        if isinstance(header[0][0], int):
+            openings.append(Opening(_header_ids(tokenizer, tokens, [], header), 0, content))
+        elif dialect.pairs:  # what the user said ends here, be it nothing
+            for asked in ("a", ""):
+                lead = [*tokens.headers["user"], ("".join(dialect.padding["user"]) + asked, TokenRole.TEXT)]
+                openings.append(Opening(_header_ids(tokenizer, tokens, lead, header), 0, content, inside=True))
+        else:
+            first = _header_ids(tokenizer, tokens, list(tokens.begin), header)
+            openings.append(Opening(first, 0, content, first=True))
+            later = encode_pieces(tokenizer, behind, tokens).ids
+            ids = _header_ids(tokenizer, tokens, behind, header)
+            openings.append(Opening((*later, *ids), len(later), content))
+    return tuple(dict.fromkeys(openings))
 
-    name = list(tokens.assistant)
-    speaks = starts.clone()
-    for offset, token in enumerate([*name, tokens.end_header], start=1):
-        shifted = torch.zeros_like(starts)
-        shifted[:, : max(0, ids_BL.shape[1] - offset)] = ids_BL[:, offset:] == token
-        speaks &= shifted
-    assistant = speaks.gather(1, start.clamp(min=0)) & (start >= 0)
 
-    roles = torch.full_like(ids_BL, TokenRole.TEXT)
-    roles[in_message] = TokenRole.PROMPT
-    roles[in_message & terminator] = TokenRole.PROMPT_END
-    roles[in_message & assistant] = TokenRole.ANSWER
-    roles[in_message & assistant & terminator] = TokenRole.ANSWER_END
-    roles[in_message & assistant & (ids_BL == tokens.python_tag)] = TokenRole.TOOL
-    roles[in_header] = TokenRole.HEADER
-    return roles
+def _header_ids(tokenizer, tokens: ControlTokens, lead: list[Piece], header: Sequence[Piece]) -> tuple[int | None, ...]:
+    """Ids of a header behind `lead`; None for a last one that white space of the content can join."""
+    probes = ("a",) if tokens.dialect.trims else ("a", " a", "  a", "\na", "\n\na", "\r\n a")
+    pieces = [*((value, TokenRole.TEXT) for value, _ in lead), *header]
+    found = [encode_pieces(tokenizer, [*pieces, (probe, TokenRole.PROMPT)], tokens) for probe in probes]
+    ids = [[i for i, role in zip(one.ids, one.roles, strict=True) if role == TokenRole.HEADER] for one in found]
+    if len({(len(one), *one[:-1]) for one in ids}) > 1:
+        raise ContractError(
+            f"tokenizer {tokenizer.name_or_path!r}, {tokens.dialect.name}: found headers that white space behind them "
+            f"makes other tokens ({ids[0]} and others), expected one that tells who speaks"
+        )
+    last = {one[-1] for one in ids}
+    return (*ids[0][:-1], last.pop() if len(last) == 1 else None)

@@ -7,7 +7,8 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from .contract import BOS, EOM, EOS, EOT, PAD, PYTHON_TAG, START_HEADER, ContractError, encode_text
+from .contract import encode_text
+from .dialects import BOS, END_HEADER, EOM, EOS, EOT, PAD, PYTHON_TAG, START_HEADER, ContractError
 
 # Position of a control token among the special ids, which start where the ordinary vocabulary ends (Llama 3.1: 128000)
 SPECIAL_POSITIONS = {
@@ -15,7 +16,7 @@ SPECIAL_POSITIONS = {
     EOS: 1,
     PAD: 4,
     START_HEADER: 6,
-    "<|end_header_id|>": 7,
+    END_HEADER: 7,
     EOM: 8,
     EOT: 9,
     PYTHON_TAG: 10,

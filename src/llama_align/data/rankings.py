@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from ..chat import ControlTokens, encode_answer, render_prompt
 from .left_out import TooLong, none_left
 from .records import GRADES, OBJECTIVES, Preference
-from .tokenized import fitting
+from .tokenized import fitting, naming_record
 
 # grade of a pair that nobody graded, label of an answer that nobody judged
 UNGRADED = UNKNOWN = -1
@@ -115,8 +115,9 @@ def ranking_rows(
         RecordError: prompt and longest answer exceed `max_length` tokens, unless `too_long` is `"drop"`.
     """
     tokens, rows, equal = ControlTokens.of(tokenizer), {}, 0
-    for number, record in enumerate(preferences):
-        prompt = tuple(render_prompt(tokenizer, record.prompt, tokens))
+    for number, record in enumerate(preferences, start=1):
+        with naming_record(record, number):
+            prompt = tuple(render_prompt(tokenizer, record.prompt, tokens))
         objective = OBJECTIVES.index(record.objective)
         row = rows.setdefault((prompt, objective) if listwise else number, _Row(prompt, objective, record))
         equal += _add(row, record, lambda text, finished: encode_answer(tokenizer, text, tokens, finished))

@@ -1,12 +1,13 @@
 """Records to rows of ids, as the trainers take them. All ids come from the token contract."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..chat import ControlTokens, encode_answer, encode_text, render, render_prompt
+from ..chat import ContractError, ControlTokens, encode_answer, encode_text, render, render_prompt
 from .left_out import TooLong, none_left
 from .packing import pack
 from .records import GRADES, Demonstration, Document, Preference, Prompt, RecordError, SourceError, show
@@ -48,10 +49,11 @@ def demonstration_rows(
         RecordError: a dialog longer than `length`, unless `too_long` is `"drop"`; or none that fits.
     """
     tokens = ControlTokens.of(tokenizer)
-    rendered = [
-        render(tokenizer, record.messages, tokens=tokens, continue_final_message=record.finished is False)
-        for record in demonstrations
-    ]
+    rendered = []
+    for number, record in enumerate(demonstrations, start=1):
+        with naming_record(record, number):
+            cut = record.finished is False
+            rendered.append(render(tokenizer, record.messages, tokens=tokens, continue_final_message=cut))
     kept = fitting(
         list(zip(demonstrations, rendered, strict=True)), lambda pair: len(pair[1].ids), length, too_long, "messages"
     )
@@ -88,11 +90,13 @@ def preference_rows(
     """
     tokens = ControlTokens.of(tokenizer)
     rows = []
-    for record in preferences:
+    for number, record in enumerate(preferences, start=1):
         chosen, finished = record.best
+        with naming_record(record, number):
+            prompt = render_prompt(tokenizer, record.prompt, tokens)
         rows.append(
             {
-                "prompt_ids": render_prompt(tokenizer, record.prompt, tokens),
+                "prompt_ids": prompt,
                 "chosen_ids": encode_answer(tokenizer, chosen, tokens, finished),
                 "rejected_ids": encode_answer(
                     tokenizer, record.rejected, tokens, record.rejected_finished is not False
@@ -124,7 +128,10 @@ def fitting_prompts(
         RecordError: a longer prompt, unless `too_long` is `"drop"`; or none that fits.
     """
     tokens = ControlTokens.of(tokenizer)
-    pairs = [(prompt, len(render_prompt(tokenizer, prompt.messages, tokens))) for prompt in prompts]
+    pairs = []
+    for number, prompt in enumerate(prompts, start=1):
+        with naming_record(prompt, number):
+            pairs.append((prompt, len(render_prompt(tokenizer, prompt.messages, tokens))))
     kept = fitting(pairs, lambda pair: pair[1], max_tokens, too_long, "messages")
     dropped = TooLong.of((length for _, length in pairs), max_tokens)
     if not kept:
@@ -143,6 +150,20 @@ def full_rows(pairs: Dataset) -> Dataset:
     )
 
 
+def _where(record, number: int) -> str:
+    source = f" from {record.source}" if record.source else ""
+    return f"record {number}{source}, {show(prompt_text(record))}"  # its text, by which a user can find it
+
+
+@contextmanager
+def naming_record(record, number: int):
+    """Says of a dialog that its model's dialect cannot write which record it is of."""
+    try:
+        yield
+    except ContractError as error:
+        raise ContractError(f"{_where(record, number)}: {error}") from error
+
+
 def _pair_length(row: dict) -> int:
     return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
 
@@ -159,8 +180,7 @@ def fitting(pairs: list, length_of: Callable, limit: int, too_long: str, field: 
     above = sorted(length for length in lengths if length > limit)
     for number, (pair, length) in enumerate(zip(pairs, lengths, strict=True), start=1):
         if length > limit and too_long == "error":
-            source = f" from {pair[0].source}" if pair[0].source else ""
-            where = f"record {number}{source}, {show(prompt_text(pair[0]))}"  # its text, by which a user can find it
+            where = _where(pair[0], number)
             others = f" and {len(above) - 1} more of up to {above[-1]}" if len(above) > 1 else ""
             found = f"{length}{others} tokens"
             raise RecordError(where, field, found, f"at most {limit}, the context (or set too_long: drop)")

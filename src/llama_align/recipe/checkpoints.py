@@ -3,6 +3,7 @@
 Knows nothing of losses or of a recipe's options.
 """
 
+import functools
 from pathlib import Path
 
 import torch
@@ -18,8 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..chat import ControlTokens
-from ..chat.contract import PAD
+from ..chat import ControlTokens, adopt
 from ..data import Prompt, fitting_prompts, load_records
 from ..rewards import RewardModel
 from ..runtime.identity import checkpoint_dtype
@@ -29,10 +29,10 @@ from .whole import check_checkpoint, check_tokenizer, is_local
 
 
 def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """A tokenizer that keeps the token contract.
+    """A tokenizer that keeps the token contract; says, once, in which dialect and what was changed for it.
 
     Raises:
-        RecipeError: a local directory without one. ContractError: one without Llama 3's control tokens.
+        RecipeError: a local directory without one. ContractError: one that no dialect fits.
     """
     if not path:
         raise RecipeError("tokenizer: found none, expected a path or a name on the Hub")
@@ -43,26 +43,42 @@ def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bo
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # of the Hub's client, of transformers or of tokenizers, which raises no other class
         raise RecipeError(f"{path}: found no tokenizer that loads ({error}), expected one") from error
-    ControlTokens.of(tokenizer)
-    tokenizer.pad_token = PAD  # of its own; published Llama 3 tokenizers set none
+    _announce(f"{path}: {adopt(tokenizer)[1]}")
     return tokenizer
 
 
+@functools.cache
+def _announce(said: str) -> None:
+    if PartialState().is_main_process:
+        print(said)
+
+
 def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises RecipeError where model and tokenizer do not belong together: vocabulary or control ids differ."""
+    """Raises RecipeError where model and tokenizer do not belong together: vocabulary or control ids differ.
+
+    The model then pads with the contract's token.
+    """
     name, config = model.config._name_or_path or "model", model.config
     if len(tokenizer) > config.vocab_size:
         raise RecipeError(
             f"{name}: found vocab_size {config.vocab_size} in the model's configuration, expected at least "
             f"{len(tokenizer)}, the size of tokenizer {tokenizer.name_or_path!r}"
         )
-    for field in ("bos_token_id", "pad_token_id"):
-        ours, theirs = getattr(config, field, None), getattr(tokenizer, field)
-        if ours is not None and ours != theirs:
+    tokens = ControlTokens.of(tokenizer)
+    # published configurations pad with the end of a turn, or with -1, where the contract has a token of its own
+    allowed = {
+        "bos_token_id": {tokenizer.bos_token_id, tokens.bos},
+        "pad_token_id": {tokens.pad, tokenizer.unk_token_id, -1, *tokens.ids.values()},
+    }
+    for field, theirs in allowed.items():
+        ours = getattr(config, field, None)
+        if ours is not None and ours not in theirs:
+            expected = getattr(tokenizer, field)
             raise RecipeError(
-                f"{name}, field {field!r}: found {ours} in the configuration, expected {theirs} as in tokenizer "
+                f"{name}, field {field!r}: found {ours} in the configuration, expected {expected} as in tokenizer "
                 f"{tokenizer.name_or_path!r}; they do not belong together"
             )
+    config.pad_token_id = tokens.pad
 
 
 def load_model(

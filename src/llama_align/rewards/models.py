@@ -47,7 +47,7 @@ class RewardModel:
     def __init__(self, model, tokenizer, max_tokens: int = 8192):
         self.tokenizer = tokenizer
         self.tokens = ControlTokens.of(tokenizer)
-        self.scorer = RewardScorer(model, tokenizer.pad_token_id, max_tokens=max_tokens)
+        self.scorer = RewardScorer(model, self.tokens.pad, max_tokens=max_tokens)
 
     def score(
         self, prompts: Sequence[list[Message]], answers: Sequence[str], finished: Sequence[bool] | None = None

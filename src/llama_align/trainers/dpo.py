@@ -16,7 +16,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from ..chat import FORMAT, ControlTokens, TokenRole, roles_of
+from ..chat import FORMAT, ControlTokens, TokenRole, adopt, roles_of
 from ..runtime.sharding import references_by_layers
 from .base import EqualRows, HerdTrainerMixin, TokenCount, refuse_unused
 from .heads import herd_heads
@@ -118,11 +118,12 @@ class HerdDPOTrainer(HerdTrainerMixin, EqualRows, DPOTrainer):
     paper = "Llama 3, section 4.1.4"
 
     def __init__(self, model, *, args: HerdDPOConfig, processing_class: PreTrainedTokenizerBase, **kwargs):
+        tokens, _ = adopt(processing_class)
         collator = MaskedPreferenceCollator(
-            pad_token_id=processing_class.pad_token_id,
+            pad_token_id=tokens.pad,
             max_length=args.max_length,
             truncation_mode=args.truncation_mode,
-            tokens=ControlTokens.of(processing_class),
+            tokens=tokens,
             mask_format_tokens=args.mask_format_tokens,
         )
         self.alarms: dict[str, float] = {}

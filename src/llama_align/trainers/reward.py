@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from trl import RewardConfig, RewardTrainer
 
-from ..chat.contract import PAD
+from ..chat import adopt
 from ..data.rankings import UNGRADED, UNKNOWN
 from ..data.records import GRADES
 from ..models.sharing import common_length
@@ -209,8 +209,8 @@ class HerdRewardTrainer(HerdTrainerMixin, EqualRows, RewardTrainer):
                 f"{args.safety_coefficient}"
             )
         # padding needs a token of its own: were it the end of turn, scores would be read one token early
-        processing_class.pad_token = PAD
-        collator = RankingCollator(processing_class.pad_token_id)
+        tokens, _ = adopt(processing_class)
+        collator = RankingCollator(tokens.pad)
         model.config.num_labels = 1  # TRL takes no model of two outputs; `compute_loss` and the score head are ours
         super().__init__(model, args=args, processing_class=processing_class, data_collator=collator, **kwargs)
         if outputs == 2:

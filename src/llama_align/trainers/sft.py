@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from trl import SFTConfig, SFTTrainer
 from trl.trainer import sft_trainer
 
+from ..chat import adopt
 from .base import HerdTrainerMixin, PackedCollator, TokenCount, refuse_unused
 from .heads import herd_heads
 from .throughput import ThroughputArguments, ThroughputMixin
@@ -53,14 +54,17 @@ class HerdSFTTrainer(HerdTrainerMixin, ThroughputMixin, SFTTrainer):
     objective = "negative log-likelihood of answers"
     paper = "Llama 2, section 3.1; Llama 3, section 4.1.3"
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, processing_class, **kwargs):
+        tokens, _ = adopt(processing_class)
+        self._pad_id = tokens.pad
+        kwargs["processing_class"] = processing_class
         with herd_heads(sft_trainer, uniform=True):
             super().__init__(*args, data_collator=PackedCollator(), **kwargs)
         self.add_callback(TokenCount(self))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         seen = self._total_train_tokens
-        tokens = (inputs["input_ids"] != self.processing_class.pad_token_id).sum()
+        tokens = (inputs["input_ids"] != self._pad_id).sum()
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if self.model.training:
             # TRL counts the length of one packed row, not the tokens of all of them; `gather_for_metrics` would cut

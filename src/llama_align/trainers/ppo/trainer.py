@@ -14,7 +14,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer import rloo_trainer
 from trl.trainer.utils import pad, use_adapter
 
-from ...chat import ControlTokens, decode_answer, encode_text, render_prompt
+from ...chat import adopt, decode_answer, encode_text, render_prompt
 from ...rewards.models import RewardModel
 from ...runtime.files import naming
 from ...runtime.replacing import replaced
@@ -94,11 +94,11 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
         processing_class: PreTrainedTokenizerBase,
         **kwargs,
     ):
+        self.tokens, _ = adopt(processing_class)
         with references_by_layers(rloo_trainer):
             super().__init__(model, reward_funcs=_unused_reward, args=args, processing_class=processing_class, **kwargs)
         self.scorer = Scorer(reward, args.safety_threshold)
         self.kl = KLController(args.beta, args.kl_target, args.kl_horizon)
-        self.tokens = ControlTokens.of(processing_class)
         self.tallies = {"train": Tally(), "eval": Tally()}
         half = {args.mixed_precision, self.model.dtype} & {"bf16", "fp16", torch.bfloat16, torch.float16}
         self.checks = FirstBatchChecks(bool(half), gather)
