@@ -7,7 +7,6 @@ from .contract import (
     ROLES,
     ContractError,
     ControlTokens,
-    Message,
     Rendered,
     TokenRole,
     decode_answer,
@@ -18,24 +17,34 @@ from .contract import (
     roles_of,
 )
 from .tokenizer import CHAT_TEMPLATE, special_tokens, train_tokenizer
+from .tools import CODE, PYTHON_TAG, Answer, Message, as_answer, as_message, as_text, fault, settled, with_tools
 
 __all__ = [
     "CHAT_TEMPLATE",
+    "CODE",
     "FORMAT",
     "LEARNED",
     "MEANT",
+    "PYTHON_TAG",
     "ROLES",
+    "Answer",
     "ContractError",
     "ControlTokens",
     "Message",
     "Rendered",
     "TokenRole",
+    "as_answer",
+    "as_message",
+    "as_text",
     "decode_answer",
     "encode_answer",
     "encode_text",
+    "fault",
     "render",
     "render_prompt",
     "roles_of",
+    "settled",
     "special_tokens",
     "train_tokenizer",
+    "with_tools",
 ]

@@ -13,17 +13,17 @@ from enum import IntEnum
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from .tools import PYTHON_TAG, Answer, Message, as_message, fault, sampled, spoken
+
 BOS, EOS, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>"
 START_HEADER, END_HEADER = "<|start_header_id|>", "<|end_header_id|>"
-EOM, EOT, PYTHON_TAG = "<|eom_id|>", "<|eot_id|>", "<|python_tag|>"
+EOM, EOT = "<|eom_id|>", "<|eot_id|>"
 HEADER_END_TEXT = "\n\n"
 ROLES = ("system", "user", "assistant", "ipython")
+NAMES = {"tool": "ipython"}  # what others call a role
 
 # keys of a message that are part of what is said in other formats and have no place in this one
-MEANT = ("recipient", "tool_calls", "function_call", "tool_call_id", "tool_plan")
-MEANT += ("thinking", "reasoning_content", "reasoning")
-
-Message = dict[str, str]
+MEANT = ("recipient", "function_call", "tool_plan", "thinking", "reasoning_content", "reasoning")
 
 
 class TokenRole(IntEnum):
@@ -127,14 +127,16 @@ def render(
     """Renders a dialog.
 
     Args:
-        messages: dicts with `role` (one of `ROLES`) and `content`; an assistant message may set `end` to `"eom"`
-            when a tool will answer (`"eot"` is what it is without).
+        messages: dicts with `role` (one of `ROLES`; `tool` is `ipython`) and `content`; an assistant message may have
+            `tool_calls` (see `tools`; content may then be None) and `end`, `"eom"` when a tool will answer (`"eot"` is
+            what it is without). A tool's answer belongs to a call by its place: an id of it is not written.
         add_generation_prompt: end with the header of an assistant message still to be written.
         continue_final_message: leave the last message open, without its end, as it stands where an answer was cut.
         tokens: `ControlTokens.of(tokenizer)`, looked up if not given.
 
     Raises:
-        ContractError: an unknown role or end, content that is not text, or a last message continued and followed.
+        ContractError: an unknown role or end, content that is not text, calls that are none, or a last message
+            continued and followed.
     """
     if continue_final_message and (add_generation_prompt or not messages):
         found = "add_generation_prompt beside it" if messages else "no message"
@@ -151,26 +153,41 @@ def render(
         add([tokens.start_header, *encode_text(tokenizer, name), tokens.end_header, tokens.newlines], TokenRole.HEADER)
 
     for number, message in enumerate(messages):
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            raise ContractError(f"message {number}, field 'role': found {role!r}, expected one of {', '.join(ROLES)}")
-        if not isinstance(content, str):
-            raise ContractError(f"message {number}, field 'content': found {type(content).__name__}, expected text")
-        if meant := [key for key in MEANT if message.get(key)]:
-            raise ContractError(
-                f"message {number}, field '{meant[0]}': found one, expected role, content and end alone"
-            )
-        if (ending := message.get("end") or "eot") not in ("eot", "eom"):
-            raise ContractError(f"message {number}, field 'end': found {ending!r}, expected eot or eom")
-        header(role)
-        answer = role == "assistant"
-        add(encode_text(tokenizer, content.strip()), TokenRole.ANSWER if answer else TokenRole.PROMPT)
-        end = tokens.eom if ending == "eom" else tokens.eot
+        message = _checked(message, number)
+        header(message["role"])
+        answer, (tagged, texts) = message["role"] == "assistant", spoken(message)
+        add([tokens.python_tag] * tagged, TokenRole.TOOL)
+        for text in texts:
+            add(encode_text(tokenizer, text), TokenRole.ANSWER if answer else TokenRole.PROMPT)
         if not continue_final_message or number < len(messages) - 1:
-            add([end], TokenRole.ANSWER_END if answer else TokenRole.PROMPT_END)
+            add([_end(message, tokens)], TokenRole.ANSWER_END if answer else TokenRole.PROMPT_END)
     if add_generation_prompt:
         header("assistant")
     return Rendered(ids, [int(role) for role in roles])
+
+
+def _checked(message: Message, number: int) -> Message:
+    """The message with a role and content of ours; raises ContractError for one that has no place in the format."""
+    role = message.get("role")
+    role = NAMES.get(role, role) if isinstance(role, str) else role
+    content = "" if message.get("content") is None and message.get("tool_calls") else message.get("content")
+    if role not in ROLES:
+        raise ContractError(f"message {number}, field 'role': found {role!r}, expected one of {', '.join(ROLES)}")
+    if not isinstance(content, str):
+        raise ContractError(f"message {number}, field 'content': found {type(content).__name__}, expected text")
+    if meant := [key for key in MEANT if message.get(key)]:
+        expected = "role, content, tool_calls and end alone"
+        raise ContractError(f"message {number}, field '{meant[0]}': found one, expected {expected}")
+    if (ending := message.get("end") or "eot") not in ("eot", "eom"):
+        raise ContractError(f"message {number}, field 'end': found {ending!r}, expected eot or eom")
+    if wrong := fault(message):
+        place, found, expected = wrong
+        raise ContractError(f"message {number}, field '{place}': found {found!r:.60}, expected {expected}")
+    return message | {"role": role, "content": content}
+
+
+def _end(message: Message, tokens: ControlTokens) -> int:
+    return tokens.eom if message.get("end") == "eom" else tokens.eot
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tokens=None) -> list[int]:
@@ -178,19 +195,27 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     return render(tokenizer, messages, add_generation_prompt=True, tokens=tokens).ids
 
 
-def encode_answer(tokenizer: PreTrainedTokenizerBase, text: str, tokens=None, finished: bool = True) -> list[int]:
-    """Ids of an answer's content and its end of turn (left out if the answer was cut before it ended)."""
+def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: Answer, tokens=None, finished: bool = True) -> list[int]:
+    """Ids of an answer's content and calls, and its end (left out if the answer was cut before it ended)."""
     tokens = tokens or ControlTokens.of(tokenizer)
-    return encode_text(tokenizer, text.strip()) + [tokens.eot] * finished
+    message = as_message(answer)
+    tagged, texts = spoken(message)
+    said = [i for text in texts for i in encode_text(tokenizer, text)]
+    return [tokens.python_tag] * tagged + said + [_end(message, tokens)] * finished
 
 
-def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], tokens=None) -> str:
-    """Text of a sampled answer without its terminator; control tokens inside it are left out."""
+def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], tokens=None) -> Answer:
+    """A sampled answer without its terminator: its text, or a message where it begins with a python tag (a call of the
+    code interpreter, see `tools.sampled`) or ends for a tool to answer. Other control tokens inside it are left out.
+    """
     tokens = tokens or ControlTokens.of(tokenizer)
     ids = list(ids)
+    end = "eom" if ids and ids[-1] == tokens.eom else "eot"
     if ids and ids[-1] in tokens.terminators:
         ids.pop()
-    return tokenizer.decode(ids, skip_special_tokens=True).strip()
+    tags = [i for i, token in enumerate(ids) if token == tokens.python_tag]
+    parts = [ids[a + 1 : b] for a, b in zip([-1, *tags], [*tags, len(ids)], strict=True)]
+    return sampled([tokenizer.decode(part, skip_special_tokens=True) for part in parts], end)
 
 
 def roles_of(ids_BL: torch.Tensor, tokens: ControlTokens) -> torch.Tensor:

@@ -7,7 +7,8 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from .contract import BOS, EOM, EOS, EOT, PAD, PYTHON_TAG, START_HEADER, ContractError, encode_text
+from .contract import BOS, EOM, EOS, EOT, PAD, START_HEADER, ContractError, encode_text
+from .tools import PYTHON_TAG
 
 # Position of a control token among the special ids, which start where the ordinary vocabulary ends (Llama 3.1: 128000)
 SPECIAL_POSITIONS = {
