@@ -6,7 +6,18 @@ import datasets
 import pytest
 
 from llama_align.chat import CODE, render
-from llama_align.data import RecordError, load_records, write_jsonl
+from llama_align.data import (
+    Demonstration,
+    Preference,
+    Prompt,
+    RecordError,
+    demonstration_rows,
+    fitting_prompts,
+    load_records,
+    preference_rows,
+    ranking_rows,
+    write_jsonl,
+)
 
 USER = {"role": "user", "content": "Warm in Bern?"}
 CALL = {"name": "get", "arguments": {"city": "Bern", "unit": None}}
@@ -191,3 +202,22 @@ def test_a_table_adds_no_arguments(tmp_path):
     datasets.Dataset.from_list(written).to_parquet(tmp_path / "rows.parquet")
     (record,), _ = load_records([str(tmp_path / "rows.parquet")], "demonstration")
     assert record.messages == [USER, CALLING]
+
+
+def test_rows_of_every_trainer_keep_calls(tokenizer):
+    prompt = [USER, CALLING, HEARD]
+    pair = Preference(prompt, CODING, "No.", "better", "helpfulness", edited=CALLING, rejected_finished=False)
+    as_read = Preference.from_dict(pair.to_dict())
+    assert as_read == pair
+    whole = {name: render(tokenizer, [*prompt, said]).ids for name, said in (("code", CODING), ("call", CALLING))}
+    cut = render(tokenizer, [*prompt, {"role": "assistant", "content": "No."}], continue_final_message=True).ids
+    (row,) = preference_rows([pair], tokenizer, 500)[0]
+    assert (row["prompt_ids"] + row["chosen_ids"], row["prompt_ids"] + row["rejected_ids"]) == (whole["call"], cut)
+    (row,) = ranking_rows([pair], tokenizer, 500)[0]
+    assert sorted(row["answers_ids"]) == sorted([whole["code"], whole["call"], cut])
+    (row,) = demonstration_rows([Demonstration([*prompt, CODING])], tokenizer, 300)[0]
+    learned = render(tokenizer, [*prompt, CODING])
+    assert row["input_ids"][: len(learned.ids)] == learned.ids
+    assert row["labels"][: len(learned.ids)] == learned.labels
+    (kept,), _ = fitting_prompts([Prompt(prompt, "helpfulness")], tokenizer, 500)
+    assert kept.messages == prompt
