@@ -118,6 +118,8 @@ def test_an_end_that_is_given_stays_and_one_before_a_tool_is_eom(tmp_path):
         (calling(tool_calls=[CALL], tool_call_id="1"), "tool_call_id"),
         (calling(recipient="browser", content="gold"), "recipient"),
         (calling(recipient=5, content="gold"), "recipient"),
+        (calling(tool_calls=7), "tool_calls"),
+        (calling(function_call=[[]]), "function_call"),
         (USER | {"tool_calls": [CALL]}, "tool_calls"),
         (calling(content="<|python_tag|>print(1)"), "content"),
         (calling(tool_plan="I search.", tool_calls=[CALL]), "tool_plan"),

@@ -115,8 +115,9 @@ def check_order(messages: Sequence[Any], where: str, field: str) -> None:
         if not isinstance(message, dict):
             return  # which the record will refuse
         if message.get("role") not in ANSWERS:
-            waiting = [call for call in message.get("tool_calls") or () if isinstance(call, dict)]
-            waiting = waiting or [{"function": call} for call in [message.get("function_call")] if call]
+            calls, call = message.get("tool_calls"), message.get("function_call")
+            waiting = calls if isinstance(calls, list) and calls else [{"function": call}] if call else []
+            waiting = [call for call in waiting if isinstance(call, dict)]
             continue
         call = waiting.pop(0) if waiting else {}
         function = call.get("function", call)
