@@ -88,7 +88,7 @@ class Columns:
             return [f"{name} ({type(value).__name__}, not {wanted})"]
         if not isinstance(value, list) or name not in self.content | self.dialogs:
             return [name]
-        messages = [message for message in value if isinstance(message, dict)] if name != TOOLS else []
+        messages = [message for message in value if isinstance(message, dict) and "role" in message]
         return [name, *dict.fromkeys(f"{name}[].{key}" for message in messages for key in _unread(message))]
 
     def _refuse_misspelt(self, names: tuple[str, ...], where: str) -> None:
