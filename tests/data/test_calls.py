@@ -223,3 +223,12 @@ def test_rows_of_every_trainer_keep_calls(tokenizer):
     assert row["labels"][: len(learned.ids)] == learned.labels
     (kept,), _ = fitting_prompts([Prompt(prompt, "helpfulness")], tokenizer, 500)
     assert kept.messages == prompt
+
+
+def test_a_record_says_how_its_calls_end():
+    without = {name: value for name, value in CALLING.items() if name != "end"}
+    for prompt, answer, place in (([USER, without, HEARD], "Yes.", "prompt[1]"), ([USER], without, "chosen")):
+        row = {"prompt": prompt, "chosen": answer, "rejected": "No.", "grade": "better", "objective": "safety"}
+        with pytest.raises(RecordError) as caught:
+            Preference.from_dict(row)
+        assert (caught.value.field, caught.value.expected) == (f"{place}.end", "one of eot, eom")

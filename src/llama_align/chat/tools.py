@@ -114,7 +114,7 @@ def sampled(parts: Sequence[str], end: str) -> Answer:
     if len(parts) > 1 and not parts[0].strip():
         code = PYTHON_TAG.join(parts[1:])
         message |= {"content": "", "tool_calls": [{"name": CODE, "arguments": {"code": code}}]}
-    return as_answer(message | ({"end": end} if end == "eom" else {}))
+    return as_answer(message | {"end": end})
 
 
 def with_tools(messages: Sequence[Message], tools: Sequence[dict]) -> list[Message]:

@@ -100,7 +100,7 @@ def _check_message(message: Any, error: Callable[..., RecordError], at: str, emp
     def within(part: str) -> Callable[..., RecordError]:
         return lambda value, expected: error(value, expected, f"{at}.{part}")
 
-    END["check"](message.get("end", "eot"), within("end"))
+    END["check"](message.get("end", None if message.get("tool_calls") else "eot"), within("end"))
     ROLE["check"](message["role"], within("role"))
     if wrong := fault(message):
         raise error(wrong[1], wrong[2], f"{at}.{wrong[0]}")
