@@ -16,6 +16,7 @@ CODE = {
     "role": "assistant",
     "content": "So.",
     "tool_calls": [{"name": "code_interpreter", "arguments": {"code": " x"}}],
+    "end": "eot",
 }
 TOOLS = [USER, TOLD | {"end": "eom"}, {"role": "ipython", "content": "3"}, CALLING, {"role": "ipython", "content": ""}]
 FULL = {

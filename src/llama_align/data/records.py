@@ -100,10 +100,10 @@ def _check_message(message: Any, error: Callable[..., RecordError], at: str, emp
     def within(part: str) -> Callable[..., RecordError]:
         return lambda value, expected: error(value, expected, f"{at}.{part}")
 
-    END["check"](message.get("end", None if message.get("tool_calls") else "eot"), within("end"))
     ROLE["check"](message["role"], within("role"))
     if wrong := fault(message):
         raise error(wrong[1], wrong[2], f"{at}.{wrong[0]}")
+    END["check"](message.get("end", None if message.get("tool_calls") else "eot"), within("end"))
     if any("function" in call for call in message.get("tool_calls") or ()):
         raise error(message["tool_calls"], "name and arguments alone in each call", f"{at}.tool_calls")
     # a call says something without words, and a tool may have nothing to say
