@@ -79,7 +79,7 @@ def wrapped(dialog: list[dict]) -> list[dict]:
 
 def test_the_template_writes_calls_as_rendering_does(any_tokenizer):  # noqa: F811
     tokens, draw, called = ControlTokens.of(any_tokenizer), random.Random(0), 0
-    for number in range(1500):
+    for number in range(500):
         dialog = tool_dialog(draw)
         ours = render(any_tokenizer, dialog, add_generation_prompt=number % 2 == 0, tokens=tokens)
         for same in (dialog, wrapped(dialog)):
@@ -87,7 +87,7 @@ def test_the_template_writes_calls_as_rendering_does(any_tokenizer):  # noqa: F8
             assert found == ours.ids, dialog
         assert render(any_tokenizer, wrapped(dialog), add_generation_prompt=number % 2 == 0, tokens=tokens) == ours
         called += sum("tool_calls" in message for message in dialog)
-    assert called > 1500
+    assert called > 400
 
 
 def test_the_templates_assistant_mask_covers_calls(any_tokenizer):  # noqa: F811
