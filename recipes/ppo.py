@@ -6,7 +6,7 @@ accelerate launch recipes/ppo.py --config recipes/herd-nano/ppo.yaml
 from dataclasses import dataclass, field
 from functools import partial
 
-from datasets import Dataset
+from datasets import Dataset, Features, Json, Value
 from transformers import set_seed
 
 from llama_align import recipe
@@ -58,7 +58,11 @@ def main(args: PPOArguments, training: PPOConfig, model_args: recipe.ModelArgume
         reward=rewards,
         value_model=start.beside(critic, "value", tokenizer),
         args=training,
-        train_dataset=Dataset.from_list([{"prompt": p.messages, "objective": p.objective} for p in prompts]),
+        train_dataset=Dataset.from_list(
+            [{"prompt": p.messages, "objective": p.objective} for p in prompts],
+            # as JSON: a table would give every call of a tool the arguments of all
+            features=Features({"prompt": Json(), "objective": Value("string")}),
+        ),
         processing_class=tokenizer,
         peft_config=start.lora(),
     )

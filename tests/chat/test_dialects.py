@@ -29,6 +29,7 @@ from ..conftest import made_up_text
 from .families import FAMILIES, byte_level, make
 
 DIALOGS, INJECTED = 2000, 1000
+CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
 PIECES = (
     *(
         "bado",
@@ -292,13 +293,18 @@ def test_a_saved_folder_writes_as_the_contract_does(family, tmp_path):
         ("llama-2", [("system", "x")], r"messages: found 'none' last, expected 'user'"),
         ("llama-2", [("ipython", "x")], r"expected one of system, user, assistant: Llama 2 writes no other"),
         ("tinyllama", [("ipython", "x")], r"expected one of system, user, assistant: Zephyr writes no other"),
-        ("chatml", [("tool", "x")], r"found 'tool', expected one of system, user, assistant, ipython"),
+        ("chatml", [("tool", "x")], r"found 'tool', expected one of system, user, assistant: ChatML writes no other"),
+        (
+            "llama-3.0",
+            [("assistant", None, None, [CALL])],
+            r"'tool_calls': found some, .* Llama 3.0 has no form for calls",
+        ),
         ("llama-3.0", [("assistant", "x", "eom")], r"field 'end': found 'eom', expected eot in Llama 3.0"),
         ("smollm2", [("assistant", "x", "eom")], r"field 'end': found 'eom', expected eot in ChatML"),
     ],
 )
 def test_what_a_dialect_cannot_write_is_refused_by_name(texts, name, messages, said):
-    dialog = [dict(zip(("role", "content", "end"), message, strict=False)) for message in messages]
+    dialog = [dict(zip(("role", "content", "end", "tool_calls"), message, strict=False)) for message in messages]
     with pytest.raises(ContractError, match=said):
         render(make(name, texts), dialog)
 

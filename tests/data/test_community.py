@@ -47,7 +47,7 @@ def test_sharegpt(lines):
     for bad, complaint in [
         (
             [HUMAN, {"from": "function_call", "value": "f()"}],
-            r"'messages\[1\].from': found 'function_call', expected one of",
+            r"'messages\[1\].function_call': found 'f\(\)' .*, expected whole JSON",
         ),
         ([HUMAN, GPT | {"weight": 0}], r"'messages\[1\].weight': found 0 \(int\), expected a message to learn"),
         ([HUMAN, {"from": "gpt"}], r"'messages\[1\].content': found nothing"),

@@ -10,16 +10,24 @@ from llama_align.data import KINDS, Demonstration, Prompt, RecordError, load_rec
 from llama_align.data.columns import nearly
 
 USER, TOLD = {"role": "user", "content": "Why is the sky blue?"}, {"role": "assistant", "content": "Scattering."}
-TOOLS = [USER, TOLD | {"end": "eom"}, {"role": "ipython", "content": "3"}]
+CALL = {"name": "get", "arguments": {"city": "Bern", "days": [1, 2.5], "unit": None}}
+CALLING = {"role": "assistant", "content": "", "tool_calls": [CALL], "end": "eom"}
+CODE = {
+    "role": "assistant",
+    "content": "So.",
+    "tool_calls": [{"name": "code_interpreter", "arguments": {"code": " x"}}],
+    "end": "eot",
+}
+TOOLS = [USER, TOLD | {"end": "eom"}, {"role": "ipython", "content": "3"}, CALLING, {"role": "ipython", "content": ""}]
 FULL = {
     "document": {"text": "Once.", "source": "books", "url": "https://example.org", "date": "1901"}
     | {"language": "en", "scores": {"quality": 0.5}},
     "prompt": {"messages": [*TOOLS, USER], "objective": "safety", "source": "people", "task": {"family": "fact"}},
-    "demonstration": {"messages": [*TOOLS, TOLD | {"end": "eom"}], "source": "people", "finished": False},
+    "demonstration": {"messages": [*TOOLS, CALLING], "source": "people", "finished": False},
     "preference": {
-        "prompt": [*TOOLS, USER],
-        "chosen": "Scattering.",
-        "rejected": "Paint.",
+        "prompt": TOOLS,
+        "chosen": CALLING,
+        "rejected": CODE,
         "grade": "better",
         "objective": "safety",
         "chosen_is_safe": True,
@@ -27,13 +35,13 @@ FULL = {
         "annotator": "a1",
         "round": 2,
         "source": "people",
-        "edited": "Rayleigh scattering.",
+        "edited": TOLD | {"end": "eom"},
         "chosen_finished": False,
         "rejected_finished": True,
     },
     "sample": {
-        "prompt": [*TOOLS, USER],
-        "completion": "Scattering.",
+        "prompt": TOOLS,
+        "completion": CODE,
         "finished": False,
         "checkpoint": "runs/sft",
         "temperature": 1.0,
@@ -218,9 +226,9 @@ def test_of_a_prompt_and_a_dialog_beside_it_the_report_names_what_was_passed_ove
 @pytest.mark.parametrize(
     ("extra", "place"),
     [
-        ({"tool_calls": [{"name": "f"}]}, "tool_calls"),
+        ({"tool_calls": [{"function": "f"}]}, "tool_calls"),
         ({"recipient": "browser"}, "recipient"),
-        ({"function_call": {"name": "f"}}, "function_call"),
+        ({"function_call": {"name": 5}}, "function_call"),
         ({"reasoning_content": "Hm."}, "reasoning_content"),
         ({"weight": 0}, "weight"),
         ({"train": False}, "train"),
@@ -235,33 +243,38 @@ def test_a_key_that_changes_what_a_message_means_is_refused(extra, place, tmp_pa
 
 
 def test_keys_that_say_nothing_are_dropped_and_named(tmp_path):
-    extra = {"id": 3, "name": "Ada", "tool_calls": [], "weight": 1.0, "recipient": None}
+    extra = {"id": 3, "name": "Ada", "tool_calls": [], "weight": 1.0, "recipient": "all"}
     write_jsonl(tmp_path / "rows.jsonl", [{"messages": [USER, TOLD | extra]}])
     records, report = load_records([str(tmp_path / "rows.jsonl")], "demonstration")
     assert records == [Demonstration([USER, TOLD], "rows")]
-    named = "id", "name", "tool_calls", "weight"
+    named = "id", "name", "weight"
     assert str(report).splitlines()[2:] == [
         "rows: columns not read: " + ", ".join(f"messages[].{key}" for key in named)
     ]
 
 
-def test_an_answer_that_waits_for_a_tool_is_no_text(tmp_path):
-    call = [TOLD | {"end": "eom"}]
-    row = {"prompt": [USER], "chosen": call, "rejected": [TOLD], "grade": "better", "objective": "safety"}
-    write_jsonl(tmp_path / "rows.jsonl", [row])
-    with pytest.raises(RecordError, match=r"line 1, field 'chosen\[0\].end': found 'eom', expected 'eot'"):
-        load_records([str(tmp_path / "rows.jsonl")], "preference")
-    write_jsonl(tmp_path / "rows.jsonl", [row | {"prompt": None, "chosen": [USER, *call], "rejected": [USER, TOLD]}])
-    with pytest.raises(RecordError, match=r"line 1, field 'chosen\[0\].end': found 'eom', expected 'eot'"):
-        load_records([str(tmp_path / "rows.jsonl")], "preference")
-    write_jsonl(tmp_path / "rows.jsonl", [{"prompt": [USER], "completion": call}])
+def test_an_answer_that_waits_for_a_tool_keeps_its_end(tmp_path):
+    waits = TOLD | {"end": "eom"}
+    row = {"prompt": [USER], "chosen": [waits], "rejected": [TOLD], "grade": "better", "objective": "safety"}
+    whole = row | {"prompt": None, "chosen": [USER, waits], "rejected": [USER, TOLD]}
+    for given in (row, whole, row | {"chosen": waits}):
+        write_jsonl(tmp_path / "rows.jsonl", [given])
+        (record,), _ = load_records([str(tmp_path / "rows.jsonl")], "preference")
+        assert (record.prompt, record.chosen, record.rejected) == ([USER], waits, TOLD["content"])
+    write_jsonl(tmp_path / "rows.jsonl", [{"prompt": [USER], "completion": [waits]}])
     (record,), _ = load_records([str(tmp_path / "rows.jsonl")], "demonstration")
-    assert record.messages == [USER, *call]
+    assert record.messages == [USER, waits]
 
 
 @pytest.mark.parametrize("form", ["auto", "records"])
 def test_ends_survive_a_table_that_gives_every_message_the_column(form, tmp_path):
-    rows = [{"messages": [*TOOLS, TOLD]}, {"messages": [USER, TOLD]}]
+    calling = CALLING | {"tool_calls": [CALL | {"arguments": {"city": "Bern"}}]}  # a null is none in a table
+    other = CALLING | {"tool_calls": [CALL | {"arguments": {"days": 3}}]}
+    rows = [
+        {"messages": [*TOOLS[:3], calling, TOOLS[2], TOLD]},
+        {"messages": [USER, other]},
+        {"messages": [USER, TOLD]},
+    ]
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
     records, report = load_records([{"path": str(tmp_path / "rows.parquet"), "format": form}], "demonstration")
     assert [record.messages for record in records] == [row["messages"] for row in rows]
@@ -271,9 +284,9 @@ def test_ends_survive_a_table_that_gives_every_message_the_column(form, tmp_path
 def test_one_kind_in_place_of_another_keeps_what_it_can(tmp_path):
     write_jsonl(tmp_path / "rows.jsonl", [FULL["preference"]])
     source = {"path": str(tmp_path / "rows.jsonl"), "kind": "preference"}
-    assert load_records([source], "prompt")[0] == [Prompt([*TOOLS, USER], "safety", "people")]
-    edited = {"role": "assistant", "content": "Rayleigh scattering."}
-    assert load_records([source], "demonstration")[0] == [Demonstration([*TOOLS, USER, edited], "people")]
+    assert load_records([source], "prompt")[0] == [Prompt(TOOLS, "safety", "people")]
+    edited = TOLD | {"end": "eom"}
+    assert load_records([source], "demonstration")[0] == [Demonstration([*TOOLS, edited], "people")]
 
 
 def test_an_unknown_end_is_not_rendered(tokenizer):

@@ -32,6 +32,19 @@ def test_the_highest_score_of_each_prompt_wins_in_order_of_prompts():
     }
 
 
+def test_calls_are_answers_of_their_own():
+    def call(code, **end):
+        calls = [{"name": "code_interpreter", "arguments": {"code": code}}]
+        return {"role": "assistant", "content": "", "tool_calls": calls} | end
+
+    said = [call("x", end="eom"), call("y"), call("x", end="eom"), call("x"), "x", "x "]
+    pool, counts = answer_pool([sample("p", answer, -i) for i, answer in enumerate(said)])
+    assert counts | {"duplicates": 2, "empty": 0, "cut": 0, "answers": 4} == counts
+    ((best, *_, worst),) = pool.values()
+    (pair,) = graded_pairs(pool, "helpfulness", {"better": 1.0}, 1)
+    assert (pair.chosen, pair.rejected) == (best.completion, worst.completion) == (said[0], "x")
+
+
 def test_cut_and_empty_answers_never_win():
     samples = [
         sample("p", "cut", 9, finished=False),

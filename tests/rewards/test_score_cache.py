@@ -124,6 +124,20 @@ def test_a_cut_answer_is_not_a_finished_one(make):
     assert sum(asked) == 2
 
 
+def test_a_call_is_not_the_text_it_reads_as(make):
+    rewards, asked = make()
+    call = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"name": "code_interpreter", "arguments": {"code": "me"}}],
+    }
+    answers = ["me", {"role": "assistant", "content": "me", "end": "eom"}, call, call | {"content": "\n"}, "me "]
+    scores = rewards([sample("p", answer) for answer in answers])["helpfulness"]
+    assert len(set(scores[:3])) == 3
+    assert scores[2:] == [scores[2], scores[2], scores[0]]
+    assert sum(asked) == 3
+
+
 def test_several_models_in_one_pass_and_their_combination(make):
     rewards, asked = make(("helpfulness", "safety"))
     samples = [*SAMPLES, sample("x", "me", objective="safety")]

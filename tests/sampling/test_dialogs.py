@@ -54,6 +54,8 @@ def test_texts_ends_and_lengths(sampler, tokenizer):
     assert (cut.text, cut.finished, cut.tokens) == ("bado kilu", False, len(content))
     assert (empty.text, empty.finished, empty.tokens) == ("", True, 1)
     assert strange.text == "bado kilu", "no control token in a text"
+    waits = {"role": "assistant", "content": "bado kilu", "end": "eom"}
+    assert [draft.answer for draft in ended] == ["bado kilu", waits, "bado kilu"]
     assert sampler.engine.stop_ids == set(endings.values())
 
 

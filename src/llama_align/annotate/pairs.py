@@ -63,7 +63,7 @@ def reward_annotator(rewards: RewardModels) -> Annotate:
         sides = [(prompt, draft) for prompt, pair in pairs for draft in pair]
         scores = rewards(
             [prompt.messages for prompt, _ in sides],
-            [draft.text for _, draft in sides],
+            [draft.answer for _, draft in sides],
             [draft.finished for _, draft in sides],
             [{"objective": prompt.objective} for prompt, _ in sides],
         )[rewards.main]
@@ -84,8 +84,8 @@ def _preference(
 ) -> Preference:
     return Preference(
         prompt=prompt.messages,
-        chosen=chosen.text,
-        rejected=rejected.text,
+        chosen=chosen.answer,
+        rejected=rejected.answer,
         grade=grade,
         objective=prompt.objective,
         annotator=annotator,

@@ -2,17 +2,21 @@
 
 from .contract import ControlTokens, Rendered, encode_text
 from .dialects import DIALECTS, ROLES, ContractError, Dialect
-from .render import MEANT, Message, adopt, decode_answer, encode_answer, render, render_prompt
+from .render import MEANT, adopt, decode_answer, encode_answer, render, render_prompt
 from .roles import FORMAT, LEARNED, TokenRole, roles_of
 from .tokenizer import CHAT_TEMPLATE, special_tokens, train_tokenizer
+from .tools import CODE, PYTHON_TAG, Answer, Message, as_answer, as_message, as_text, fault, settled, with_tools
 
 __all__ = [
     "CHAT_TEMPLATE",
+    "CODE",
     "DIALECTS",
     "FORMAT",
     "LEARNED",
     "MEANT",
+    "PYTHON_TAG",
     "ROLES",
+    "Answer",
     "ContractError",
     "ControlTokens",
     "Dialect",
@@ -20,12 +24,18 @@ __all__ = [
     "Rendered",
     "TokenRole",
     "adopt",
+    "as_answer",
+    "as_message",
+    "as_text",
     "decode_answer",
     "encode_answer",
     "encode_text",
+    "fault",
     "render",
     "render_prompt",
     "roles_of",
+    "settled",
     "special_tokens",
     "train_tokenizer",
+    "with_tools",
 ]

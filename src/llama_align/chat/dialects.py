@@ -132,7 +132,7 @@ DIALECTS = (
         eos=("<|endoftext|>", "</s>"),
         pads=("<pad>", "<|pad|>", "[PAD]", "<|fim_pad|>", "<empty_output>", "<unk>"),
         eot=IM_END,
-        headers=_headers(f"{IM_START}{{}}\n", ROLES),
+        headers=_headers(f"{IM_START}{{}}\n", TALK),
         after="\n",
     ),
     Dialect(

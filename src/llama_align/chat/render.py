@@ -4,15 +4,14 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from .contract import ControlTokens, Piece, Rendered, encode_pieces, encode_text
+from .contract import ControlTokens, Piece, Rendered, encode_pieces
 from .dialects import ContractError, Dialect, template_of
 from .roles import TokenRole
+from .tools import Answer, Message, as_message, fault, sampled, spoken
 
+NAMES = {"tool": "ipython"}  # what others call a role
 # keys of a message that are part of what is said in other formats and have no place in this one
-MEANT = ("recipient", "tool_calls", "function_call", "tool_call_id", "tool_plan")
-MEANT += ("thinking", "reasoning_content", "reasoning")
-
-Message = dict[str, str]
+MEANT = ("recipient", "function_call", "tool_plan", "thinking", "reasoning_content", "reasoning")
 
 SAMPLE = (("system", "be brief"), ("user", "say a"), ("assistant", "a"), ("user", "say b"), ("assistant", "b"))
 
@@ -28,23 +27,23 @@ def render(
     """Renders a dialog.
 
     Args:
-        messages: dicts with `role` (one of the dialect's) and `content`; an assistant message may set `end` to `"eom"`
-            when a tool will answer (`"eot"` is what it is without).
+        messages: dicts with `role` (one of the dialect's; `tool` is `ipython`) and `content`; an assistant message may
+            have `tool_calls` (see `tools`; content may then be None) and `end`, `"eom"` when a tool will answer
+            (`"eot"` is what it is without). A tool's answer belongs to a call by its place: an id of it is not written.
         add_generation_prompt: end with the header of an assistant message still to be written.
         continue_final_message: leave the last message open, without its end, as it stands where an answer was cut.
         tokens: `ControlTokens.of(tokenizer)`, looked up if not given.
 
     Raises:
-        ContractError: a role, an end or an order of messages that the dialect does not have, content that is not text,
-            or a last message continued and followed.
+        ContractError: a role, an end, calls or an order of messages that the dialect does not have, content that is
+            not text, calls that are none, or a last message continued and followed.
     """
     if continue_final_message and (add_generation_prompt or not messages):
         found = "add_generation_prompt beside it" if messages else "no message"
         raise ContractError(f"continue_final_message: found {found}, expected a last message to leave open")
     tokens = tokens or ControlTokens.of(tokenizer)
     dialect = tokens.dialect
-    for number, message in enumerate(messages):
-        _check(message, number, dialect)
+    messages = [_checked(message, number, dialect) for number, message in enumerate(messages)]
     if dialect.pairs:
         messages = _in_turns(messages, dialect, add_generation_prompt)
         add_generation_prompt = messages[-1]["role"] == "user" and not continue_final_message
@@ -63,14 +62,19 @@ def render(
 
 
 def content_of(message: Message, tokens: ControlTokens, still_open: bool = False) -> list[Piece]:
-    """What stands between a message's header and its end."""
+    """What stands between a message's header and its end; calls are encoded each by itself, as Meta does it."""
     dialect, role = tokens.dialect, message["role"]
     text = dialect.typed(message["content"])
     if dialect.system and "system" in message:
         text = dialect.system.format(system=dialect.typed(message["system"]), user=text)
     before, behind = dialect.padding.get(role, ("", ""))
     text = before + (text.strip() if dialect.trims else text) + ("" if still_open else behind)
-    return [(text, TokenRole.ANSWER if role == "assistant" else TokenRole.PROMPT)]
+    kind = TokenRole.ANSWER if role == "assistant" else TokenRole.PROMPT
+    if not message.get("tool_calls"):
+        return [(text, kind)]
+    tagged, (_, *calls) = spoken(message)
+    tag = [(tokens.python_tag, TokenRole.TOOL)] if tagged else []
+    return [*tag, (text, kind), *(piece for call in calls for piece in (("", kind), (call, kind)))]
 
 
 def _end_of(message: Message, tokens: ControlTokens) -> list[Piece]:
@@ -81,22 +85,31 @@ def _end_of(message: Message, tokens: ControlTokens) -> list[Piece]:
     return [(end, role), (tokens.dialect.after, TokenRole.HEADER)]
 
 
-def _check(message: Message, number: int, dialect: Dialect) -> None:
-    role, content, ending = message.get("role"), message.get("content"), message.get("end") or "eot"
+def _checked(message: Message, number: int, dialect: Dialect) -> Message:
+    """The message with a role and content of ours; raises ContractError for one that has no place in the dialect."""
     where, ends = f"message {number}, field", ["eot"] + ["eom"] * (dialect.eom is not None)
+    role, ending, called = message.get("role"), message.get("end") or "eot", bool(message.get("tool_calls"))
+    role = NAMES.get(role, role) if isinstance(role, str) else role
+    content = "" if message.get("content") is None and called else message.get("content")
     if role not in dialect.roles:
-        found = f"found {role!r}, expected one of {', '.join(dialect.roles)}"
+        found = f"found {message.get('role')!r}, expected one of {', '.join(dialect.roles)}"
         raise ContractError(f"{where} 'role': {found}: {dialect.name} writes no other")
     if not isinstance(content, str):
         raise ContractError(f"{where} 'content': found {type(content).__name__}, expected text")
     if meant := [key for key in MEANT if message.get(key)]:
-        raise ContractError(f"{where} '{meant[0]}': found one, expected role, content and end alone")
+        raise ContractError(f"{where} '{meant[0]}': found one, expected role, content, tool_calls and end alone")
     if ending not in ends:
         raise ContractError(f"{where} 'end': found {ending!r}, expected {' or '.join(ends)} in {dialect.name}")
+    if called and dialect.python_tag is None:
+        raise ContractError(f"{where} 'tool_calls': found some, expected none: {dialect.name} has no form for calls")
+    if wrong := fault(message):
+        place, found, expected = wrong
+        raise ContractError(f"{where} '{place}': found {found!r:.60}, expected {expected}")
     try:
         content.encode()
     except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can hold and UTF-8 cannot
         raise ContractError(f"{where} 'content': found {content[:60]!r}, expected valid Unicode") from error
+    return message | {"role": role, "content": content}
 
 
 def _in_turns(messages: Sequence[Message], dialect: Dialect, add_generation_prompt: bool) -> list[Message]:
@@ -123,31 +136,38 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     return render(tokenizer, messages, add_generation_prompt=True, tokens=tokens).ids
 
 
-def encode_answer(tokenizer: PreTrainedTokenizerBase, text: str, tokens=None, finished: bool = True) -> list[int]:
-    """Ids of an answer's content and its end of turn (left out if the answer was cut before it ended).
+def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: Answer, tokens=None, finished: bool = True) -> list[int]:
+    """Ids of an answer's content and calls, and its end (left out if the answer was cut before it ended).
 
     They are those that `render` gives behind the answer's header, unless white space at the beginning of the answer
     would join the header's last token: a sampler goes on from the header as it is.
+
+    Raises:
+        ContractError: an end or calls that the dialect does not have.
     """
     tokens = tokens or ControlTokens.of(tokenizer)
-    content = content_of({"role": "assistant", "content": text}, tokens, still_open=not finished)
+    message = _checked(as_message(answer), 0, tokens.dialect)
+    content = content_of(message, tokens, still_open=not finished)
     header = [(value, TokenRole.HEADER) for value, _ in tokens.headers["assistant"]]
     alone = encode_pieces(tokenizer, header, tokens).ids
     whole = encode_pieces(tokenizer, [*header, *content], tokens).ids
-    if whole[: len(alone)] == alone:
-        ids = whole[len(alone) :]
-    else:
-        ids = encode_text(tokenizer, "".join(value for value, _ in content))
-    return ids + [tokens.eot] * finished
+    joined = whole[: len(alone)] != alone
+    ids = encode_pieces(tokenizer, content, tokens).ids if joined else whole[len(alone) :]
+    return ids + [end for end, _ in _end_of(message, tokens)[:1]] * finished
 
 
-def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], tokens=None) -> str:
-    """Text of a sampled answer without its terminator; control tokens inside it are left out."""
+def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], tokens=None) -> Answer:
+    """A sampled answer without its terminator: its text, or a message where it begins with a python tag (a call of the
+    code interpreter, see `tools.sampled`) or ends for a tool to answer. Other control tokens inside it are left out.
+    """
     tokens = tokens or ControlTokens.of(tokenizer)
     ids = list(ids)
+    end = "eom" if ids and ids[-1] == tokens.eom else "eot"
     if ids and ids[-1] in tokens.terminators:
         ids.pop()
-    return tokenizer.decode(ids, skip_special_tokens=True).strip()
+    tags = [i for i, token in enumerate(ids) if token == tokens.python_tag]
+    parts = [ids[a + 1 : b] for a, b in zip([-1, *tags], [*tags, len(ids)], strict=True)]
+    return sampled([tokenizer.decode(part, skip_special_tokens=True) for part in parts], end)
 
 
 def adopt(tokenizer: PreTrainedTokenizerBase) -> tuple[ControlTokens, str]:

@@ -6,11 +6,12 @@ Knows names of columns and of keys in messages, and what a source's options use;
 import string
 from typing import Any
 
-from .formats import ALIASES, CONTENT, DETAILS, MESSAGE, passed_over, with_aliases, wrong_type
+from .calls import keys_read
+from .formats import ALIASES, CONTENT, DETAILS, TOOLS, passed_over, with_aliases, wrong_type
 from .records import KINDS, RecordError, SourceError, show
 from .sources import DataSource
 
-_DIALOG = ("system", "prompt", "messages")
+_DIALOG = ("system", "prompt", "messages", TOOLS)
 _CONTENT = {
     "document": ("text",),
     "prompt": _DIALOG,
@@ -66,7 +67,7 @@ class Columns:
         if form == "records":
             return []
         content = (self.scored if form == "scores" else self.content) if not self.source.columns else set()
-        read = self.fields | content
+        read = self.fields | content | ({TOOLS} & self.content)
         read |= {theirs for theirs, ours in ALIASES.items() if ours in read and ours not in self.seen}
         return [name for name in self.seen if name not in read | self.used]
 
@@ -87,8 +88,8 @@ class Columns:
             return [f"{name} ({type(value).__name__}, not {wanted})"]
         if not isinstance(value, list) or name not in self.content | self.dialogs:
             return [name]
-        keys = dict.fromkeys(key for message in value if isinstance(message, dict) for key in _given(message))
-        return [name, *(f"{name}[].{key}" for key in keys if key not in MESSAGE)]
+        messages = [message for message in value if isinstance(message, dict) and "role" in message]
+        return [name, *dict.fromkeys(f"{name}[].{key}" for message in messages for key in _unread(message))]
 
     def _refuse_misspelt(self, names: tuple[str, ...], where: str) -> None:
         known = self.fields | self.content | self.scored | set(ALIASES)
@@ -118,8 +119,8 @@ def _one_slip(a: str, b: str) -> bool:
     return a == b[1:] or a[1:] == b[1:] or (a[1::-1] == b[:2] and a[2:] == b[2:])
 
 
-def _given(message: dict) -> list[str]:
-    return [key for key, value in message.items() if value is not None]
+def _unread(message: dict) -> list[str]:
+    return [key for key, value in message.items() if value is not None and key not in keys_read(message)]
 
 
 def _used(source: DataSource) -> set[str]:

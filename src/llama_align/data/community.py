@@ -18,7 +18,14 @@ SPEAKERS = {
     "chatgpt": "assistant",
     "bing": "assistant",
     "bard": "assistant",
+    "function_call": "assistant",
+    "tool_call": "assistant",
+    "observation": "ipython",
+    "function_response": "ipython",
+    "tool_response": "ipython",
+    "tool": "ipython",
 }
+CALLS = ("function_call", "tool_call")  # speakers whose words are the JSON of a call
 # the ratings of the aspects before the overall score of the critique, which is known to hold 10 where 1 was meant
 SCORES = ("fine-grained_score", "overall_score")
 
@@ -75,6 +82,10 @@ def _turn(turn: Any, where: str, place: str) -> Any:
     if not isinstance(speaker, str) or speaker not in SPEAKERS:
         raise RecordError(where, f"{place}.from", show(speaker), f"one of {', '.join(SPEAKERS)}")
     beside = {key: value for key, value in turn.items() if key not in ("from", "value")}
+    if speaker in CALLS:
+        if not turn.get("value"):
+            raise RecordError(where, f"{place}.value", show(turn.get("value")), "the JSON of a call")
+        return beside | _message("assistant", "") | {"function_call": turn["value"]}
     return beside | _message(SPEAKERS[speaker], turn.get("value"))
 
 

@@ -8,9 +8,11 @@ import json
 import re
 import string
 from collections.abc import Collection, Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
-from ..chat import MEANT
+from ..chat import Answer, as_answer, as_message
+from .calls import check_order, introduce, plain
 from .records import KINDS, Message, RecordError, is_number, show
 
 # The names a row is read by, and so what `columns` may map to.
@@ -23,15 +25,17 @@ DETAILS = {"source": str, "url": str, "date": str, "language": str, "scores": di
 STRICT = ("grade", "objective", "chosen_is_safe", "rejected_is_safe", "edited")
 STRICT += ("finished", "chosen_finished", "rejected_finished")
 SCORES = ("score_chosen", "score_rejected")
-NAMES = (*CONTENT, *DETAILS, *STRICT, *SCORES)
+TOOLS = "tools"  # schemas of functions, which go into the dialog
+NAMES = (*CONTENT, *DETAILS, *STRICT, *SCORES, TOOLS)
 ALIASES = {
     "chosen_safe": "chosen_is_safe",
     "rejected_safe": "rejected_is_safe",
     "response": "completion",
     "helpfulness": "score",
+    "functions": TOOLS,
 }
 
-MESSAGE = ("role", "content", "end")
+MEANT = ("tool_plan", "thinking", "reasoning_content", "reasoning")
 NOT_LEARNED = ("weight", "train", "loss")
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -85,6 +89,9 @@ def fields_of(
     """
     row = with_aliases(row)
     content = _READERS[kind](row, where, transcripts)
+    if row.get(TOOLS) is not None:
+        dialogs = {name: content[name] for name in ("messages", "prompt") if name in content}
+        content |= {name: introduce(messages, row[TOOLS], where) for name, messages in dialogs.items()}
     known = KINDS[kind].names()
     details = {name: row[name] for name in DETAILS if name in named or not wrong_type(name, row.get(name))}
     strict = {name: row[name] for name in STRICT if row.get(name) is not None}
@@ -166,41 +173,46 @@ def _clean(messages: list, where: str, field: str) -> list:
 
     Raises RecordError for a key without which a message means something else.
     """
+    check_order(messages, where, field)
     cleaned = [_message(m, where, f"{field}[{i}]") if isinstance(m, dict) else m for i, m in enumerate(messages)]
-    return [m for m in cleaned if not (isinstance(m, dict) and m["role"] == "system" and m["content"] in (None, ""))]
+    for message, after in pairwise(cleaned):
+        if _role(message) == "assistant" and _role(after) == "ipython":
+            message.setdefault("end", "eom")
+    return [m for m in cleaned if not (_role(m) == "system" and m["content"] in (None, ""))]
+
+
+def _role(message: Any) -> Any:
+    return message["role"] if isinstance(message, dict) else None
 
 
 def _message(message: dict, where: str, place: str) -> Message:
     for key in MEANT:
         if message.get(key):
             raise RecordError(
-                where, f"{place}.{key}", show(message[key]), f"a message that is {', '.join(MESSAGE)} alone"
+                where, f"{place}.{key}", show(message[key]), "a message that says what it says in content and calls"
             )
     for key in NOT_LEARNED:
         if message.get(key) is not None and not message[key]:
             raise RecordError(where, f"{place}.{key}", show(message[key]), "a message to learn like any other")
-    end = {} if message.get("end") is None else {"end": message["end"]}
-    return {"role": message.get("role"), "content": message.get("content")} | end
+    return plain(message, where, place)
 
 
 def _said(row: dict, name: str, where: str) -> Message:
     """An answer as a message, given as text or as one."""
     value = row.get(name)
     said = {"role": "assistant", "content": value}
-    if isinstance(value, list):
+    if isinstance(value, list | dict):
+        value = [value] if isinstance(value, dict) else value
         if len(value) != 1 or not isinstance(value[0], dict) or value[0].get("role") != "assistant":
             raise RecordError(where, name, show(value), "text or one message from the assistant")
         said = _message(value[0], where, f"{name}[0]")
-    if not isinstance(said["content"], str) or not said["content"].strip():
+    if not isinstance(said["content"], str) or not (said["content"].strip() or said.get("tool_calls")):
         raise RecordError(where, name, show(said["content"]), _TEXT)
     return said
 
 
-def _answer(row: dict, name: str, where: str) -> str:
-    said = _said(row, name, where)
-    if said.get("end", "eot") != "eot":
-        raise RecordError(where, f"{name}[0].end", show(said["end"]), "'eot': an answer kept as text ends its turn")
-    return said["content"]
+def _answer(row: dict, name: str, where: str) -> Answer:
+    return as_answer(_said(row, name, where))
 
 
 def _part(chosen: list[Message], rejected: list[Message], where: str) -> tuple[list, list, list]:
@@ -243,7 +255,7 @@ def pair_up(rows: Iterable[tuple[str, dict]]) -> Iterator[tuple[str, dict]]:
     """Every pair of answers of one prompt whose scores differ, the higher one chosen, as rows of preferences."""
     groups: dict[str, list[tuple[str, dict]]] = {}
     for where, row in rows:
-        key = json.dumps([row.get("system"), prompt_of(row)])
+        key = json.dumps([row.get("system"), row.get(TOOLS), prompt_of(row)])
         groups.setdefault(key, []).append((where, row))
     for group in groups.values():
         for i, first in enumerate(group):
@@ -265,7 +277,7 @@ def convert(kind: str, wanted: str, row: dict[str, Any], where: str) -> dict[str
         return {"messages": messages} | {name: row.get(name) for name in ("objective", "source", "task")}
     if wanted == "demonstration" and answer:
         edited = row.get("edited")
-        messages = [*row["prompt"], {"role": "assistant", "content": edited or row[answer]}]
+        messages = [*row["prompt"], as_message(edited or row[answer])]
         finished = None if edited else row.get("chosen_finished" if kind == "preference" else "finished")
         return {"messages": messages, "source": row.get("source"), "finished": finished}
     raise RecordError(where, None, f"a {kind}", f"what can serve as a {wanted}")

@@ -12,6 +12,7 @@ import datasets
 import pyarrow
 from pyarrow import parquet
 
+from .calls import without_filled
 from .jsonl import LINES, LISTS, scan_json, scan_jsonl
 from .records import RecordError, SourceError
 
@@ -53,7 +54,7 @@ def open_rows(path: str, split: str = "train") -> Iterator[Row]:
 
 
 def _numbered(path: str, rows: Iterable[Any]) -> Iterator[Row]:
-    return ((f"{path}, row {index}", row) for index, row in enumerate(rows))
+    return ((f"{path}, row {index}", without_filled(row)) for index, row in enumerate(rows))
 
 
 def _parquet(path: str) -> Iterator[Row]:
@@ -66,7 +67,7 @@ def _parquet(path: str) -> Iterator[Row]:
                 raise SourceError(f"data source {path}: found the column '{min(twice)}' twice, expected it once")
             for batch in file.iter_batches(1000):
                 for row in _batch_rows(batch, path, number):
-                    yield f"{path}, row {number}", row
+                    yield f"{path}, row {number}", without_filled(row)
                     number += 1
     except (pyarrow.ArrowException, OSError) as error:
         raise _damaged(path, error, number) from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
 
+from ..chat import as_text
 from . import community
 from .columns import Columns
 from .cures import advice, changes
@@ -192,10 +193,10 @@ def _build(source: DataSource, kind: str, wanted: str, form: str, row: dict, whe
 
 
 def _length(record: Record) -> int:
-    """Characters of content, of all messages and answers together."""
+    """Characters of content and calls, of all messages and answers together."""
     total = 0
     for name in ("text", "chosen", "rejected", "completion"):
-        total += len(getattr(record, name, ""))
+        total += len(as_text(getattr(record, name, "")))
     for name in ("messages", "prompt"):
-        total += sum(len(message["content"]) for message in getattr(record, name, ()))
+        total += sum(len(as_text(message)) for message in getattr(record, name, ()))
     return total

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
-from ..chat import ROLES, Message
+from ..chat import ROLES, Answer, Message, fault
 from ..runtime.identity import lines_digest
 
 ENDS = ("eot", "eom")  # how a message ends: its turn, or to let a tool answer
@@ -91,35 +91,68 @@ REWARDS = _check(
 GRADE, OBJECTIVE, ROLE, END = _one_of(GRADES), _one_of(OBJECTIVES), _one_of(ROLES), _one_of(ENDS)
 
 
-def _dialog(last: str) -> dict[str, Check]:
-    """Messages of known roles with text in each; the last one comes from `last`."""
+def _check_message(message: Any, error: Callable[..., RecordError], at: str, empty: bool = False) -> None:
+    names = set(message) if isinstance(message, dict) else set()
+    if not {"role", "content"} <= names <= {"role", "content", "end", "tool_calls"}:
+        expected = "an object with role, content and, where a tool is called or will answer, tool_calls and end"
+        raise error(message, expected, at)
+
+    def within(part: str) -> Callable[..., RecordError]:
+        return lambda value, expected: error(value, expected, f"{at}.{part}")
+
+    ROLE["check"](message["role"], within("role"))
+    if wrong := fault(message):
+        raise error(wrong[1], wrong[2], f"{at}.{wrong[0]}")
+    END["check"](message.get("end", None if message.get("tool_calls") else "eot"), within("end"))
+    if any("function" in call for call in message.get("tool_calls") or ()):
+        raise error(message["tool_calls"], "name and arguments alone in each call", f"{at}.tool_calls")
+    # a call says something without words, and a tool may have nothing to say
+    silent = empty or message.get("tool_calls") or message["role"] == "ipython"
+    (STRING if silent else TEXT)["check"](message["content"], within("content"))
+
+
+def _dialog(*last: str) -> dict[str, Check]:
+    """Messages of known roles with text or calls in each; the last one comes from one of `last`."""
 
     def check(value: Any, error: Callable[..., RecordError]) -> None:
         if not isinstance(value, list) or not value:
             raise error(value, "a list of messages, each with role and content")
         for i, message in enumerate(value):
-            names = set(message) if isinstance(message, dict) else set()
-            if not {"role", "content"} <= names <= {"role", "content", "end"}:
-                raise error(message, "an object with role, content and, where a tool will answer, end", f"[{i}]")
-            END["check"](message.get("end", "eot"), lambda v, expected, i=i: error(v, expected, f"[{i}].end"))
-            ROLE["check"](message["role"], lambda v, expected, i=i: error(v, expected, f"[{i}].role"))
-            TEXT["check"](message["content"], lambda v, expected, i=i: error(v, expected, f"[{i}].content"))
-        if value[-1]["role"] != last:
-            raise error(
-                value[-1]["role"], f"'{last}', from whom the last message must come", f"[{len(value) - 1}].role"
-            )
+            _check_message(message, error, f"[{i}]")
+        if value[-1]["role"] not in last:
+            expected = f"{' or '.join(map(repr, last))}, from whom the last message must come"
+            raise error(value[-1]["role"], expected, f"[{len(value) - 1}].role")
 
     return {"check": check}
 
 
-TO_ANSWER, ANSWERED = _dialog("user"), _dialog("assistant")
+def _answer(empty: bool) -> dict[str, Check]:
+    """A text, or where it has calls or waits for a tool, the assistant's message; `empty`: it may say nothing."""
+
+    def check(value: Any, error: Callable[..., RecordError]) -> None:
+        if not isinstance(value, dict):
+            (STRING if empty else TEXT)["check"](value, error)
+            return
+        _check_message(value, error, "", empty)
+        if value["role"] != "assistant":
+            raise error(value["role"], "'assistant'", ".role")
+        if not value.get("tool_calls") and value.get("end") != "eom":
+            raise error(value, "text, where the answer is no more than that")
+
+    return {"check": check}
+
+
+TO_ANSWER, ANSWERED = _dialog("user", "ipython"), _dialog("assistant")
+ANSWER, DRAWN = _answer(empty=False), _answer(empty=True)
 
 
 def _without_nulls(value: Any) -> Any:
     """Messages as they were before a table gave all of them the same columns."""
-    if not isinstance(value, list):
+    if isinstance(value, list):
+        return [_without_nulls(message) if isinstance(message, dict) else message for message in value]
+    if not isinstance(value, dict) or "role" not in value:
         return value
-    return [{k: v for k, v in m.items() if v is not None or k != "end"} if isinstance(m, dict) else m for m in value]
+    return {k: v for k, v in value.items() if v is not None or k not in ("end", "tool_calls")}
 
 
 class Record:
@@ -203,8 +236,8 @@ class Preference(Record):
 
     kind = "preference"
     prompt: list[Message] = field(metadata=TO_ANSWER)
-    chosen: str = field(metadata=TEXT)
-    rejected: str = field(metadata=TEXT)
+    chosen: Answer = field(metadata=ANSWER)
+    rejected: Answer = field(metadata=ANSWER)
     grade: str = field(metadata=GRADE)
     objective: str = field(metadata=OBJECTIVE)
     chosen_is_safe: bool | None = field(default=None, metadata=FLAG)
@@ -212,12 +245,12 @@ class Preference(Record):
     annotator: str | None = field(default=None, metadata=STRING)
     round: int | None = field(default=None, metadata=INTEGER)
     source: str | None = field(default=None, metadata=STRING)
-    edited: str | None = field(default=None, metadata=TEXT)
+    edited: Answer | None = field(default=None, metadata=ANSWER)
     chosen_finished: bool | None = field(default=None, metadata=FLAG)
     rejected_finished: bool | None = field(default=None, metadata=FLAG)
 
     @property
-    def best(self) -> tuple[str, bool]:
+    def best(self) -> tuple[Answer, bool]:
         """The answer to imitate, which is the edited one where there is one, and whether it has an end."""
         return (self.chosen, self.chosen_finished is not False) if self.edited is None else (self.edited, True)
 
@@ -233,7 +266,7 @@ class Sample(Record):
 
     kind = "sample"
     prompt: list[Message] = field(metadata=TO_ANSWER)
-    completion: str = field(metadata=STRING)
+    completion: Answer = field(metadata=DRAWN)
     finished: bool = field(metadata=FLAG)
     checkpoint: str = field(metadata=TEXT)
     temperature: float = field(metadata=TEMPERATURE)

@@ -168,7 +168,7 @@ class Evaluation:
     def _scores(self, drafts: list[Draft]) -> dict[str, list[float]]:
         scores = self.rewards(
             [p.messages for p in self.prompts],
-            [d.text for d in drafts],
+            [d.answer for d in drafts],
             [d.finished for d in drafts],
             [{"objective": p.objective} for p in self.prompts],
         )
@@ -177,7 +177,7 @@ class Evaluation:
     def _write_samples(self, row: str, drafts: list[Draft], verdicts: list | None) -> None:
         rows = []
         for i, (prompt, draft) in enumerate(zip(self.prompts, drafts, strict=True)):
-            sample = {"prompt": prompt.messages, "completion": draft.text, "finished": draft.finished}
+            sample = {"prompt": prompt.messages, "completion": draft.answer, "finished": draft.finished}
             if prompt.task is not None:
                 sample["task"] = prompt.task
             if verdicts is not None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, pstdev
 
-from ..chat import Message
+from ..chat import Message, as_text, settled
 from ..data import Preference, RecordError, Sample
 from .best_of_k import best_against_worst, best_of_k, drop_duplicates, top_share
 
@@ -24,12 +24,15 @@ def answer_pool(samples: Sequence[Sample]) -> tuple[Pool, dict[str, int]]:
         answers = found.setdefault(prompt_key(sample.prompt), [])
         if takeable(sample):
             answers.append(sample)
-        elif sample.completion.strip():
+        elif as_text(sample.completion).strip():
             cut += 1
         else:
             empty += 1
     pool = {
-        key: [answers[first] for first in drop_duplicates([a.completion.strip() for a in answers])]
+        key: [
+            answers[first]
+            for first in drop_duplicates([json.dumps(settled(a.completion), sort_keys=True) for a in answers])
+        ]
         for key, answers in found.items()
     }
     left = sum(map(len, pool.values()))
@@ -39,7 +42,7 @@ def answer_pool(samples: Sequence[Sample]) -> tuple[Pool, dict[str, int]]:
 
 def takeable(sample: Sample) -> bool:
     """Whether an answer may be chosen: it ended by itself and has something in it."""
-    return sample.finished and bool(sample.completion.strip())
+    return sample.finished and bool(as_text(sample.completion).strip())
 
 
 def prompt_key(messages: Sequence[Message]) -> str:

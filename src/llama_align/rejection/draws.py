@@ -69,7 +69,7 @@ class Draws:
             return [
                 Sample(
                     prompt=prompt.messages,
-                    completion=draft.text,
+                    completion=draft.answer,
                     finished=draft.finished,
                     checkpoint=name,
                     temperature=source.temperature,

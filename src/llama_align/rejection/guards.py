@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
+from ..chat import as_text
 from ..data import Sample
 from .candidates import Pool, prompt_key, reward
 
@@ -17,7 +18,7 @@ def length_correlation(pool: Pool, score: str) -> float | None:
     lengths, scores = [], []
     for answers in pool.values():
         if answers:
-            lengths += _centred([len(a.completion) for a in answers])
+            lengths += _centred([len(as_text(a.completion)) for a in answers])
             scores += _centred([reward(a, score) for a in answers])
     norm = math.sqrt(math.fsum(x * x for x in lengths)) * math.sqrt(math.fsum(y * y for y in scores))
     return math.fsum(x * y for x, y in zip(lengths, scores, strict=True)) / norm if norm else None
@@ -46,11 +47,11 @@ def guards(pool: Pool, chosen: Sequence[Sample], score: str, heldout: Sequence[s
     """All of them, for metrics.json: on distinct answers, under the score that chose and those that did not."""
     correlation = length_correlation(pool, score)
     keys = dict.fromkeys(prompt_key(sample.prompt) for sample in chosen)
-    lengths = [[len(a.completion) for a in pool[key]] for key in keys]
+    lengths = [[len(as_text(a.completion)) for a in pool[key]] for key in keys]
     return {
         "length_correlation": None if correlation is None else round(correlation, 6),
         "characters": {
-            "chosen": round(fmean(len(s.completion) for s in chosen), 3),
+            "chosen": round(fmean(len(as_text(s.completion)) for s in chosen), 3),
             "random": round(fmean(map(fmean, lengths)), 3),
         },
         "chosen_against_random": {name: chosen_against_random(pool, chosen, name) for name in (score, *heldout)},

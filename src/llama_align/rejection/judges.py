@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..chat import as_text
 from ..data import Prompt, RecordError, Sample
 from ..data.records import show
 from ..rewards.models import RewardModel
@@ -66,7 +67,9 @@ class Judges:
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, list[float]]:
         """One score per sample under each of `names`."""
-        scores = {EXACT: [float(quality(s.task, s.completion, s.finished)) for s in samples]} if self.exact else {}
+        scores = (
+            {EXACT: [float(quality(s.task, as_text(s.completion), s.finished)) for s in samples]} if self.exact else {}
+        )
         if self.rewards:
             scores[PREFIX + self.rewards.main] = self.rewards(samples)[self.rewards.main]
         return scores

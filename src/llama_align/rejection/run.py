@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import recipe
+from ..chat import as_message
 from ..data import Preference, Prompt, RecordError, Sample, fitting_prompts, write_jsonl
 from ..data.records import is_number, show
 from ..metrics.functional import describe
@@ -207,7 +208,7 @@ def write_choice(
     if choice.makes_pairs and not pairs:
         raise recipe.RecipeError(f"{where}, expected two to a prompt whose scores differ by one of the gaps")
     if choice.rule:
-        rows = ([*s.prompt, {"role": "assistant", "content": s.completion}] for s in best)
+        rows = ([*s.prompt, as_message(s.completion)] for s in best)
         write_jsonl(f"{output_dir}/best.jsonl", ({"messages": messages, "source": "sampled"} for messages in rows))
     if choice.makes_pairs:
         write_jsonl(f"{output_dir}/preferences.jsonl", pairs)

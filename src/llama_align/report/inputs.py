@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
+from ..chat import fault
 from ..data.jsonl import read_jsonl
-from ..data.records import RecordError, show
+from ..data.records import DRAWN, RecordError, show
 
 
 def is_number(value: Any) -> bool:
@@ -172,7 +173,13 @@ def _sample(line: dict, where: str) -> dict:
     for message in pick(where, line, "prompt", "a list of objects", required=True):
         for name in ("role", "content"):
             pick(where, message, name, "text", required=True)
-    pick(where, line, "completion", "text", required=True)
+        if wrong := fault(message):
+            raise RecordError(where, f"prompt.{wrong[0]}", show(wrong[1]), wrong[2])
+
+    def error(value: Any, expected: str, at: str = "") -> RecordError:
+        return RecordError(where, f"completion{at}", show(value), expected)
+
+    DRAWN["check"](line.get("completion"), error)
     pick(where, line, "task", "an object")
     for name in ("helpful", "violation", "false_refusal"):
         pick(where, line, name, "true or false")

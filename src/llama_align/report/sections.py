@@ -7,6 +7,7 @@ from itertools import product
 
 from markupsafe import Markup
 
+from ..chat import as_text
 from . import figures
 from .inputs import Evaluation, Step, is_number, pick
 from .labels import SCHEDULES, curve_place, is_known, panel_order, pretty
@@ -159,10 +160,10 @@ def dialogs(evaluation: Evaluation) -> list[dict]:
     shared = [key for key in reversed(first) if all(key in found for found in answers.values())]
     return [
         {
-            "messages": first[key]["prompt"],
+            "messages": [message | {"content": as_text(message)} for message in first[key]["prompt"]],
             "family": (first[key].get("task") or {}).get("family"),
             "answers": [
-                {"row": row, "completion": found[key]["completion"], "marks": list(_marks(found[key]))}
+                {"row": row, "completion": as_text(found[key]["completion"]), "marks": list(_marks(found[key]))}
                 for row, found in answers.items()
             ],
         }

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from ..chat import ControlTokens, Message, encode_answer, render_prompt
+from ..chat import Answer, ControlTokens, Message, encode_answer, render_prompt
 from ..sampling.engine import unwrap
 from .scoring import RewardScorer
 
@@ -50,7 +50,7 @@ class RewardModel:
         self.scorer = RewardScorer(model, self.tokens.pad, max_tokens=max_tokens)
 
     def score(
-        self, prompts: Sequence[list[Message]], answers: Sequence[str], finished: Sequence[bool] | None = None
+        self, prompts: Sequence[list[Message]], answers: Sequence[Answer], finished: Sequence[bool] | None = None
     ) -> list[float]:
         """One score per dialog. An answer that was cut ends without its end of turn, as it was sampled.
 
@@ -60,11 +60,11 @@ class RewardModel:
         finished = [True] * len(answers) if finished is None else finished
         return self.scorer.score([self.ids(*dialog) for dialog in zip(prompts, answers, finished, strict=True)])
 
-    def ids(self, prompt: list[Message], answer: str, finished: bool) -> list[int]:
+    def ids(self, prompt: list[Message], answer: Answer, finished: bool) -> list[int]:
         """The ids of prompt and answer that `score` scores."""
         return self.encode(prompt, answer, finished)[0]
 
-    def encode(self, prompt: list[Message], answer: str, finished: bool) -> tuple[list[int], bool]:
+    def encode(self, prompt: list[Message], answer: Answer, finished: bool) -> tuple[list[int], bool]:
         """The same, and whether the answer was cut to fit the context."""
         ids = render_prompt(self.tokenizer, prompt, self.tokens)
         # of a prompt that leaves no room a token stays, at which the scorer complains
@@ -94,7 +94,7 @@ class RewardModels:
     def __call__(
         self,
         prompts: Sequence[list[Message]],
-        answers: Sequence[str],
+        answers: Sequence[Answer],
         finished: Sequence[bool] | None,
         rows: Sequence[dict],
     ) -> dict[str, list[float]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..chat import Message
+from ..chat import Answer, Message, settled
 from ..data import RecordError, Sample, read_jsonl, write_jsonl
 from ..data.records import is_number, show
 from ..runtime.files import remove_stale_parts
@@ -23,7 +23,7 @@ from ..runtime.processes import ALONE, Group
 from ..sampling.memory import release
 from .models import RewardModel, combine, main_score
 
-Asked = tuple[list[Message], str, bool]  # prompt, answer, whether it ended by itself
+Asked = tuple[list[Message], Answer, bool]  # prompt, answer, whether it ended by itself
 
 
 class ScoreCache:
@@ -130,11 +130,11 @@ class CachedRewards:
         asked: list[Asked] = []
         order = []
         for sample in samples:
-            text = sample.completion.strip()  # what becomes of an answer when it is encoded
-            key = json.dumps([sample.prompt, text, sample.finished], sort_keys=True)
+            answer = settled(sample.completion)
+            key = json.dumps([sample.prompt, answer, sample.finished], sort_keys=True)
             if key not in places:
                 places[key] = len(asked)
-                asked.append((sample.prompt, text, sample.finished))
+                asked.append((sample.prompt, answer, sample.finished))
             order.append(places[key])
         keys = list(places)
         blocks = {

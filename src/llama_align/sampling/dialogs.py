@@ -3,18 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..chat import ControlTokens, Message, decode_answer, render_prompt
+from ..chat import Answer, ControlTokens, Message, as_text, decode_answer, render_prompt
 from .engine import SamplingParams
 from .make import make_engine
 
 
 @dataclass(frozen=True)
 class Draft:
-    """One sampled answer as text. `finished`: it ended by itself; `tokens`: its length with the terminator."""
+    """One sampled answer. `finished`: it ended by itself; `tokens`: its length with the terminator."""
 
-    text: str
+    answer: Answer
     finished: bool
     tokens: int
+
+    @property
+    def text(self) -> str:
+        """What it says, to judge and to show."""
+        return as_text(self.answer)
 
 
 class DialogSampler:
@@ -42,5 +47,4 @@ class DialogSampler:
         return [[self._draft(answer) for answer in group] for group in answers]
 
     def _draft(self, answer) -> Draft:
-        text = decode_answer(self.tokenizer, answer.ids, self.tokens)
-        return Draft(text, answer.finished, len(answer.ids))
+        return Draft(decode_answer(self.tokenizer, answer.ids, self.tokens), answer.finished, len(answer.ids))

@@ -7,6 +7,7 @@ from datasets import Dataset
 from llama_align import recipe
 from llama_align.chat import encode_text
 from llama_align.rewards.models import RewardModel, RewardModels, llama2_reward
+from llama_align.trainers.ppo.rewards import Scorer
 
 
 def read(trainer) -> dict[str, float]:
@@ -21,6 +22,20 @@ def test_a_function_may_return_plain_numbers(trainer_of, rollout):
     rollout(trainer)
     means = read(trainer)
     assert means["reward"] == means["rewards/length"] > 0
+
+
+def test_a_function_reads_a_call_as_text():
+    call = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"name": "code_interpreter", "arguments": {"code": "x"}}],
+    }
+
+    def said(prompts, answers, finished, rows):
+        return [len(answer) if answer.startswith("<|python_tag|>") else 0 for answer in answers]
+
+    _, combined_B = Scorer(said, 0.15)([[]] * 2, [call, "x"], [True] * 2, [{}] * 2, "cpu")
+    assert combined_B.tolist() == [len("<|python_tag|>x"), 0]
 
 
 def test_of_helpfulness_and_safety_llama_2s_combination_is_the_default(trainer_of, rollout):

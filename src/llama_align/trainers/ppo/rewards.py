@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ...chat import Message
+from ...chat import Answer, Message, as_text
 from ...rewards.models import RewardModel, RewardModels, combine
 
 Prompt = list[Message] | str
-# (prompts, answers, finished, rows of the prompt data set) -> one score per answer, or several by name
+# (prompts, answers as text, finished, rows of the prompt data set) -> one score per answer, or several by name
 Reward = Callable[
     [Sequence[Prompt], Sequence[str], Sequence[bool], Sequence[dict]], Sequence[float] | dict[str, Sequence[float]]
 ]
@@ -45,12 +45,16 @@ class Scorer:
                 "function to score text)"
             )
 
-    def __call__(self, prompts, answers, finished, rows, device) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Scores [B] by name, and the combined one.
+    def __call__(
+        self, prompts, answers: Sequence[Answer], finished, rows, device
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Scores [B] by name, and the combined one. A function reads the text of an answer, calls of tools included.
 
         Raises:
             ValueError: a score missing or not finite.
         """
+        if not isinstance(self.reward, RewardModels):
+            answers = [as_text(answer) for answer in answers]
         found = self.reward(prompts, answers, finished, rows)
         found = dict(found) if isinstance(found, dict) else {getattr(self.reward, "__name__", "reward"): found}
         if isinstance(self.reward, RewardModels):
@@ -61,7 +65,7 @@ class Scorer:
                 raise ValueError(f"reward {name}: found {tuple(score_B.shape)}, expected {len(answers)} scores")
             if not score_B.isfinite().all():
                 wrong = next(i for i, value in enumerate(score_B.tolist()) if not math.isfinite(value))
-                raise ValueError(f"reward {name}: found {score_B[wrong].item()} for {answers[wrong][:60]!r}")
+                raise ValueError(f"reward {name}: found {score_B[wrong].item()} for {as_text(answers[wrong])[:60]!r}")
         return scores, self._combined(scores, rows)
 
     def _combined(self, scores: dict[str, torch.Tensor], rows: Sequence[dict]) -> torch.Tensor:

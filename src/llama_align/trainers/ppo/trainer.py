@@ -14,7 +14,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer import rloo_trainer
 from trl.trainer.utils import pad, use_adapter
 
-from ...chat import adopt, decode_answer, encode_text, render_prompt
+from ...chat import Answer, adopt, decode_answer, encode_text, render_prompt
 from ...rewards.models import RewardModel
 from ...runtime.files import naming
 from ...runtime.replacing import replaced
@@ -223,7 +223,7 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
             return [self.tokens.bos, *encode_text(self.processing_class, prompt)]
         return render_prompt(self.processing_class, prompt, self.tokens)
 
-    def _answer_text(self, prompt: Prompt, ids: list[int]) -> str:
+    def _answer(self, prompt: Prompt, ids: list[int]) -> Answer:
         if not isinstance(prompt, str):
             return decode_answer(self.processing_class, ids, self.tokens)
         return self.processing_class.decode(ids, skip_special_tokens=True)
@@ -285,7 +285,7 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
         prompt_ids = [self._prompt_ids(prompt) for prompt in prompts]
         answer_ids, sampled = self._sample(prompt_ids)
         finished = [bool(ids) and ids[-1] in self.tokens.terminators for ids in answer_ids]
-        texts = [self._answer_text(*pair) for pair in zip(prompts, answer_ids, strict=True)]
+        answers = [self._answer(*pair) for pair in zip(prompts, answer_ids, strict=True)]
         batch = {
             **padded("prompt", prompt_ids, self.tokens.pad, "left", device),
             **padded("completion", answer_ids, self.tokens.pad, "right", device),
@@ -296,7 +296,7 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
             batch["completion_mask"] *= finished_B.long()[:, None]
         mask_BT = batch["completion_mask"].float()
 
-        scores, combined_B = self.scorer(prompts, texts, finished, inputs, device)
+        scores, combined_B = self.scorer(prompts, answers, finished, inputs, device)
         score_B = combined_B
         if self.args.whiten_scores:
             score_B = whiten(score_B, mask_BT.any(1).float(), self._reduce_sum)
