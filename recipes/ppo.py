@@ -49,7 +49,11 @@ def main(args: PPOArguments, training: PPOConfig, model_args: recipe.ModelArgume
         context=start.context(),
     )
     with outside_zero3():
-        load = partial(recipe.load_reward_model, trust_remote_code=training.trust_remote_code)
+        load = partial(
+            recipe.load_reward_model,
+            trust_remote_code=training.trust_remote_code,
+            attn_implementation=model_args.attn_implementation,
+        )
         rewards = RewardModels.load(args.reward_models, load, training.safety_threshold)
 
     training.model_init_kwargs = start.reference_options

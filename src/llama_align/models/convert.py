@@ -23,6 +23,7 @@ from .tensor_files import (
     BESIDE,
     DTYPES,
     INDEX,
+    LICENCES,
     SINGLE,
     ConvertError,
     Tensor,
@@ -39,7 +40,7 @@ from .tensor_files import (
 DTYPE_NAMES = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES.values())
 TEMPLATES = "additional_chat_templates"
 # patterns of the files that go with a checkpoint in either form
-CARRIED = (*BESIDE, f"{TEMPLATES}/*.jinja", "LICENSE*", "NOTICE*", "USE_POLICY*")
+CARRIED = (*BESIDE, f"{TEMPLATES}/*.jinja", *LICENCES)
 
 
 def convert(
