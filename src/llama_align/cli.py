@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from . import __version__
-from .models.convert import DTYPE_NAMES, convert
+from .models.convert import DTYPE_NAMES, check_output, convert
 from .runtime.identity import ADAPTER
 
 CONVERT = """\
@@ -78,14 +78,16 @@ def parser() -> argparse.ArgumentParser:
 def _convert(source: str, output: str, **options) -> Path:
     if not (Path(source) / ADAPTER).is_file():
         return convert(source, output, **options)
-    from .recipe.start import write_merged  # which takes seconds to import
+    from .recipe.start import check_checkpoint, folders_below, write_merged  # which take seconds to import
 
+    check_checkpoint(source)
+    for folder in folders_below(Path(source)):
+        check_output(folder, Path(output), options["overwrite"])
     beside = Path(output).absolute().parent
     beside.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{Path(output).name}.merged.", dir=beside) as folder:
-        whole = Path(folder) / Path(source).resolve().name
-        write_merged(source, whole, apart_from=output)
-        return convert(whole, output, **options)
+        write_merged(source, Path(folder) / "whole")
+        return convert(Path(folder) / "whole", output, **options)
 
 
 def main(args: Sequence[str] | None = None) -> int:

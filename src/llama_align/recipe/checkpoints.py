@@ -37,7 +37,7 @@ def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bo
     """
     if not path:
         raise RecipeError("tokenizer: found none, expected a path or a name on the Hub")
-    if not has_tokenizer(path, revision, alone=True) and (adapter := adapter_of(path, revision)):
+    if not has_tokenizer(path, revision, alone=True) and (adapter := _adapter_at(path, revision)):
         check_base(adapter)
         if not has_tokenizer(adapter.base, adapter.base_revision):
             raise RecipeError(f"{path}: found no tokenizer files in it, nor in its base {adapter.base}, expected some")
@@ -59,9 +59,14 @@ def has_tokenizer(path: str, revision: str | None = None, alone: bool = False) -
     found = any(Path(path).glob("tokenizer*"))
     if not is_local(path) and not Path(path).is_dir():
         found = any(hub_file(path, name, revision) for name in ("tokenizer_config.json", "tokenizer.json"))
-    if found or alone or not (adapter := adapter_of(path, revision)):
+    if found or alone or not (adapter := _adapter_at(path, revision)):
         return found
     return has_tokenizer(adapter.base, adapter.base_revision)
+
+
+def _adapter_at(path: str, revision: str | None) -> Adapter | None:
+    """As `adapter_of`, and None for a folder that is not there."""
+    return None if is_local(path) and not Path(path).is_dir() else adapter_of(path, revision)
 
 
 def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -114,14 +119,17 @@ def load_model(
         model = _load_whole(path, kind, new_head, dtype=dtype, revision=revision, **kwargs)
     else:
         check_base(adapter)
+        if "quantization_config" in kwargs:
+            raise RecipeError(f"{path}: found an adapter below another, expected a whole checkpoint to round to bits")
         head = new_head or adapter.kind == "reward"
 
         def load_base(base, base_revision):
             if adapter.rounding is None:
                 return load_model(base, kind, None, head, base_revision, torch.float32, **kwargs)
             check_rounding(adapter.rounding, adapter.path)
-            rounded = loading(adapter.rounding)
-            return multiplied_out(load_model(base, kind, None, head, base_revision, **rounded, **kwargs))
+            return multiplied_out(
+                load_model(base, kind, None, head, base_revision, **loading(adapter.rounding), **kwargs)
+            )
 
         model = merged(adapter, kind, load_base)
         _cast(model, dtype)

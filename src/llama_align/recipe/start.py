@@ -283,34 +283,28 @@ def _merged_from(folder: Path) -> str | None:
         return None
 
 
-def _below(folder: Path) -> list[Path]:
+def folders_below(folder: Path) -> list[Path]:
     """An adapter's folder and those of what it stands on, as far as they lie here."""
     base = adapter_base(folder) if (folder / ADAPTER).is_file() else None
-    return [folder, *(_below(Path(base)) if base and Path(base).is_dir() else ())]
+    return [folder, *(folders_below(Path(base)) if base and Path(base).is_dir() else ())]
 
 
-def write_merged(
-    path: str,
-    folder: Path,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    apart_from: str | Path | None = None,
-) -> None:
+def whole_weights(path: str, folder: str | Path) -> str:
+    """Where a checkpoint's whole weights are: its path, or for an adapter a merged copy that is put into `folder`."""
+    if not adapter_of(path):
+        return path
+    write_merged(path, Path(folder))
+    return str(folder)
+
+
+def write_merged(path: str, folder: Path, revision: str | None = None, trust_remote_code: bool = False) -> None:
     """An adapter merged into its base as a checkpoint of its own, in the type of the base, with tokenizer and licence.
 
-    Args:
-        apart_from: a folder that the adapter and its base must lie outside of, as it may be replaced.
-
     Raises:
-        RecipeError: no adapter, one that cannot be merged, or one in `apart_from`.
+        RecipeError: one that cannot be merged, see `load_model`.
     """
-    check_checkpoint(path)
     adapter = adapter_of(path, revision)
-    sources = _below(Path(adapter.folder))
-    for source in sources if apart_from else ():
-        ours, theirs = Path(apart_from).resolve(), source.resolve()
-        if ours == theirs or ours in theirs.parents:
-            raise RecipeError(f"output: found {apart_from}, expected a folder apart from {source}, which is merged")
+    sources = folders_below(Path(adapter.folder))
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     model = load_model(path, adapter.kind, revision=revision, trust_remote_code=trust_remote_code)
