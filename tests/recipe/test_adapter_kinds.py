@@ -6,9 +6,10 @@ import json
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from trl import SFTConfig
 
 from llama_align import recipe
-from llama_align.recipe.quantised import loading, multiplied_out
+from llama_align.recipe.quantised import loading, multiplied_out, rounding_of
 from llama_align.runtime.identity import checkpoint_digest
 from llama_align.runtime.replacing import replaced
 
@@ -56,10 +57,8 @@ def trained(run_recipe):
     return run
 
 
-def rounding_of(options: dict) -> dict | None:
-    return recipe.ModelArguments(**LORA | options) and recipe.quantised.rounding_of(
-        recipe.ModelArguments(**LORA | options), "float32"
-    )
+def rounding_by(options: dict) -> dict:
+    return rounding_of(recipe.ModelArguments(**LORA | options), "float32")
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +67,7 @@ def rounded(family, tokenizer, tmp_path_factory):
     made = {}
 
     def make(options: dict) -> str:
-        rounding = rounding_of(options)
+        rounding = rounding_by(options)
         key = json.dumps(rounding)
         if key not in made:
             model = AutoModelForCausalLM.from_pretrained(family["base"], **loading(rounding))
@@ -122,3 +121,36 @@ def test_an_adapter_on_a_rounded_base_is_one_on_its_numbers(script, kind, family
     for row, expected in zip(logged(run), logged(plain), strict=True):
         assert row == pytest.approx(expected, rel=tolerance, abs=tolerance, nan_ok=True)
     check_saved(script, run, model, tolerance)
+
+
+@needs_bitsandbytes
+def test_every_option_of_rounding_has_its_effect(family, tmp_path):
+    """Other numbers by each but the storage, which packs the same ones into another type."""
+    training = SFTConfig(output_dir=str(tmp_path / "out"), bf16=False, use_cpu=True, report_to="none")
+    four = {"load_in_4bit": True}
+    asked = {
+        "none": {},
+        "nf4": four,
+        "fp4": four | {"bnb_4bit_quant_type": "fp4"},
+        "nested": four | {"use_bnb_nested_quant": True},
+        "8 bits": {"load_in_8bit": True},
+        "packed": four | {"bnb_4bit_quant_storage": "bfloat16"},
+        "half": four | {"dtype": "bfloat16"},
+    }
+    models = {
+        name: recipe.Start.of(
+            recipe.ModelArguments(model_name_or_path=family["base"], use_peft=True, **options), training
+        ).model()
+        for name, options in asked.items()
+    }
+    logits = {name: logits_of(model).float() for name, model in models.items()}
+    assert torch.equal(logits.pop("packed"), logits["nf4"])
+    layers = {name: model.model.layers[0].mlp.up_proj.weight.dtype for name, model in models.items()}
+    assert layers == dict.fromkeys(asked, torch.uint8) | {
+        **{"none": torch.float32, "8 bits": torch.int8, "packed": torch.bfloat16}
+    }
+    for number, name in enumerate(logits):
+        for other in list(logits)[:number]:
+            assert not torch.equal(logits[name], logits[other]), (name, other)
+    exact = logits["none"]
+    assert all(0 < (found - exact).norm() / exact.norm() < 0.5 for name, found in logits.items() if name != "none")

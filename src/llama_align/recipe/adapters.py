@@ -84,8 +84,8 @@ def merged(adapter: Adapter, kind: str, load: Callable[[str, str | None], PreTra
     """
     if is_deepspeed_zero3_enabled():
         raise RecipeError(
-            f"{adapter.path}: found an adapter, expected a whole checkpoint under ZeRO-3; recipes/average.py with this "
-            "one alone among its models writes it merged"
+            f"{adapter.path}: found an adapter, expected a whole checkpoint under ZeRO-3; llama-align convert "
+            "writes it merged"
         )
     model = load(adapter.base, adapter.base_revision)
     if getattr(model, "is_quantized", False):
