@@ -31,6 +31,11 @@ class PPOArguments:
 def main(args: PPOArguments, training: PPOConfig, model_args: recipe.ModelArguments) -> None:
     # a critic without a score head and an adapter start from random weights
     set_seed(training.seed)
+    if model_args.load_in_8bit:
+        raise recipe.RecipeError(
+            "load_in_8bit: found true, expected false, or load_in_4bit: products in 8 bits round what goes in as well, "
+            "otherwise in sampling than in training, and PPO compares the two"
+        )
     if not args.reward_models:
         raise recipe.RecipeError("reward_models: found none, expected checkpoints by name")
     critic = args.value_model or args.reward_models.get("helpfulness") or next(iter(args.reward_models.values()))

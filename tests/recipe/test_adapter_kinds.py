@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from itertools import product
 
 import pytest
 import torch
@@ -107,20 +108,22 @@ def test_an_adapter_starts_at_its_base_and_is_saved_as_it_was_trained(script, ki
     check_saved(script, run, model)
 
 
+def test_ppo_takes_no_base_in_eight_bits(family, stage, run_recipe):
+    with pytest.raises(recipe.RecipeError, match="^load_in_8bit: found true, expected false, or load_in_4bit: product"):
+        run_recipe("ppo", **stage["ppo"] | LORA | {"load_in_8bit": True}, model_name_or_path=family["base"])
+
+
 @needs_bitsandbytes
-@pytest.mark.parametrize("kind", ROUNDED)
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(("script", "kind"), [pair for pair in product(SCRIPTS, ROUNDED) if pair != ("ppo", "8 bits")])
 def test_an_adapter_on_a_rounded_base_is_one_on_its_numbers(script, kind, family, stage, trained, logged, rounded):
     options = stage[script] | LORA | ROUNDED[kind]
     run, model = trained(script, **options, model_name_or_path=family["base"])
     same = stage[script] | LORA | {"use_dora": kind == "4 bits, DoRA"}
     plain, _ = trained(script, **same, model_name_or_path=rounded(ROUNDED[kind]))
     for row, expected in zip(logged(run), logged(plain), strict=True):
-        print(kind, script, row.get("loss"), expected.get("loss"))
-    tolerance = 0.1 if kind == "8 bits" else 1e-4
-    for row, expected in zip(logged(run), logged(plain), strict=True):
-        assert row == pytest.approx(expected, rel=tolerance, abs=tolerance, nan_ok=True)
-    check_saved(script, run, model, tolerance)
+        assert row == pytest.approx(expected, rel=1e-4, abs=1e-4, nan_ok=True)
+    # where it does not train, bitsandbytes rounds what goes into products in 8 bits, too
+    check_saved(script, run, model, 0.3 if kind == "8 bits" else 1e-4)
 
 
 @needs_bitsandbytes

@@ -3,13 +3,14 @@
 import pytest
 
 from llama_align import recipe
-from llama_align.recipe.options import hints_of
+from llama_align.recipe.bounds import hints_of
 from llama_align.recipe.paths import PATHS, expand_paths
 from llama_align.recipe.whole import is_local
 from tests.recipes.test_recipes import SCRIPTS, types_of
 
 # options of text or of texts that name no file of ours, by what their names have in common with those that do
-OTHERS = {"model_revision", "tokenizer_name_or_path"}
+OTHERS = {"model_revision", "metric_for_best_model", "model_init_kwargs"}
+IGNORED = ("vllm_", "hub_", "push_to_hub_")
 
 
 @pytest.mark.parametrize("script", [path.stem for path in SCRIPTS])
@@ -42,9 +43,6 @@ def test_no_option_that_names_a_model_or_a_folder_is_left_out(script, monkeypatc
         own = {f.name for f in kind.__dataclass_fields__.values() if any(word in f.name for word in words) and f.init}
         texts = {name for name in own if "str" in str(hints_of([kind])[name]) or "dict" in str(hints_of([kind])[name])}
         assert texts - PATHS - OTHERS - {name for name in texts if name.startswith(IGNORED)} == set(), kind
-
-
-IGNORED = ("vllm_", "hub_", "ref_model", "model_init", "include_", "value_learning", "router", "teacher")
 
 
 def test_a_variable_that_is_not_set_is_refused_by_the_option(tmp_path, monkeypatch):

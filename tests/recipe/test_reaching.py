@@ -93,13 +93,13 @@ def test_a_revision_reaches_whatever_is_read_of_the_start(script, lora, hub, sta
     read = [(kind, options) for kind, found, options, _ in spied if found == name]
     assert {kind for kind, _ in read} >= ({AutoTokenizer} if script != "pretrain" else set())
     assert any(kind in MODELS for kind, _ in read)
+    if lora:
+        spied.clear()
+        recipe.load_model(str(run), "reward" if script == "reward" else "causal")  # by what the adapter says
+        read += [(kind, options) for kind, found, options, _ in spied if found == name]
+        assert read[-1][0] in MODELS
     for kind, options in read:
         assert options.get("revision") == "better", kind.__name__
-    if lora:
-        recipe.load_model(str(run), "reward" if script == "reward" else "causal")  # as the adapter says it, too
-        assert spied[-1][1] == str(run) or all(
-            options.get("revision") == "better" for kind, found, options, _ in spied if found == name
-        )
 
 
 @pytest.mark.parametrize("policy", ["merge", "continue"])
