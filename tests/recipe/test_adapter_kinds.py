@@ -109,7 +109,7 @@ def test_an_adapter_starts_at_its_base_and_is_saved_as_it_was_trained(script, ki
 
 
 def test_ppo_takes_no_base_in_eight_bits(family, stage, run_recipe):
-    with pytest.raises(recipe.RecipeError, match="^load_in_8bit: found true, expected false, or load_in_4bit: product"):
+    with pytest.raises(recipe.RecipeError, match=r"^load_in_8bit: found true, expected false, or load_in_4bit"):
         run_recipe("ppo", **stage["ppo"] | LORA | {"load_in_8bit": True}, model_name_or_path=family["base"])
 
 

@@ -116,8 +116,8 @@ def evaluated(policy, judge, run_recipe, data, folder):
 
 
 def drawn_and_scored(policy, judge, run_recipe, data, folder):
-    options = {"datasets": data["prompt"], "max_new_tokens": 8, "reward_models": {"helpfulness": judge}}
-    out = run_recipe("rejection_sampling", **options, model=[policy], answers=3)
+    options = {"datasets": data["prompt"], "max_new_tokens": 32, "reward_models": {"helpfulness": judge}}
+    out = run_recipe("rejection_sampling", **options, model=[policy], answers=8)
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     return {
         "completions": " | ".join(sample["completion"] for sample in samples),
