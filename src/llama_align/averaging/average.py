@@ -18,15 +18,8 @@ from ..models.tensor_files import BESIDE, INDEX, Tensor, read_headers, read_obje
 NOT_COMPUTED = (
     *("_name_or_path", "architectures", "auto_map", "model_type", "transformers_version", "dtype", "torch_dtype"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "initializer_range", "pretraining_tp"),
-    *(
-        "token_classification_bias",
-        "id2label",
-        "label2id",
-        "problem_type",
-        "return_dict",
-        "output_attentions",
-        "output_hidden_states",
-    ),
+    *("id2label", "label2id", "problem_type", "token_classification_bias"),
+    *("return_dict", "output_attentions", "output_hidden_states"),
 )
 
 
