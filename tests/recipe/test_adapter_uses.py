@@ -172,7 +172,7 @@ def test_an_adapter_is_merged_continued_or_refused(kind, pairs, run_recipe, stag
         run_recipe("sft", **options, model_name_or_path=adapter, adapter="refuse")
     if four:
         with pytest.raises(
-            recipe.RecipeError, match=r"found continue with a base that is not rounded, expected \{.*'load_in_4bit': True"
+            recipe.RecipeError, match=r"continue with a base that is not rounded, expected \{.*'load_in_4bit': True"
         ):
             run_recipe("sft", **options, model_name_or_path=adapter, adapter="continue")
 
