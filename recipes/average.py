@@ -19,14 +19,6 @@ class AverageArguments:
     weights: list[float] | None = field(default=None, metadata={"help": "one for each checkpoint (default: equal)"})
 
 
-def whole(path: str, folder: Path) -> str:
-    """Where a checkpoint's whole weights are: its path, or for an adapter a merged copy in `folder`."""
-    if not recipe.adapter_of(path):
-        return path
-    recipe.write_merged(path, folder)
-    return str(folder)
-
-
 def main(args: AverageArguments) -> None:
     recipe.one_process()
     for path in args.models:
@@ -35,7 +27,7 @@ def main(args: AverageArguments) -> None:
             raise recipe.RecipeError(f"output_dir: found {args.output_dir!r}, one of models, expected one of its own")
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".merged.", dir=args.output_dir) as folder:
-        wholes = [whole(path, Path(folder) / str(number)) for number, path in enumerate(args.models)]
+        wholes = [recipe.whole_weights(path, f"{folder}/{number}") for number, path in enumerate(args.models)]
         try:
             distances = average_checkpoints(wholes, args.output_dir, args.weights)
         except ValueError as error:  # checkpoints or weights that do not go together

@@ -35,7 +35,9 @@ class ChooseArguments:
     engine_options: dict = field(
         default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
     )
-    dtype: str = field(default="float32", metadata={"help": "of checkpoints and judges: float32 or bfloat16"})
+    dtype: str = field(
+        default="auto", metadata={"help": "of checkpoints and judges: float32, bfloat16, or auto: their own"}
+    )
     seed: int = field(default=0, metadata={"help": "of sampling"})
 
 

@@ -8,6 +8,7 @@ with the agreement between held-out labels and each classifier. `recipes/curate.
 
 import time
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 
 from llama_align import recipe
 from llama_align.data import load_records, read_jsonl, write_jsonl
@@ -64,6 +65,8 @@ def main(args: ClassifyArguments) -> None:
     from llama_align.curation.labels import agreement
 
     recipe.one_process()
+    if args.start:
+        recipe.check_checkpoint(args.start)
     rows = labelled(args)
     held = [int(lines_digest([row["text"]])[:8], 16) < args.heldout * 2**32 for row in rows]
     train = [row for row, out in zip(rows, held, strict=True) if not out]
@@ -77,8 +80,10 @@ def main(args: ClassifyArguments) -> None:
     classifiers["light"].save(f"{args.output_dir}/light.safetensors")
     if args.tokenizer or args.start:
         tokenizer = recipe.load_tokenizer(args.tokenizer or args.start)
-        classifiers["heavy"] = Heavy.train(texts, labels, tokenizer, start=args.start, size=args.size,
-                                           epochs=args.epochs, learning_rate=args.learning_rate, seed=args.seed)  # fmt: skip # noqa: E501
+        with TemporaryDirectory(prefix=".merged.", dir=args.output_dir) as folder:
+            start = recipe.whole_weights(args.start, f"{folder}/start") if args.start else None
+            options = {"epochs": args.epochs, "learning_rate": args.learning_rate, "seed": args.seed}
+            classifiers["heavy"] = Heavy.train(texts, labels, tokenizer, start=start, size=args.size, **options)
         classifiers["heavy"].save(f"{args.output_dir}/heavy")
     metrics, speed = {"labels": counts, "held_out": len(test)}, {}
     for name, classifier in classifiers.items():

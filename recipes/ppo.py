@@ -31,6 +31,11 @@ class PPOArguments:
 def main(args: PPOArguments, training: PPOConfig, model_args: recipe.ModelArguments) -> None:
     # a critic without a score head and an adapter start from random weights
     set_seed(training.seed)
+    if model_args.load_in_8bit:
+        raise recipe.RecipeError(
+            "load_in_8bit: found true, expected false, or load_in_4bit: products in 8 bits round what goes in as well, "
+            "otherwise in sampling than in training, and PPO compares the two"
+        )
     if not args.reward_models:
         raise recipe.RecipeError("reward_models: found none, expected checkpoints by name")
     critic = args.value_model or args.reward_models.get("helpfulness") or next(iter(args.reward_models.values()))
@@ -49,7 +54,11 @@ def main(args: PPOArguments, training: PPOConfig, model_args: recipe.ModelArgume
         context=start.context(),
     )
     with outside_zero3():
-        load = partial(recipe.load_reward_model, trust_remote_code=training.trust_remote_code)
+        load = partial(
+            recipe.load_reward_model,
+            trust_remote_code=training.trust_remote_code,
+            attn_implementation=model_args.attn_implementation,
+        )
         rewards = RewardModels.load(args.reward_models, load, training.safety_threshold)
 
     training.model_init_kwargs = start.reference_options

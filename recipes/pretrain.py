@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, set_seed
 from llama_align import recipe
 from llama_align.data import document_rows, load_records
 from llama_align.models import parameter_count, preset
+from llama_align.recipe.unused import default_of
 from llama_align.trainers import PretrainConfig, PretrainTrainer
 
 
@@ -24,30 +25,27 @@ class PretrainArguments:
     size_overrides: dict | None = field(
         default=None, metadata={"help": "configuration fields that differ from the preset"}
     )
-    model_name_or_path: str | None = field(default=None, metadata={"help": "continue from this checkpoint instead"})
-    adapter: str = field(
-        default="merge", metadata={"help": "an adapter in model_name_or_path: merge, continue (train it) or refuse"}
-    )
     context: int = field(default=256, metadata={"help": "tokens per row"})
     packing: str = field(default="concat", metadata={"help": "concat (rows filled to the last token) or bfd"})
 
 
-def start_of(args: PretrainArguments, training: PretrainConfig) -> recipe.Start | None:
+def start_of(
+    args: PretrainArguments, training: PretrainConfig, model_args: recipe.ModelArguments
+) -> recipe.Start | None:
     """The checkpoint to continue from, if any. Raises RecipeError for options of the other way to begin."""
-    wrong = ("size", "size_overrides") if args.model_name_or_path else ("adapter",)
-    for name in wrong:
-        if (found := getattr(args, name)) != PretrainArguments.__dataclass_fields__[name].default:
-            beside = "with" if args.model_name_or_path else "without"
+    anew = not model_args.model_name_or_path
+    options, names = (model_args, vars(model_args)) if anew else (args, ("size", "size_overrides"))
+    for name in names:
+        if (found := getattr(options, name)) != default_of(type(options), name):
+            beside = "without" if anew else "with"
             raise recipe.RecipeError(f"{name}: found {found!r} {beside} model_name_or_path, expected none")
-    if not args.model_name_or_path:
-        return None
-    options = recipe.ModelArguments(model_name_or_path=args.model_name_or_path, adapter=args.adapter)
-    return recipe.Start.of(options, training)
+    return None if anew else recipe.Start.of(model_args, training)
 
 
-def main(args: PretrainArguments, training: PretrainConfig) -> None:
+def main(args: PretrainArguments, training: PretrainConfig, model_args: recipe.ModelArguments) -> None:
+    # an adapter starts from random weights, as does a model made anew
     set_seed(training.seed)
-    start = start_of(args, training)
+    start = start_of(args, training, model_args)
     recipe.check_overrides(args.size_overrides or {}, "size_overrides")
     tokenizer = recipe.load_tokenizer(args.tokenizer)
     documents, report = load_records(args.datasets, "document", seed=training.seed)
@@ -58,7 +56,7 @@ def main(args: PretrainArguments, training: PretrainConfig) -> None:
         heldout = document_rows(load_records(args.eval_datasets, "document")[0], tokenizer, args.context, args.packing)
 
     if start:
-        model = start.model(tokenizer=tokenizer)
+        model = start.adapted(start.model(tokenizer=tokenizer))
     else:
         config = preset(
             args.size or "herd-nano",
@@ -86,4 +84,4 @@ def main(args: PretrainArguments, training: PretrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    recipe.run(main, PretrainArguments, PretrainConfig, doc=__doc__)
+    recipe.run(main, PretrainArguments, PretrainConfig, recipe.ModelArguments, doc=__doc__)

@@ -145,6 +145,61 @@ def test_another_architecture_is_refused_before_anything_is_written(tmp_path, ch
         assert not list((tmp_path / "mean").glob("*.safetensors"))
 
 
+CHANGES = {
+    "rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"},
+    "rms_norm_eps": 1e-3,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 512,
+    "hidden_act": "gelu",
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_configurations_that_compute_otherwise_are_refused_before_anything_is_written(tmp_path, checkpoints, name):
+    first, second = checkpoints(2)
+    file = Path(second) / "config.json"
+    fields = json.loads(file.read_text()) | {name: CHANGES[name]}
+    if name == "num_attention_heads":  # of twice the size: every tensor keeps its shape
+        fields |= {"num_key_value_heads": 1, "head_dim": 16}
+    file.write_text(json.dumps(fields))
+    said = {"num_attention_heads": "head_dim"}.get(name, name)
+    with pytest.raises(ValueError, match=rf"config.json, field '{said}': found .*, expected .* as in {first}"):
+        average_checkpoints([first, second], tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+
+
+def test_what_only_says_it_otherwise_is_no_difference(tmp_path, checkpoints):
+    """A Llama of transformers 4 with the same numbers, another dtype and other ids of control tokens."""
+    first, second = checkpoints(2)
+    file = Path(second) / "config.json"
+    fields = json.loads(file.read_text())
+    rope = fields.pop("rope_parameters")
+    fields |= {"rope_theta": rope["rope_theta"], "rope_scaling": None, "model_type": "llama", "pad_token_id": 3}
+    fields |= {"architectures": ["LlamaForCausalLM"], "torch_dtype": fields.pop("dtype")}
+    file.write_text(json.dumps(fields))
+    average_checkpoints([first, second], tmp_path / "mean")
+
+
+def test_tokenizers_of_other_content_are_refused(tmp_path, checkpoints, tokenizer):
+    first, second = checkpoints(2)
+    for path in (first, second):
+        tokenizer.save_pretrained(path)
+    file = Path(second) / "tokenizer.json"
+    fields = json.loads(file.read_text())
+    file.write_text(json.dumps(fields | {"truncation": None, "padding": None}, indent=1))
+    average_checkpoints([first, second], tmp_path / "mean")
+    word, other = list(fields["model"]["vocab"])[-2:]
+    vocabulary = fields["model"]["vocab"]
+    vocabulary[word], vocabulary[other] = vocabulary[other], vocabulary[word]
+    file.write_text(json.dumps(fields))
+    with pytest.raises(
+        ValueError, match=rf"tokenizer.json, field 'model': found another, expected the same as in {first}"
+    ):
+        average_checkpoints([first, second], tmp_path / "other")
+    file.unlink()
+    average_checkpoints([first, second], tmp_path / "alone")
+
+
 def test_a_directory_without_weights_is_named(tmp_path, checkpoints):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty: found no weights, expected model\.safetensors or model\.safetensors"):

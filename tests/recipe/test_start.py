@@ -175,15 +175,25 @@ def test_an_option_of_four_bits_asks_for_four_bits(name):
 def test_a_quantised_base_is_refused_where_it_cannot_be(family, tmp_path, monkeypatch, name):
     with pytest.raises(ValueError, match=f"{name}: found true without use_peft, expected it; only adapters are"):
         recipe.ModelArguments(**{name: True})
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(recipe.RecipeError, match=f"{name}: found true, expected false without a GPU and the package"):
-        start(tmp_path, model_name_or_path=family["base"], use_peft=True, **{name: True})
+    options = {"model_name_or_path": family["base"], "use_peft": True, name: True}
+    monkeypatch.setattr("llama_align.recipe.quantised.bitsandbytes_knows", lambda device: False)
+    with pytest.raises(recipe.RecipeError, match=f"^{name}: found true, expected it only with the package bitsandbyt"):
+        start(tmp_path, **options)
+    monkeypatch.setattr("llama_align.recipe.quantised.bitsandbytes_knows", lambda device: True)
+    start(tmp_path, **options)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(recipe.RecipeError, match=f"^{name}: found true under FSDP, which shares out weights"):
+        start(tmp_path, **options)
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    monkeypatch.setattr("llama_align.recipe.quantised.is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(recipe.RecipeError, match=f"^{name}: found true under ZeRO-3, which shares out weights"):
+        start(tmp_path, **options)
 
 
 def test_a_quantised_base_is_loaded_as_asked_and_nothing_is_merged_into_it(family, tmp_path, monkeypatch):
-    """Without bitsandbytes and a GPU as far as transformers: what it is handed."""
+    """Without bitsandbytes as far as transformers: what it is handed."""
     handed = []
-    monkeypatch.setattr("llama_align.recipe.start.can_quantise", lambda: True)
+    monkeypatch.setattr("llama_align.recipe.quantised.bitsandbytes_knows", lambda device: True)
 
     def load(path, *_, quantization_config, **options):
         handed.append((path, quantization_config.to_dict()))

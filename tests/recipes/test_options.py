@@ -1,6 +1,7 @@
 """Every option of every recipe is read by somebody or refused: none is accepted and ignored."""
 
 import ast
+import inspect
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import llama_align
 from llama_align import recipe
 from llama_align.recipe.unused import UNUSED, default_of, refuse_unused
 
-from .test_recipes import RECIPES, SCRIPTS, types_of
+from .test_recipes import RECIPES, SCRIPTS, module_of, types_of
 
 PACKAGE = Path(llama_align.__file__).parent
 TRAINING = ("pretrain", "sft", "reward", "dpo", "ppo")
@@ -175,8 +176,20 @@ def test_options_of_vllm_ask_for_vllm(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(options(recipe.ModelArguments)))
 def test_an_option_of_the_model_is_read(name):
-    """What each does is in tests/recipe/test_start.py."""
-    assert name in names_in(PACKAGE / "recipe" / "start.py") | names_in(Path(trl.__file__).parent / "trainer/utils.py")
+    """What each does is in tests/recipe/test_start.py and tests/recipe/test_adapter_kinds.py."""
+    ours = names_in(PACKAGE / "recipe" / "start.py", PACKAGE / "recipe" / "quantised.py")
+    assert name in ours or f"model_args.{name}," in inspect.getsource(trl.get_peft_config)
+
+
+@pytest.mark.parametrize("name", sorted(options(recipe.ModelArguments) - {"model_name_or_path"}))
+def test_a_model_that_is_made_anew_takes_no_option_of_one_that_is_loaded(name, monkeypatch, tmp_path):
+    """Pretraining alone can go without `model_name_or_path`."""
+    pretrain = module_of("pretrain", monkeypatch)
+    monkeypatch.setattr(recipe.ModelArguments, "__post_init__", lambda self: None)
+    given = recipe.ModelArguments(**{name: changed(default_of(recipe.ModelArguments, name))})
+    training = types_of("pretrain", monkeypatch)[1](output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    with pytest.raises(recipe.RecipeError, match=f"^{name}: found .* without model_name_or_path, expected none"):
+        pretrain.start_of(pretrain.PretrainArguments(), training, given)
 
 
 def test_seed_is_no_option_of_an_average(monkeypatch, tmp_path):

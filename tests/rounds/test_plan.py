@@ -31,6 +31,24 @@ def test_references_become_directories_and_inputs(tmp_path, recipes):
     assert plan.configs["first"] == {"seed": 7, "size": 3}
 
 
+def test_a_folder_is_an_input_whether_or_not_its_name_has_a_slash(tmp_path, recipes, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "auto"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    config = {"model_name_or_path": "model", "reward_models": {"helpfulness": "model"}, "engine": "auto"}
+    step = {"name": "only", "recipe": "use", "set": config}
+
+    def identity():
+        return Plan.load(write(tmp_path, [step]), recipes).identities()["only"]
+
+    first = identity()
+    (tmp_path / "auto" / "config.json").write_text("{ }")  # of the same name as an option's value, by chance
+    assert identity() == first
+    (tmp_path / "model" / "config.json").write_text("{ }")
+    assert identity() != first
+
+
 def test_a_recipe_that_draws_no_random_number_is_given_no_seed(tmp_path, recipes):
     (recipes / "average.py").write_text("")
     step = {"name": "mean", "recipe": "average", "set": {"models": ["a", "b"]}}

@@ -3,19 +3,21 @@
 import dataclasses
 import inspect
 
+import peft
 import pytest
 import trl
 from transformers import Trainer
 from transformers.integrations import deepspeed as zero
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 from trl.models import utils as model_utils
-from trl.trainer import dpo_trainer, rloo_trainer, sft_trainer, utils
+from trl.trainer import dpo_trainer, reward_trainer, rloo_trainer, sft_trainer, utils
 from trl.trainer.base_trainer import _BaseTrainer
 
 from llama_align.trainers import HerdDPOTrainer, HerdRewardTrainer, HerdSFTTrainer
 from llama_align.trainers.heads import attach_head
 
 SELF_MODEL = ["self", "model"]
+TRAINERS = {SFTTrainer: sft_trainer, RewardTrainer: reward_trainer, DPOTrainer: dpo_trainer, RLOOTrainer: rloo_trainer}
 LOSS = [*SELF_MODEL, "inputs", "return_outputs", "num_items_in_batch"]
 # what we override (and mostly call through `super()`), with the parameters in order
 OVERRIDDEN = {
@@ -63,6 +65,16 @@ def test_the_head_that_we_replace():
     assert fields == {
         *("loss", "log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1", "label_mask", "aux_loss")
     }
+
+
+def test_what_we_stand_in_for_while_a_trainer_is_made():
+    """Looked up in the module at that moment, as `llama_align.trainers.making` has it."""
+    for trainer, module in TRAINERS.items():
+        assert "get_peft_model" in trainer.__init__.__code__.co_names
+        assert module.get_peft_model is peft.get_peft_model
+    for trainer, module in ((DPOTrainer, dpo_trainer), (RLOOTrainer, rloo_trainer)):
+        assert "create_model_from_path" in trainer.__init__.__code__.co_names
+        assert list(inspect.signature(module.create_model_from_path).parameters)[:2] == ["model_id", "architecture"]
 
 
 def test_the_collator_that_we_extend():

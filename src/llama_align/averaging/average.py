@@ -1,16 +1,26 @@
 """The weighted mean of checkpoints of one architecture, tensor by tensor from safetensors."""
 
+import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ..models.tensor_files import BESIDE, INDEX, read_headers
+from ..models.forms import MODEL_TYPES, full_config
+from ..models.tensor_files import BESIDE, INDEX, Tensor, read_headers, read_object
+
+# fields of a configuration that change no score of a token
+NOT_COMPUTED = (
+    *("_name_or_path", "architectures", "auto_map", "model_type", "transformers_version", "dtype", "torch_dtype"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "initializer_range", "pretraining_tp"),
+    *("id2label", "label2id", "problem_type", "token_classification_bias"),
+    *("return_dict", "output_attentions", "output_hidden_states"),
+)
 
 
 def average_checkpoints(
@@ -25,7 +35,8 @@ def average_checkpoints(
         Each checkpoint's distance from the average, relative to the average's norm, by path.
 
     Raises:
-        ValueError: fewer than one path, weights that do not fit, or tensors that differ in name or shape.
+        ValueError: fewer than one path, weights that do not fit, tensors that differ in name or shape, configurations
+            that make other scores of the same tensors (such as `rope_theta`), or tokenizers that make other ids.
     """
     paths = [Path(path) for path in paths]
     weights = list(weights) if weights is not None else [1.0] * len(paths)
@@ -35,17 +46,19 @@ def average_checkpoints(
     for path in paths:
         if (path / "adapter_config.json").is_file():
             raise ValueError(f"{path}: found an adapter, expected whole weights; recipes/average.py merges it first")
-    shards = [{name: tensor.file for name, tensor in read_headers(path).items()} for path in paths]
-    _same_tensors(paths, shards)
+    headers = [read_headers(path) for path in paths]
+    _same_tensors(paths, headers)
+    _same_fields(paths)
+    _same_tokenizers(paths)
 
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
     difference = torch.zeros(len(paths), dtype=torch.float64)
     norm = 0.0
-    for file in sorted(set(shards[0].values())):
+    for file in sorted({tensor.file for tensor in headers[0].values()}):
         averaged = {}
-        for name in (name for name, place in shards[0].items() if place == file):
-            tensors = list(_tensors(paths, shards, name))
+        for name in (name for name, tensor in headers[0].items() if tensor.file == file):
+            tensors = [_tensor(path / own[name].file, name) for path, own in zip(paths, headers, strict=True)]
             mean = _mean(tensors, weights)
             difference += torch.tensor([(t.double() - mean.double()).pow(2).sum().item() for t in tensors])
             norm += mean.double().pow(2).sum().item()
@@ -64,22 +77,50 @@ def _travels(name: str) -> bool:
     return name in (INDEX, "config.json", *BESIDE) or name.endswith(".py")
 
 
-def _same_tensors(paths: Sequence[Path], shards: Sequence[dict[str, str]]) -> None:
-    for path, shard in zip(paths[1:], shards[1:], strict=True):
-        odd = sorted(set(shards[0]) ^ set(shard))
-        if odd:
+def _same_tensors(paths: Sequence[Path], headers: Sequence[dict[str, Tensor]]) -> None:
+    first = headers[0]
+    for path, own in zip(paths[1:], headers[1:], strict=True):
+        if odd := sorted(first.keys() ^ own.keys()):
             raise ValueError(f"{path}: tensor {odd[0]!r} is in only one of it and {paths[0]}, expected the same names")
+        for name, tensor in own.items():
+            if tensor.shape != (wanted := first[name].shape):
+                raise ValueError(f"{path}, tensor {name!r}: found shape {tensor.shape}, expected {wanted}")
 
 
-def _tensors(paths: Sequence[Path], shards: Sequence[dict[str, str]], name: str) -> Iterator[torch.Tensor]:
-    shape = None
-    for path, shard in zip(paths, shards, strict=True):
-        with safe_open(path / shard[name], framework="pt") as file:
-            tensor = file.get_tensor(name)
-        if shape is not None and tensor.shape != shape:
-            raise ValueError(f"{path}, tensor {name!r}: found shape {tuple(tensor.shape)}, expected {tuple(shape)}")
-        shape = tensor.shape
-        yield tensor
+def _same_fields(paths: Sequence[Path]) -> None:
+    if not all((path / "config.json").is_file() for path in paths):
+        return
+    first, *others = map(_fields, paths)
+    for path, fields in zip(paths[1:], others, strict=True):
+        for name in sorted(first.keys() | fields.keys()):
+            if (found := fields.get(name)) != (wanted := first.get(name)):
+                expected = f"expected {wanted!r} as in {paths[0]}"
+                raise ValueError(f"{path / 'config.json'}, field {name!r}: found {found!r}, {expected}")
+
+
+def _fields(path: Path) -> dict:
+    """What a configuration computes with; of a Llama or LlamaHerd with all defaults, old names and new ones alike."""
+    fields = read_object(path / "config.json")
+    form = next((form for form, name in MODEL_TYPES.items() if name == fields.get("model_type")), None)
+    if form is not None:
+        fields = full_config(path / "config.json", fields, form).to_dict()
+    return {name: value for name, value in fields.items() if name not in NOT_COMPUTED}
+
+
+def _same_tokenizers(paths: Sequence[Path]) -> None:
+    """Those that are there; what is cut and padded is said with each call, not in the file."""
+    read = {path: read_object(path / "tokenizer.json") for path in paths if (path / "tokenizer.json").is_file()}
+    first = next(iter(read), None)
+    for path, fields in read.items():
+        for name in sorted((fields.keys() | read[first].keys()) - {"truncation", "padding", "version"}):
+            if json.dumps(fields.get(name)) != json.dumps(read[first].get(name)):
+                expected = f"expected the same as in {first}; ids would mean other words"
+                raise ValueError(f"{path / 'tokenizer.json'}, field {name!r}: found another, {expected}")
+
+
+def _tensor(file: Path, name: str) -> torch.Tensor:
+    with safe_open(file, framework="pt") as tensors:
+        return tensors.get_tensor(name)
 
 
 def _mean(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:

@@ -11,11 +11,13 @@ from ..data.jsonl import read_jsonl
 from ..metrics import functional as metrics
 from ..models.tensor_files import BESIDE
 from ..recipe import RecipeError, check_checkpoint
+from ..runtime.files import write_json
+from ..runtime.identity import ADAPTER, BASE, MERGED, adapter_base
 from ..sandbox.judge import is_unsafe
 from .measure import Evaluation
 
 WEIGHTS = (".safetensors", ".safetensors.index.json")
-SETTINGS = ("config.json", "adapter_config.json")
+SETTINGS = ("config.json", ADAPTER)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def check_candidates(models: Mapping[str, str], output_dir: str) -> None:
 
 
 def take_over(source: str | Path, output_dir: str | Path) -> list[str]:
-    """Puts a checkpoint's weights, configuration, tokenizer and code into a folder.
+    """Puts a checkpoint's weights, configuration, tokenizer and code into a folder, and with them the base that a run
+    merged for its adapter.
 
     Files of a checkpoint that stood there are removed first. Logs, metrics and what else lies beside stay behind.
     Weights are hard links where that is possible: safetensors writes beside and renames, so that none is written
@@ -109,7 +112,21 @@ def take_over(source: str | Path, output_dir: str | Path) -> list[str]:
         if not (name.endswith(".safetensors") and _linked(source / name, partial)):
             shutil.copyfile(source / name, partial)
         os.replace(partial, output / name)
+    _take_base(source, output)
     return names
+
+
+def _take_base(source: Path, output: Path) -> None:
+    """The base in a run's own folder, without which its adapter is nothing; one of another adapter goes."""
+    if (output / BASE / MERGED).is_file():
+        shutil.rmtree(output / BASE)
+    base = adapter_base(source) if (source / ADAPTER).is_file() else None
+    if base is None or not (Path(base) / MERGED).is_file():
+        return
+    take_over(base, output / BASE)
+    shutil.copyfile(Path(base) / MERGED, output / BASE / MERGED)
+    settings = json.loads((output / ADAPTER).read_text())
+    write_json(output / ADAPTER, settings | {"base_model_name_or_path": str(output / BASE)})
 
 
 def _linked(source: Path, link: Path) -> bool:

@@ -23,6 +23,7 @@ from .tensor_files import (
     BESIDE,
     DTYPES,
     INDEX,
+    LICENCES,
     SINGLE,
     ConvertError,
     Tensor,
@@ -39,7 +40,7 @@ from .tensor_files import (
 DTYPE_NAMES = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES.values())
 TEMPLATES = "additional_chat_templates"
 # patterns of the files that go with a checkpoint in either form
-CARRIED = (*BESIDE, f"{TEMPLATES}/*.jinja", "LICENSE*", "NOTICE*", "USE_POLICY*")
+CARRIED = (*BESIDE, f"{TEMPLATES}/*.jinja", *LICENCES)
 
 
 def convert(
@@ -79,7 +80,7 @@ def convert(
     to = to or ("llama" if form == "herd" else "herd")
     dtype = _check_options(to, dtype, with_code)
     largest = None if max_shard_size is None else parse_size(max_shard_size)
-    _check_output(source, output, overwrite)
+    check_output(source, output, overwrite)
     full = full_config(source / "config.json", config, form)
     names, headers = _checked_tensors(source, full, kind)
     written = rewritten(config, full, form, to, kind, dtype)
@@ -99,7 +100,7 @@ def convert(
         if with_code:
             written["auto_map"] = write_code(part)
         _write_json(part / "config.json", written)
-        _check_output(source, output, overwrite)  # again: it may have come, or changed, in the meantime
+        check_output(source, output, overwrite)  # again: it may have come, or changed, in the meantime
         _move(part, place)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -119,7 +120,8 @@ def _check_options(to: str, dtype: str | torch.dtype | None, with_code: bool) ->
     return getattr(torch, name)
 
 
-def _check_output(source: Path, output: Path, overwrite: bool) -> None:
+def check_output(source: Path, output: Path, overwrite: bool) -> None:
+    """Raises ConvertError where `output` may not be written, or is no folder apart from the source."""
     ours, theirs = output.resolve(), source.resolve()
     if ours == theirs or ours in theirs.parents or theirs in ours.parents:
         raise ConvertError(f"output: found {output}, expected a folder apart from the source {source}")

@@ -21,6 +21,7 @@ BESIDE = (
     *("tokenizer.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt"),
 )
+LICENCES = ("LICENSE*", "NOTICE*", "USE_POLICY*")  # patterns of the files that say what may be done with it
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 CHUNK = 8 * 2**20  # bytes of a tensor in memory at a time
 

@@ -22,7 +22,7 @@ from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
 from .options import leave_group, one_process, parse, run
 from .results import finish
 from .resuming import STOPPED, resume_path, train
-from .start import ModelArguments, Start, lora_config, write_merged
+from .start import ModelArguments, Start, lora_config, whole_weights
 from .whole import check_checkpoint, check_overrides
 
 __all__ = [
@@ -57,6 +57,6 @@ __all__ = [
     "run",
     "score_outputs",
     "train",
+    "whole_weights",
     "write_json",
-    "write_merged",
 ]

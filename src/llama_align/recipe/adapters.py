@@ -3,7 +3,6 @@
 Knows nothing of recipes; a checkpoint without an adapter is none of its business.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils import cached_file, find_adapter_config_file
 
-from ..runtime.identity import adapter_base
+from ..runtime.identity import adapter_base, base_revision
 from .errors import RecipeError
+from .quantised import Rounding, read_rounding
 
 WEIGHTS = "adapter_model.safetensors"
 TASKS = {"causal": "CAUSAL_LM", "reward": "SEQ_CLS"}
@@ -32,6 +32,7 @@ class Adapter:
     base: str
     base_revision: str | None
     weights: str
+    rounding: Rounding | None = None  # of its base in training
 
     @property
     def folder(self) -> str:
@@ -65,27 +66,13 @@ def adapter_of(path: str, revision: str | None = None) -> Adapter | None:
     base = adapter_base(folder)
     if not isinstance(base, str) or not base:
         raise RecipeError(f"{file}, field 'base_model_name_or_path': found {base!r}, expected the adapter's base")
-    _check_chain(folder)
     weights = folder / WEIGHTS
     if not Path(path).is_dir():
         found = cached_file(path, WEIGHTS, revision=revision, _raise_exceptions_for_missing_entries=False)
         weights = Path(found) if found else weights
     if not weights.is_file():
         raise RecipeError(f"{path}: found no {WEIGHTS} beside adapter_config.json, expected the adapter's weights")
-    return Adapter(path, revision, base, json.loads(Path(file).read_text()).get("revision"), str(weights))
-
-
-def _check_chain(folder: Path) -> None:
-    """Raises RecipeError where adapters stand on each other in a circle."""
-    seen = []
-    while (folder / "adapter_config.json").is_file():
-        if folder.resolve() in seen:
-            raise RecipeError(f"{folder}: found an adapter that stands on itself, expected a whole checkpoint below it")
-        seen.append(folder.resolve())
-        base = adapter_base(folder)
-        if not isinstance(base, str):
-            return
-        folder = Path(base)
+    return Adapter(path, revision, base, base_revision(folder), str(weights), read_rounding(file))
 
 
 def merged(adapter: Adapter, kind: str, load: Callable[[str, str | None], PreTrainedModel]) -> PreTrainedModel:
@@ -97,8 +84,8 @@ def merged(adapter: Adapter, kind: str, load: Callable[[str, str | None], PreTra
     """
     if is_deepspeed_zero3_enabled():
         raise RecipeError(
-            f"{adapter.path}: found an adapter, expected a whole checkpoint under ZeRO-3; recipes/average.py with this "
-            "one alone among its models writes it merged"
+            f"{adapter.path}: found an adapter, expected a whole checkpoint under ZeRO-3; llama-align convert "
+            "writes it merged"
         )
     model = load(adapter.base, adapter.base_revision)
     if getattr(model, "is_quantized", False):

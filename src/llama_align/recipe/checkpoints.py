@@ -22,21 +22,29 @@ from transformers import (
 from ..chat import ControlTokens, adopt
 from ..data import Prompt, fitting_prompts, load_records
 from ..rewards import RewardModel
-from ..runtime.identity import checkpoint_dtype
+from ..runtime.identity import checkpoint_dtype, hub_file
 from .adapters import Adapter, adapter_of, merged
 from .errors import RecipeError
+from .quantised import check_rounding, loading, multiplied_out
 from .whole import check_checkpoint, check_tokenizer, is_local
 
 
 def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """A tokenizer that keeps the token contract; says, once, in which dialect and what was changed for it.
+    """A tokenizer that keeps the token contract; an adapter without one has that of its base.
+
+    Says, once, in which dialect it writes and what was changed for that.
 
     Raises:
         RecipeError: a local directory without one. ContractError: one that no dialect fits.
     """
     if not path:
         raise RecipeError("tokenizer: found none, expected a path or a name on the Hub")
-    if is_local(path) and not any(Path(path).glob("tokenizer*")):
+    if not has_tokenizer(path, revision, alone=True) and (adapter := _adapter_at(path, revision)):
+        check_base(adapter)
+        if not has_tokenizer(adapter.base, adapter.base_revision):
+            raise RecipeError(f"{path}: found no tokenizer files in it, nor in its base {adapter.base}, expected some")
+        return load_tokenizer(adapter.base, adapter.base_revision, trust_remote_code)
+    if is_local(path) and not has_tokenizer(path):
         raise RecipeError(f"{path}: found no tokenizer files, expected tokenizer.json; run recipes/tokenizer.py first")
     check_tokenizer(path)
     try:
@@ -51,6 +59,21 @@ def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bo
 def _announce(said: str) -> None:
     if PartialState().is_main_process:
         print(said)
+
+
+def has_tokenizer(path: str, revision: str | None = None, alone: bool = False) -> bool:
+    """Whether a checkpoint has a tokenizer beside it, or else, unless `alone`, the base that it is an adapter on."""
+    found = any(Path(path).glob("tokenizer*"))
+    if not is_local(path) and not Path(path).is_dir():
+        found = any(hub_file(path, name, revision) for name in ("tokenizer_config.json", "tokenizer.json"))
+    if found or alone or not (adapter := _adapter_at(path, revision)):
+        return found
+    return has_tokenizer(adapter.base, adapter.base_revision)
+
+
+def _adapter_at(path: str, revision: str | None) -> Adapter | None:
+    """As `adapter_of`, and None for a folder that is not there."""
+    return None if is_local(path) and not Path(path).is_dir() else adapter_of(path, revision)
 
 
 def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -92,6 +115,8 @@ def load_model(
 ):
     """A checkpoint from safetensors, checked against its tokenizer; an adapter is merged into its base, in float32.
 
+    A base that was rounded to 4 or 8 bits when the adapter was trained is rounded here, too (`recipe.quantised`).
+
     Args:
         kind: `"causal"`, `"reward"` (one score a sequence) or `"value"` (one a token; a reward model's head is kept).
         new_head: a reward or value model may start from a checkpoint without a score head; it then starts at random.
@@ -112,10 +137,17 @@ def load_model(
         model = _load_whole(path, kind, new_head, dtype=dtype, revision=revision, **kwargs)
     else:
         check_base(adapter)
+        if "quantization_config" in kwargs:
+            raise RecipeError(f"{path}: found an adapter below another, expected a whole checkpoint to round to bits")
         head = new_head or adapter.kind == "reward"
 
         def load_base(base, base_revision):
-            return load_model(base, kind, None, head, base_revision, torch.float32, **kwargs)
+            if adapter.rounding is None:
+                return load_model(base, kind, None, head, base_revision, torch.float32, **kwargs)
+            check_rounding(adapter.rounding, adapter.path)
+            return multiplied_out(
+                load_model(base, kind, None, head, base_revision, **loading(adapter.rounding), **kwargs)
+            )
 
         model = merged(adapter, kind, load_base)
         _cast(model, dtype)
@@ -204,14 +236,17 @@ def on_device(model: PreTrainedModel) -> PreTrainedModel:
     return model.to(PartialState().device)
 
 
-def load_reward_model(path: str, dtype: str = "auto", trust_remote_code: bool = False) -> RewardModel:
+def load_reward_model(
+    path: str, dtype: str = "auto", trust_remote_code: bool = False, attn_implementation: str | None = None
+) -> RewardModel:
     """A reward model with the tokenizer saved beside it, on this process's device.
 
     Raises:
         RecipeError: no reward model, whose random head would give scores that mean nothing.
     """
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
-    model = load_model(path, "reward", tokenizer, False, dtype=dtype, trust_remote_code=trust_remote_code)
+    options = {"trust_remote_code": trust_remote_code, "attn_implementation": attn_implementation}
+    model = load_model(path, "reward", tokenizer, False, dtype=dtype, **options)
     return RewardModel(on_device(model), tokenizer)
 
 

@@ -72,8 +72,8 @@ class EngineSettings:
         checkpoints.check_checkpoint(path, "causal")
         if adapter_of(path):
             raise RecipeError(
-                f"{path}: found an adapter, expected a whole checkpoint for engine vllm; recipes/average.py with this "
-                "one alone among its models writes it merged"
+                f"{path}: found an adapter, expected a whole checkpoint for engine vllm; llama-align convert "
+                "writes it merged"
             )
         return path
 

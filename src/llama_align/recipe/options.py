@@ -24,6 +24,7 @@ from ..runtime.lineage import answer_to_manager
 from .bounds import Misfit, fitting, hints_of
 from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
 from .launching import launch_defaults
+from .paths import expand_paths
 from .unused import refuse_unused
 from .yaml_files import YamlFile, field_name, read_yaml, shortened
 
@@ -85,7 +86,8 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise RecipeError(f"options: {kind}{shortened(str(error), LONGEST)}") from error
     refuse_unused(stages, given | ({*file.content} if file else set()))
-    for stage in stages:
+    for stage in stages[: len(types)]:
+        expand_paths(stage)
         _check_schedule(stage)
     _check_group()
     # parse_args_into_dataclasses appends a namespace with --config

@@ -3,24 +3,35 @@
 Knows TRL's `ModelConfig`; knows nothing of losses.
 """
 
-import importlib.util
 import json
 import os
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
+from peft import get_peft_model
 from transformers import PreTrainedTokenizerBase
-from trl import ModelConfig, get_peft_config, get_quantization_config
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from trl import ModelConfig, get_peft_config
 
+from ..models.tensor_files import LICENCES
 from ..runtime.files import write_json
-from ..runtime.identity import BASE, MERGED, checkpoint_digest, checkpoint_dtype
+from ..runtime.identity import ADAPTER, BASE, MERGED, adapter_base, checkpoint_digest, checkpoint_dtype
 from ..runtime.sharding import outside_zero3
 from .adapters import Adapter, adapter_of, continued
-from .checkpoints import check_base, check_length, context_of, load_model, load_tokenizer, outputs_of
+from .checkpoints import (
+    check_base,
+    check_length,
+    context_of,
+    has_tokenizer,
+    load_model,
+    load_tokenizer,
+    outputs_of,
+)
 from .errors import RecipeError
+from .quantised import OF_4BIT as ROUNDING_OF_4BIT
+from .quantised import Rounding, check_rounding, loading, rounding_of, write_rounding
 from .unused import default_of
 from .whole import check_checkpoint
 
@@ -29,7 +40,7 @@ OF_LORA = (
     *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters"),
     *("lora_modules_to_save", "lora_task_type", "use_rslora", "use_dora"),
 )
-OF_4BIT = ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage")
+OF_4BIT = (*ROUNDING_OF_4BIT, "bnb_4bit_quant_storage")
 # fields of PEFT's LoraConfig by ours
 SAME = {
     **{"lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "use_rslora": "use_rslora"},
@@ -102,17 +113,16 @@ class Start:
         path = options.model_name_or_path
         if not path:
             raise RecipeError("model_name_or_path: found none, expected a checkpoint to start from")
-        revision = (
-            None if options.model_revision == default_of(ModelArguments, "model_revision") else options.model_revision
-        )
+        revision = _revision(options)
         if revision and os.path.isdir(path):
             raise RecipeError(f"model_revision: found {revision!r} for the folder {path}, expected a name on the Hub")
         check_checkpoint(path, kind)
         code = getattr(training, "trust_remote_code", False)
         found = adapter_of(path, revision)
         adapter = _policy(options, path, found)
-        _check_quantised(options)
         stored = checkpoint_dtype(found.folder) if found else checkpoint_dtype(path, revision)
+        dtype = {None: "float32", "auto": stored}.get(options.dtype, options.dtype)
+        _check_rounding(rounding_of(options, dtype), adapter)
         if found and not adapter:
             with outside_zero3():
                 path, revision = _merged_base(found, training.output_dir, code), None
@@ -121,15 +131,15 @@ class Start:
             path=path,
             revision=revision,
             trust_remote_code=code,
-            dtype={None: "float32", "auto": stored}.get(options.dtype, options.dtype),
+            dtype=dtype,
             saved_dtype=stored if options.dtype is None else None,
             adapter=adapter,
             compute_dtype="bfloat16" if getattr(training, "bf16", False) else "float32",
         )
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer beside the checkpoint."""
-        return load_tokenizer(self.path, self.revision, self.trust_remote_code)
+        """The tokenizer beside the checkpoint, as it is named: not that in `base/`, where an adapter is merged."""
+        return load_tokenizer(self.options.model_name_or_path, _revision(self.options), self.trust_remote_code)
 
     def context(self) -> float:
         """Tokens of context."""
@@ -149,14 +159,17 @@ class Start:
     def model(self, kind: str = "causal", tokenizer: PreTrainedTokenizerBase | None = None, **extra):
         """The model to be trained."""
         options = self._loading | extra
-        if quantised := self._quantisation():
-            options["quantization_config"] = quantised
+        if self.rounding:
+            named = self.options.dtype not in (None, "auto")
+            compute = self.dtype if named else self.compute_dtype
+            options |= loading(self.rounding, compute, self.options.bnb_4bit_quant_storage)
         if self.adapter is None:
             return load_model(self.path, kind, tokenizer, revision=self.revision, **options)
         if kind != "causal":
             options["num_labels"] = outputs_of(self.path, options.get("num_labels"))
         base = load_model(self.adapter.base, kind, tokenizer, revision=self.adapter.base_revision, **options)
         model = continued(base, self.adapter, kind)
+        write_rounding(model.peft_config["default"], self.rounding)
         if self.options.use_peft:
             _check_equal(self.options, model.peft_config["default"])
         return model
@@ -171,8 +184,9 @@ class Start:
         if self.options.lora_task_type not in (wanted, default_of(ModelArguments, "lora_task_type")):
             raise RecipeError(f"lora_task_type: found {self.options.lora_task_type!r}, expected {wanted!r}")
         config = None if self.adapter else lora_config(self.options, reward)
-        if config is not None and self.revision:
+        if config is not None:
             config.revision = self.revision
+            write_rounding(config, self.rounding)
         return config
 
     @property
@@ -180,11 +194,18 @@ class Start:
         """What TRL needs to load the start again as a reference, beside its name and what it reads off the policy."""
         return {"revision": self.revision} if self.revision else None
 
-    def _quantisation(self):
-        if not (self.options.load_in_4bit or self.options.load_in_8bit):
-            return None
-        named = self.options.dtype not in (None, "auto")
-        return get_quantization_config(replace(self.options, dtype=self.dtype if named else self.compute_dtype))
+    def adapted(self, model):
+        """The model with the new adapter on it, if one is asked for; for a trainer that puts on none itself."""
+        config = self.lora()
+        if config is None:
+            return model
+        # as TRL's trainers: what ZeRO-3 shares out is of one type
+        return get_peft_model(model, config, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """How the base of the adapter that is trained is rounded, if it is."""
+        return rounding_of(self.options, self.dtype)
 
 
 def lora_config(model_args, reward: bool = False):
@@ -215,15 +236,18 @@ def _policy(options: ModelArguments, path: str, found: Adapter | None) -> Adapte
     return found if options.adapter == "continue" else None
 
 
-def can_quantise() -> bool:
-    """Whether bitsandbytes is there, and a GPU for it."""
-    return importlib.util.find_spec("bitsandbytes") is not None and torch.cuda.is_available()
+def _revision(options: ModelArguments) -> str | None:
+    return None if options.model_revision == default_of(ModelArguments, "model_revision") else options.model_revision
 
 
-def _check_quantised(options: ModelArguments) -> None:
-    name = next((name for name in ("load_in_4bit", "load_in_8bit") if getattr(options, name)), None)
-    if name and not can_quantise():
-        raise RecipeError(f"{name}: found true, expected false without a GPU and the package bitsandbytes")
+def _check_rounding(rounding: Rounding | None, continued: Adapter | None) -> None:
+    """Raises RecipeError for a base that cannot be rounded, or that is another than the adapter was trained on."""
+    check_rounding(rounding)
+    if continued and continued.rounding and continued.rounding != rounding:
+        raise RecipeError(
+            f"adapter: found continue with {rounding or 'a base that is not rounded'}, expected {continued.rounding}, "
+            f"as when {continued.path} was trained; merge starts from its weights all the same"
+        )
 
 
 def _check_equal(options: ModelArguments, config) -> None:
@@ -259,15 +283,37 @@ def _merged_from(folder: Path) -> str | None:
         return None
 
 
+def folders_below(folder: Path) -> list[Path]:
+    """An adapter's folder and those of what it stands on, as far as they lie here."""
+    base = adapter_base(folder) if (folder / ADAPTER).is_file() else None
+    return [folder, *(folders_below(Path(base)) if base and Path(base).is_dir() else ())]
+
+
+def whole_weights(path: str, folder: str | Path) -> str:
+    """Where a checkpoint's whole weights are: its path, or for an adapter a merged copy that is put into `folder`."""
+    if not adapter_of(path):
+        return path
+    write_merged(path, Path(folder))
+    return str(folder)
+
+
 def write_merged(path: str, folder: Path, revision: str | None = None, trust_remote_code: bool = False) -> None:
-    """An adapter merged into its base as a checkpoint of its own, in the type of the base, beside its tokenizer."""
+    """An adapter merged into its base as a checkpoint of its own, in the type of the base, with tokenizer and licence.
+
+    Raises:
+        RecipeError: one that cannot be merged, see `load_model`.
+    """
     adapter = adapter_of(path, revision)
+    sources = folders_below(Path(adapter.folder))
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     model = load_model(path, adapter.kind, revision=revision, trust_remote_code=trust_remote_code)
     model.save_pretrained(part)
-    if not os.path.isdir(path) or any(Path(path).glob("tokenizer*")):
+    if has_tokenizer(path, revision):
         load_tokenizer(path, revision, trust_remote_code).save_pretrained(part)
+    licences = {file.name: file for source in reversed(sources) for rule in LICENCES for file in source.glob(rule)}
+    for name, file in licences.items():
+        shutil.copyfile(file, part / name)
     write_json(part / MERGED, {"adapter": path, "digest": checkpoint_digest(adapter.folder)})
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

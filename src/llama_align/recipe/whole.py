@@ -79,7 +79,9 @@ def is_local(path: str) -> bool:
     """Whether a path names a folder here, there or not, and no repository on the Hub."""
     # "runs/sft" could name a repository, too, unless there is a folder "runs" here
     parent = path.split("/")[0]
-    return os.path.isabs(path) or path.startswith(".") or path.count("/") != 1 or os.path.exists(parent)
+    # with ~ or $ it is a path that nobody has expanded; no repository is called so
+    unlike = path.startswith((".", "~")) or "$" in path or path.count("/") != 1
+    return os.path.isabs(path) or unlike or os.path.exists(parent)
 
 
 def check_checkpoint(path: str | None, kind: str | None = None, new_head: bool = True) -> None:

@@ -15,6 +15,7 @@ from ..data import SourceError
 from ..data.opening import expand
 from ..recipe import RecipeError, yaml_files
 from ..recipe.bounds import BOUNDS, shown
+from ..recipe.paths import PATHS
 from ..recipe.yaml_files import YamlFile, field_name
 from ..runtime.identity import canonical
 from ..runtime.manifest import file_digest
@@ -222,12 +223,13 @@ def resolve(value: Any, directories: dict[str, str]) -> Any:
 
 
 def _inputs(config: dict) -> Iterator[tuple[str, Path]]:
+    named = {text for keys, text in _texts(config) if any(key in PATHS or key == "path" for key in keys)}
     for text in sorted(set(_strings(config))):
         # a text that names no file: one too long for a name, or a $ that is no variable; the recipe says so of a path
         with suppress(OSError, SourceError):
             path = Path(expand(text))
-            # a word such as "auto" may be the name of a folder by chance; data and checkpoints are named with a slash
-            if path.is_file() or ("/" in text and path.is_dir()):
+            # a word such as "auto" may be the name of a folder by chance, where its option names no path
+            if path.is_file() or (("/" in text or text in named) and path.is_dir()):
                 yield text, path
 
 

@@ -17,7 +17,7 @@ BASE, MERGED = "base", "merged.json"  # a run's merged start, and what says so i
 DECISIVE = ("config.json", ADAPTER, "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "*.safetensors")
 
 
-def checkpoint_digest(path: str) -> str:
+def checkpoint_digest(path: str, revision: str | None = None) -> str:
     """Digest of the content of a checkpoint directory, wherever and whenever written, and of an adapter's base.
 
     A name on the Hub is followed by its commit where transformers knows that, which it does offline, too, for what it
@@ -25,7 +25,7 @@ def checkpoint_digest(path: str) -> str:
     """
     folder = Path(path)
     if not folder.is_dir():
-        return _on_hub(path)
+        return _on_hub(path, revision)
     parts = []
     for file in sorted({file for pattern in DECISIVE for file in folder.glob(pattern)}):
         if file.name == ADAPTER:
@@ -34,7 +34,7 @@ def checkpoint_digest(path: str) -> str:
         parts.append((file.name, file_digest(file)))
     if (folder / ADAPTER).is_file():
         base = adapter_base(folder)
-        parts.append(("base", checkpoint_digest(base) if base else ""))
+        parts.append(("base", checkpoint_digest(base, base_revision(folder)) if base else ""))
     return lines_digest([json.dumps(parts)])
 
 
@@ -58,6 +58,11 @@ def adapter_base(folder: Path) -> str | None:
     return named
 
 
+def base_revision(folder: Path) -> str | None:
+    """The revision of the checkpoint that the adapter in a folder stands on, where that is on the Hub."""
+    return json.loads((folder / ADAPTER).read_text()).get("revision")
+
+
 def resolved_dtype(dtype: str, path: str) -> str:
     """A type of weights by name; for `auto` that of a checkpoint, or of its base where it is an adapter."""
     return checkpoint_dtype(path) if dtype == "auto" else dtype
@@ -66,19 +71,25 @@ def resolved_dtype(dtype: str, path: str) -> str:
 def checkpoint_dtype(path: str, revision: str | None = None) -> str:
     """The type of a checkpoint's weights as its configuration says, float32 where it says nothing."""
     folder = Path(path)
+    if not folder.is_dir():
+        file = hub_file(path, "config.json", revision) or hub_file(path, ADAPTER, revision)
+        if file is None:
+            return "float32"
+        folder = Path(file).parent
     if (folder / ADAPTER).is_file():
         base = adapter_base(folder)
-        return checkpoint_dtype(base) if base else "float32"
-    file = folder / "config.json" if folder.is_dir() else _on_hub_file(path, revision)
-    if file is None or not Path(file).is_file():
+        return checkpoint_dtype(base, base_revision(folder)) if base else "float32"
+    if not (folder / "config.json").is_file():
         return "float32"
-    fields = json.loads(Path(file).read_text())
+    fields = json.loads((folder / "config.json").read_text())
     return str(fields.get("dtype") or fields.get("torch_dtype") or "float32").removeprefix("torch.")
 
 
-def _on_hub_file(name: str, revision: str | None) -> str | None:
+def hub_file(name: str, file: str, revision: str | None) -> str | None:
+    """Where a file of a repository on the Hub lies in the cache; None where it is not there, or not to be reached."""
+    # OSError: not there, or not to be reached; ValueError: not a name the Hub could have
     with suppress(OSError, ValueError):
-        return cached_file(name, "config.json", revision=revision)
+        return cached_file(name, file, revision=revision)
     return None
 
 
@@ -87,14 +98,12 @@ def checkpoint_name(path: str) -> str:
     return Path(path).resolve().name if Path(path).is_dir() else path
 
 
-def _on_hub(name: str) -> str:
+def _on_hub(name: str, revision: str | None) -> str:
     for file in ("config.json", ADAPTER):
-        # OSError: not there, or not to be reached; ValueError: not a name the Hub could have
-        with suppress(OSError, ValueError):
-            commit = extract_commit_hash(cached_file(name, file), None)
-            if commit is not None:
-                return f"{name}@{commit}"
-    return name
+        commit = extract_commit_hash(hub_file(name, file, revision), None)
+        if commit is not None:
+            return f"{name}@{commit}"
+    return name if revision is None else f"{name}@{revision}"
 
 
 def canonical(value: Any) -> Any:

@@ -20,6 +20,7 @@ from ..chat import FORMAT, ControlTokens, TokenRole, adopt, roles_of
 from ..runtime.sharding import references_by_layers
 from .base import EqualRows, HerdTrainerMixin, TokenCount, refuse_unused
 from .heads import herd_heads
+from .making import adapters_as_they_are, references_as_asked
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,12 @@ class HerdDPOTrainer(HerdTrainerMixin, EqualRows, DPOTrainer):
             mask_format_tokens=args.mask_format_tokens,
         )
         self.alarms: dict[str, float] = {}
-        with herd_heads(dpo_trainer, share=args.share_prompts), references_by_layers(dpo_trainer):
+        with (
+            herd_heads(dpo_trainer, share=args.share_prompts),
+            references_by_layers(dpo_trainer),
+            references_as_asked(dpo_trainer),
+            adapters_as_they_are(dpo_trainer, model),
+        ):
             super().__init__(model, args=args, processing_class=processing_class, data_collator=collator, **kwargs)
         self.add_callback(TokenCount(self))
         self._alarm_at_data()

@@ -55,6 +55,8 @@ class PretrainTrainer(HerdTrainerMixin, ThroughputMixin, Trainer):
         super().__init__(*args, data_collator=PackedCollator(), **kwargs)
         if self.compute_metrics is not None:
             raise ValueError("compute_metrics: found a function, expected none; held-out rows are only read for loss")
+        if self.args.gradient_checkpointing and hasattr(self.model, "peft_config"):
+            self.model.enable_input_require_grads()  # or nothing below the first layer has a gradient to go to
         attach_head(getattr(self.model, "get_base_model", lambda: self.model)(), uniform=True)
 
     def compute_loss(self, model, inputs, *args, **kwargs):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from trl import RewardConfig, RewardTrainer
+from trl.trainer import reward_trainer
 
 from ..chat import adopt
 from ..data.rankings import UNGRADED, UNKNOWN
@@ -16,6 +17,7 @@ from ..data.records import GRADES
 from ..models.sharing import common_length
 from .base import EqualRows, HerdTrainerMixin, refuse_unused
 from .heads import scores_of_rows
+from .making import adapters_as_they_are
 from .reward_counts import NAMES, read, sums_of_rows
 
 # Llama 2, table 27: margins for significantly better, better, slightly better, negligibly better
@@ -212,7 +214,8 @@ class HerdRewardTrainer(HerdTrainerMixin, EqualRows, RewardTrainer):
         tokens, _ = adopt(processing_class)
         collator = RankingCollator(tokens.pad)
         model.config.num_labels = 1  # TRL takes no model of two outputs; `compute_loss` and the score head are ours
-        super().__init__(model, args=args, processing_class=processing_class, data_collator=collator, **kwargs)
+        with adapters_as_they_are(reward_trainer, model):
+            super().__init__(model, args=args, processing_class=processing_class, data_collator=collator, **kwargs)
         if outputs == 2:
             model.config.num_labels = 2
             model.config.id2label, model.config.label2id = {0: "score", 1: "safety"}, {"score": 0, "safety": 1}

@@ -8,6 +8,7 @@ from trl.trainer import sft_trainer
 from ..chat import adopt
 from .base import HerdTrainerMixin, PackedCollator, TokenCount, refuse_unused
 from .heads import herd_heads
+from .making import adapters_as_they_are
 from .throughput import ThroughputArguments, ThroughputMixin
 
 # options of TRL's preparation of data, all of which `llama_align.data` does beforehand
@@ -54,12 +55,12 @@ class HerdSFTTrainer(HerdTrainerMixin, ThroughputMixin, SFTTrainer):
     objective = "negative log-likelihood of answers"
     paper = "Llama 2, section 3.1; Llama 3, section 4.1.3"
 
-    def __init__(self, *args, processing_class, **kwargs):
+    def __init__(self, model, *args, processing_class, **kwargs):
         tokens, _ = adopt(processing_class)
         self._pad_id = tokens.pad
         kwargs["processing_class"] = processing_class
-        with herd_heads(sft_trainer, uniform=True):
-            super().__init__(*args, data_collator=PackedCollator(), **kwargs)
+        with herd_heads(sft_trainer, uniform=True), adapters_as_they_are(sft_trainer, model):
+            super().__init__(model, *args, data_collator=PackedCollator(), **kwargs)
         self.add_callback(TokenCount(self))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

@@ -23,6 +23,7 @@ from ...sampling.engine import SamplingParams
 from ...sampling.make import make_engine
 from ..base import HerdTrainerMixin
 from ..heads import attach_head
+from ..making import adapters_as_they_are, references_as_asked
 from ..markdown import plain
 from .batches import EpochSampler, joined, padded
 from .checks import FirstBatchChecks
@@ -95,7 +96,11 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
         **kwargs,
     ):
         self.tokens, _ = adopt(processing_class)
-        with references_by_layers(rloo_trainer):
+        with (
+            references_by_layers(rloo_trainer),
+            references_as_asked(rloo_trainer),
+            adapters_as_they_are(rloo_trainer, model),
+        ):
             super().__init__(model, reward_funcs=_unused_reward, args=args, processing_class=processing_class, **kwargs)
         self.scorer = Scorer(reward, args.safety_threshold)
         self.kl = KLController(args.beta, args.kl_target, args.kl_horizon)
