@@ -5,7 +5,7 @@ accelerate launch recipes/pretrain.py --config recipes/herd-nano/pretrain.yaml
 
 from dataclasses import dataclass, field
 
-from transformers import AutoModelForCausalLM, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
 from llama_align import recipe
 from llama_align.data import document_rows, load_records
@@ -17,16 +17,25 @@ from llama_align.trainers import PretrainConfig, PretrainTrainer
 class PretrainArguments:
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of documents"})
     eval_datasets: list[dict] = field(default_factory=list, metadata={"help": "held-out documents for the eval loss"})
-    tokenizer: str = field(default="", metadata={"help": "tokenizer to use, a path or Hub name"})
+    tokenizer: str = field(
+        default="", metadata={"help": "tokenizer to use, a path or Hub name (default: that of model_name_or_path)"}
+    )
     size: str | None = field(
         default=None, metadata={"help": "a preset of llama_align.models: llama-2-7b, ... (default: herd-nano)"}
     )
     size_overrides: dict | None = field(
-        default=None, metadata={"help": "configuration fields that differ from the preset"}
+        default=None,
+        metadata={
+            "help": "configuration fields that differ from the preset; from those of model_name_or_path only "
+            "max_position_embeddings, rope_theta, rope_scaling and rope_parameters can"
+        },
     )
     model_name_or_path: str | None = field(default=None, metadata={"help": "continue from this checkpoint instead"})
     adapter: str = field(
         default="merge", metadata={"help": "an adapter in model_name_or_path: merge, continue (train it) or refuse"}
+    )
+    add_control_tokens: bool = field(
+        default=False, metadata={"help": "give model_name_or_path the control tokens of Llama 3 that it lacks first"}
     )
     context: int = field(default=256, metadata={"help": "tokens per row"})
     packing: str = field(default="concat", metadata={"help": "concat (rows filled to the last token) or bfd"})
@@ -34,22 +43,40 @@ class PretrainArguments:
 
 def start_of(args: PretrainArguments, training: PretrainConfig) -> recipe.Start | None:
     """The checkpoint to continue from, if any. Raises RecipeError for options of the other way to begin."""
-    wrong = ("size", "size_overrides") if args.model_name_or_path else ("adapter",)
+    wrong = ("size",) if args.model_name_or_path else ("adapter", "add_control_tokens")
+    wrong += ("tokenizer",) if args.add_control_tokens else ()
     for name in wrong:
         if (found := getattr(args, name)) != PretrainArguments.__dataclass_fields__[name].default:
             beside = "with" if args.model_name_or_path else "without"
-            raise recipe.RecipeError(f"{name}: found {found!r} {beside} model_name_or_path, expected none")
+            option = "add_control_tokens" if name == "tokenizer" else "model_name_or_path"
+            raise recipe.RecipeError(f"{name}: found {found!r} {beside} {option}, expected none")
     if not args.model_name_or_path:
         return None
-    options = recipe.ModelArguments(model_name_or_path=args.model_name_or_path, adapter=args.adapter)
+    options = recipe.ModelArguments(
+        model_name_or_path=args.model_name_or_path,
+        adapter=args.adapter,
+        add_control_tokens=args.add_control_tokens,
+    )
     return recipe.Start.of(options, training)
+
+
+def continued(start: recipe.Start, tokenizer, overrides: dict):
+    """The model to be trained further, with the context and rotary frequencies that are asked for."""
+    recipe.positions_of(overrides, "size_overrides")
+    if overrides and start.adapter:
+        found = f"found {overrides} with adapter: continue"
+        raise recipe.RecipeError(f"size_overrides: {found}, expected none; an adapter is saved without them")
+    parameters = AutoConfig.from_pretrained(start.path, revision=start.revision).rope_parameters
+    return start.model(tokenizer=tokenizer, **recipe.with_rope(overrides, parameters, "size_overrides"))
 
 
 def main(args: PretrainArguments, training: PretrainConfig) -> None:
     set_seed(training.seed)
     start = start_of(args, training)
-    recipe.check_overrides(args.size_overrides or {}, "size_overrides")
-    tokenizer = recipe.load_tokenizer(args.tokenizer)
+    overrides = args.size_overrides or {}
+    recipe.check_overrides(overrides, "size_overrides")
+    named = args.tokenizer or (start.path if start else "")
+    tokenizer = recipe.load_tokenizer(named, dialogs=False)
     documents, report = load_records(args.datasets, "document", seed=training.seed)
     print(report)
     train = document_rows(documents, tokenizer, args.context, args.packing)
@@ -58,21 +85,23 @@ def main(args: PretrainArguments, training: PretrainConfig) -> None:
         heldout = document_rows(load_records(args.eval_datasets, "document")[0], tokenizer, args.context, args.packing)
 
     if start:
-        model = start.model(tokenizer=tokenizer)
+        model = continued(start, tokenizer, overrides)
     else:
+        size = args.size or "herd-nano"
         config = preset(
-            args.size or "herd-nano",
+            size,
             vocab_size=len(tokenizer),
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
-            **(args.size_overrides or {}),
+            **recipe.with_rope(overrides, preset(size).rope_parameters, "size_overrides"),
         )
         # from_config and not the class itself: under ZeRO-3 no process ever holds the whole model
         model = AutoModelForCausalLM.from_config(config)
     if args.context > model.config.max_position_embeddings:
         raise recipe.RecipeError(
-            f"context: found {args.context}, expected at most {model.config.max_position_embeddings}"
+            f"context: found {args.context}, expected at most {model.config.max_position_embeddings}, "
+            "max_position_embeddings, which size_overrides may raise"
         )
     print(f"{parameter_count(model.config):,} parameters, {len(train) * args.context:,} tokens an epoch")
 

@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from ..models.forms import read_config
 from ..models.rows import CONFIG, GENERATION, written_with_rows
 from ..runtime.files import write_json
-from .contract import BOS, EOM, EOS, EOT, PAD, ContractError, encode_text
+from .contract import ControlTokens
+from .dialects import BOS, EOM, EOS, EOT, PAD, ContractError
 from .pieces import Piece, learn_pieces, with_pieces
 from .tokenizer import CHAT_TEMPLATE, MARK, SPECIAL_POSITIONS, special_tokens
 
@@ -128,9 +129,8 @@ def extended(
         model_input_names=["input_ids", "attention_mask"],
     )
     fast.chat_template = template
-    for name in names:
-        if backend.token_to_id(name) in encode_text(fast, name):
-            raise ContractError(f"tokenizer: found that {name} typed is encoded as that token, expected plain text")
+    if names:
+        ControlTokens.of(fast)
     return fast
 
 

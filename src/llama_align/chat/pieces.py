@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
-from .contract import ContractError
+from .dialects import ContractError
 
 # SentencePiece's own limits on what a piece holds, where no pre-tokenizer sets any: one word with the space before it,
 # one digit, or one run of signs (split_by_whitespace, split_by_number, split_digits)

@@ -20,6 +20,7 @@ from .checkpoints import (
 from .engines import EngineSettings, Samplers, check_dtype
 from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
 from .options import leave_group, one_process, parse, run
+from .positions import positions_of, with_rope
 from .results import finish
 from .resuming import STOPPED, resume_path, train
 from .start import ModelArguments, Start, lora_config, write_merged
@@ -53,10 +54,12 @@ __all__ = [
     "on_device",
     "one_process",
     "parse",
+    "positions_of",
     "resume_path",
     "run",
     "score_outputs",
     "train",
+    "with_rope",
     "write_json",
     "write_merged",
 ]

@@ -19,8 +19,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..chat import ControlTokens, adopt
-from ..data import Prompt, fitting_prompts, load_records
+from ..chat import ContractError, adopt
+from ..data import Prompt, fitting_prompts, load_records, tokens_of
 from ..rewards import RewardModel
 from ..runtime.identity import checkpoint_dtype
 from .adapters import Adapter, adapter_of, merged
@@ -28,11 +28,16 @@ from .errors import RecipeError
 from .whole import check_checkpoint, check_tokenizer, is_local
 
 
-def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    path: str, revision: str | None = None, trust_remote_code: bool = False, dialogs: bool = True
+) -> PreTrainedTokenizerBase:
     """A tokenizer that keeps the token contract; says, once, in which dialect and what was changed for it.
 
+    Args:
+        dialogs: whether it must write dialogs; documents take an end of text alone, and any tokenizer has that.
+
     Raises:
-        RecipeError: a local directory without one. ContractError: one that no dialect fits.
+        RecipeError: a local directory without one. ContractError: one that no dialect fits, or without an end of text.
     """
     if not path:
         raise RecipeError("tokenizer: found none, expected a path or a name on the Hub")
@@ -43,7 +48,12 @@ def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bo
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # of the Hub's client, of transformers or of tokenizers, which raises no other class
         raise RecipeError(f"{path}: found no tokenizer that loads ({error}), expected one") from error
-    _announce(f"{path}: {adopt(tokenizer)[1]}")
+    try:
+        _announce(f"{path}: {adopt(tokenizer)[1]}")
+    except ContractError:
+        if dialogs:
+            raise
+        tokens_of(tokenizer)
     return tokenizer
 
 
@@ -64,7 +74,7 @@ def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
             f"{name}: found vocab_size {config.vocab_size} in the model's configuration, expected at least "
             f"{len(tokenizer)}, the size of tokenizer {tokenizer.name_or_path!r}"
         )
-    tokens = ControlTokens.of(tokenizer)
+    tokens = tokens_of(tokenizer)
     # published configurations pad with the end of a turn, or with -1, where the contract has a token of its own
     allowed = {
         "bos_token_id": {tokenizer.bos_token_id, tokens.bos},

@@ -15,6 +15,7 @@ from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
+from ..chat.adding import add_tokens
 from ..runtime.files import write_json
 from ..runtime.identity import BASE, MERGED, checkpoint_digest, checkpoint_dtype
 from ..runtime.sharding import outside_zero3
@@ -55,6 +56,14 @@ class ModelArguments(ModelConfig):
         metadata={
             "help": "an adapter that training starts from: merge (its weights are folded into its base first), "
             "continue (it is trained further) or refuse"
+        },
+    )
+
+    add_control_tokens: bool = field(
+        default=False,
+        metadata={
+            "help": "give the checkpoint the control tokens of Llama 3 that its tokenizer lacks before training (as "
+            "llama-align add-tokens does); with LoRA their rows are learned only where lora_modules_to_save names them"
         },
     )
 
@@ -116,6 +125,12 @@ class Start:
         if found and not adapter:
             with outside_zero3():
                 path, revision = _merged_base(found, training.output_dir, code), None
+        if options.add_control_tokens:
+            if found:
+                raise RecipeError(
+                    f"add_control_tokens: found true with the adapter {path}, expected a whole checkpoint"
+                )
+            path, revision = _extended_base(path, training.output_dir), None
         return cls(
             options=options,
             path=path,
@@ -249,6 +264,20 @@ def _merged_base(adapter: Adapter, output_dir: str, trust_remote_code: bool) -> 
     with PartialState().main_process_first():
         if _merged_from(folder) != checkpoint_digest(adapter.folder):
             write_merged(adapter.path, folder, adapter.revision, trust_remote_code)
+    return str(folder)
+
+
+def _extended_base(path: str, output_dir: str) -> str:
+    """`base/` in the output directory: the checkpoint with control tokens, where training and a reference start."""
+    folder, digest = Path(output_dir) / BASE, checkpoint_digest(path)
+    with PartialState().main_process_first():
+        if _merged_from(folder) != digest:
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                add_tokens(path, folder)
+            except ValueError as error:
+                raise RecipeError(f"add_control_tokens: {error}") from error
+            write_json(folder / MERGED, {"checkpoint": path, "digest": digest})
     return str(folder)
 
 
