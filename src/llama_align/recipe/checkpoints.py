@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..chat import ContractError, adopt
+from ..chat import adopt
 from ..data import Prompt, fitting_prompts, load_records, tokens_of
 from ..rewards import RewardModel
 from ..runtime.identity import checkpoint_dtype
@@ -34,7 +34,7 @@ def load_tokenizer(
     """A tokenizer that keeps the token contract; says, once, in which dialect and what was changed for it.
 
     Args:
-        dialogs: whether it must write dialogs; documents take an end of text alone, and any tokenizer has that.
+        dialogs: whether it must write dialogs; documents take an end of text alone, and leave the rest as it is.
 
     Raises:
         RecipeError: a local directory without one. ContractError: one that no dialect fits, or without an end of text.
@@ -48,12 +48,10 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # of the Hub's client, of transformers or of tokenizers, which raises no other class
         raise RecipeError(f"{path}: found no tokenizer that loads ({error}), expected one") from error
-    try:
+    if dialogs:
         _announce(f"{path}: {adopt(tokenizer)[1]}")
-    except ContractError:
-        if dialogs:
-            raise
-        tokens_of(tokenizer)
+    elif tokenizer.pad_token is None and (tokens := tokens_of(tokenizer)).pad != tokens.eos:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(tokens.pad)
     return tokenizer
 
 
@@ -88,7 +86,8 @@ def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
                 f"{name}, field {field!r}: found {ours} in the configuration, expected {expected} as in tokenizer "
                 f"{tokenizer.name_or_path!r}; they do not belong together"
             )
-    config.pad_token_id = tokens.pad
+    if tokens.pad != tokens.eos:  # whose row would no longer be trained
+        config.pad_token_id = tokens.pad
 
 
 def load_model(
