@@ -62,11 +62,14 @@ def start_of(args: PretrainArguments, training: PretrainConfig) -> recipe.Start 
 
 def continued(start: recipe.Start, tokenizer, overrides: dict):
     """The model to be trained further, with the context and rotary frequencies that are asked for."""
-    recipe.positions_of(overrides, "size_overrides")
-    if overrides and start.adapter:
+    if not overrides:
+        return start.model(tokenizer=tokenizer)
+    recipe.check_positions(overrides, "size_overrides")
+    if start.adapter:
         found = f"found {overrides} with adapter: continue"
         raise recipe.RecipeError(f"size_overrides: {found}, expected none; an adapter is saved without them")
-    parameters = AutoConfig.from_pretrained(start.path, revision=start.revision).rope_parameters
+    where = {"revision": start.revision, "trust_remote_code": start.trust_remote_code}
+    parameters = getattr(AutoConfig.from_pretrained(start.path, **where), "rope_parameters", {})
     return start.model(tokenizer=tokenizer, **recipe.with_rope(overrides, parameters, "size_overrides"))
 
 

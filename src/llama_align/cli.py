@@ -8,7 +8,6 @@ import yaml
 
 from . import __version__
 from .chat.adding import add_tokens
-from .data import load_records
 from .models.convert import DTYPE_NAMES, convert
 
 CONVERT = """\
@@ -139,6 +138,8 @@ def _add_tokens(text: list[str], measure: list[str], pieces: int, **options) -> 
 
 def _texts(source: str) -> list[str]:
     """The texts of a file, or of a source written as a mapping in YAML."""
+    from .data import load_records  # which takes seconds to import
+
     read = yaml.safe_load(source) if source.startswith("{") else {"path": source}
     return [document.text for document in load_records([read], "document")[0]]
 

@@ -80,6 +80,10 @@ ROPE = with_rope({"rope_theta": 100}, {"rope_type": "default", "rope_theta": 1e4
             {"size_overrides": {"rope_theta": 5, "rope_parameters": {}}},
             "field 'rope_theta': found it beside rope_param",
         ),
+        (
+            {"size_overrides": {"rope_scaling": {"type": "odd"}}},
+            "found the type 'odd', expected one of default",
+        ),
         ({"context": 512}, "context: found 512, expected at most 256, max_position_embeddings, which size_overrides"),
         ({"size": "herd-nano"}, "size: found 'herd-nano' with model_name_or_path, expected none"),
         ({"add_control_tokens": True, "tokenizer": "x"}, "tokenizer: found 'x' with add_control_tokens, expected none"),

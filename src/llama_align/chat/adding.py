@@ -82,8 +82,8 @@ def add_tokens(
         "control_tokens": names,
         "pieces": len(learned),
         "characters_per_token": {
-            name: {"before": characters_per_token(before, texts), "after": characters_per_token(after, texts)}
-            for name, texts in (measured or {}).items()
+            name: {"before": characters_per_token(before, held), "after": characters_per_token(after, held)}
+            for name, held in (measured or {}).items()
         },
     }
     ids = _ids(before, after, names)

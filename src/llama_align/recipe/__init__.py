@@ -20,7 +20,7 @@ from .checkpoints import (
 from .engines import EngineSettings, Samplers, check_dtype
 from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
 from .options import leave_group, one_process, parse, run
-from .positions import positions_of, with_rope
+from .positions import check_positions, with_rope
 from .results import finish
 from .resuming import STOPPED, resume_path, train
 from .start import ModelArguments, Start, lora_config, write_merged
@@ -42,6 +42,7 @@ __all__ = [
     "check_length",
     "check_match",
     "check_overrides",
+    "check_positions",
     "check_reward_model",
     "context_of",
     "finish",
@@ -54,7 +55,6 @@ __all__ = [
     "on_device",
     "one_process",
     "parse",
-    "positions_of",
     "resume_path",
     "run",
     "score_outputs",

@@ -5,25 +5,22 @@ Llama 3 raises them in stages when its context grows (section 3.4.2), Code Llama
 
 from typing import Any
 
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
 from .errors import RecipeError
 
 ROPE = ("rope_theta", "rope_scaling")  # as transformers 4 and published checkpoints name them, rope_parameters in 5
 POSITIONS = ("max_position_embeddings", *ROPE, "rope_parameters")
 
 
-def positions_of(fields: dict[str, Any], option: str) -> dict[str, Any]:
-    """Fields in which only such are as do not change the shape of any weight.
-
-    Raises:
-        RecipeError: another field, which a checkpoint's weights have fixed.
-    """
+def check_positions(fields: dict[str, Any], option: str) -> None:
+    """Raises RecipeError for a field that a checkpoint's weights have fixed."""
     for name, value in fields.items():
         if name not in POSITIONS:
             raise RecipeError(
                 f"{option}, field {name!r}: found {value!r} with model_name_or_path, expected only "
                 f"{', '.join(POSITIONS)}; all else is as the checkpoint's weights are"
             )
-    return fields
 
 
 def with_rope(fields: dict[str, Any], parameters: dict[str, Any], option: str) -> dict[str, Any]:
@@ -33,7 +30,7 @@ def with_rope(fields: dict[str, Any], parameters: dict[str, Any], option: str) -
         parameters: those of the preset or the checkpoint; a new scaling keeps the base, a new base the scaling.
 
     Raises:
-        RecipeError: both ways of naming them.
+        RecipeError: both ways of naming them, or a scaling of no known type.
     """
     given = [name for name in ROPE if name in fields]
     if not given:
@@ -43,7 +40,10 @@ def with_rope(fields: dict[str, Any], parameters: dict[str, Any], option: str) -
     rope = dict(parameters)
     if "rope_scaling" in fields:
         scaling = dict(fields["rope_scaling"] or {"rope_type": "default"})
-        scaling["rope_type"] = scaling.pop("type", scaling.get("rope_type"))
+        scaling["rope_type"] = kind = scaling.pop("type", scaling.get("rope_type"))
+        if kind not in (known := ["default", *sorted(ROPE_INIT_FUNCTIONS)]):
+            found = f"found the type {kind!r}, expected one of {', '.join(known)}"
+            raise RecipeError(f"{option}, field 'rope_scaling': {found}")
         rope = {"rope_theta": rope["rope_theta"]} | scaling
     if "rope_theta" in fields:
         rope["rope_theta"] = fields["rope_theta"]
