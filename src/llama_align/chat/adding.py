@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from ..models.forms import read_config
 from ..models.rows import CONFIG, GENERATION, written_with_rows
 from ..runtime.files import write_json
-from .contract import ControlTokens
+from .contract import ControlTokens, encode_text
 from .dialects import BOS, EOM, EOS, EOT, PAD, ContractError
 from .pieces import Piece, learn_pieces, with_pieces
 from .tokenizer import CHAT_TEMPLATE, MARK, SPECIAL_POSITIONS, special_tokens
@@ -129,6 +129,10 @@ def extended(
         model_input_names=["input_ids", "attention_mask"],
     )
     fast.chat_template = template
+    for name in SPECIAL_POSITIONS if names else ():
+        # alone, as a tokenizer that looks up whole words before merges would find it
+        if backend.token_to_id(name) in encode_text(fast, name):
+            raise ContractError(f"tokenizer: found that {name} typed is encoded as that token, expected plain text")
     if names:
         ControlTokens.of(fast)
     return fast

@@ -122,14 +122,12 @@ class Start:
         adapter = _policy(options, path, found)
         _check_quantised(options)
         stored = checkpoint_dtype(found.folder) if found else checkpoint_dtype(path, revision)
+        if found and options.add_control_tokens:
+            raise RecipeError(f"add_control_tokens: found true for the adapter {path}, expected a whole checkpoint")
         if found and not adapter:
             with outside_zero3():
                 path, revision = _merged_base(found, training.output_dir, code), None
         if options.add_control_tokens:
-            if found:
-                raise RecipeError(
-                    f"add_control_tokens: found true with the adapter {path}, expected a whole checkpoint"
-                )
             path, revision = _extended_base(path, training.output_dir), None
         return cls(
             options=options,
