@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from llama_align.chat.tokenizer import SPECIAL_POSITIONS
+from llama_align.chat.tokenizer import LLAMA3_SPLIT, SPECIAL_POSITIONS
 
 from ..conftest import made_up_text
 
@@ -35,10 +35,15 @@ def sentencepiece() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
-def byte_level() -> PreTrainedTokenizerFast:
-    """As GPT-2's and SmolLM2's: one token that begins and ends a text, behind the vocabulary; newlines run together."""
+def byte_level(gpt2: bool = False) -> PreTrainedTokenizerFast:
+    """Byte-level, one token behind the vocabulary begins and ends a text.
+
+    gpt2: with the pre-tokenizer of GPT-2 and SmolLM2, by which a newline joins the word behind it.
+    """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=gpt2)
+    split = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated")
+    tokenizer.pre_tokenizer = by_bytes if gpt2 else pre_tokenizers.Sequence([split, by_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False)

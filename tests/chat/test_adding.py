@@ -186,6 +186,13 @@ def test_what_cannot_be_added_to_is_refused(added, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_header_that_would_be_other_tokens_before_an_answer_is_refused():
+    """SmolLM2 has such a tokenizer, and a dialect of its own."""
+    tokenizer = bases.byte_level(gpt2=True)
+    with pytest.raises(ContractError, match=r"found two newlines as .* where an answer is asked for"):
+        extended(tokenizer, missing_tokens(tokenizer))
+
+
 def test_a_text_that_would_become_a_token_is_refused(base_tokenizers):
     """Where whole words are looked up before merges, a control token in the vocabulary would be one."""
     tokenizer = base_tokenizers["byte_level"]

@@ -13,7 +13,7 @@ from ..models.forms import read_config
 from ..models.rows import CONFIG, GENERATION, written_with_rows
 from ..runtime.files import write_json
 from .contract import ControlTokens, encode_text
-from .dialects import BOS, EOM, EOS, EOT, PAD, ContractError
+from .dialects import BOS, END_HEADER, EOM, EOS, EOT, PAD, ContractError
 from .pieces import Piece, learn_pieces, with_pieces
 from .tokenizer import CHAT_TEMPLATE, MARK, SPECIAL_POSITIONS, special_tokens
 
@@ -102,7 +102,8 @@ def extended(
     one of these nor one of the tokenizer's own.
 
     Raises:
-        ContractError: typed text would all the same.
+        ContractError: typed text would all the same; or newlines join what follows them, as with GPT-2's tokenizer, so
+            that an answer's header would be other tokens in training than where the answer is sampled.
     """
     backend = with_pieces(Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), pieces)
     backend.no_truncation()
@@ -135,6 +136,13 @@ def extended(
             raise ContractError(f"tokenizer: found that {name} typed is encoded as that token, expected plain text")
     if names:
         ControlTokens.of(fast)
+        alone, followed = (fast(f"{END_HEADER}\n\n{text}", add_special_tokens=False)["input_ids"] for text in ("", "a"))
+        if followed[: len(alone)] != alone:
+            here, there = (" ".join(fast.convert_ids_to_tokens(ids)) for ids in (alone, followed))
+            raise ContractError(
+                f"tokenizer: found two newlines as {here} where an answer is asked for and as {there} before an 'a', "
+                "expected the same header before any text"
+            )
     return fast
 
 
