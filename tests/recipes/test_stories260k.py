@@ -41,7 +41,7 @@ def test_it_tells_its_story_in_every_form(tmp_path):
 
 
 def test_its_plan_can_be_run():
-    """Recipes, references and options of the chain, whose run takes minutes (docs/published_llamas.md)."""
+    """Recipes, references and options of the chain, which no test runs (docs/published_llamas.md)."""
     file = ROOT / "recipes/stories260k/rounds.yaml"
     plan = Plan.load(file, ROOT / "recipes")
     assert [step.name for step in plan.steps] == [step["name"] for step in read_yaml(file).content["steps"]]
