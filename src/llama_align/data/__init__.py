@@ -29,6 +29,7 @@ from .tokenized import (
     full_rows,
     preference_rows,
     text_ids,
+    tokens_of,
 )
 
 __all__ = [
@@ -63,5 +64,6 @@ __all__ = [
     "read_source",
     "split_by_prompt",
     "text_ids",
+    "tokens_of",
     "write_jsonl",
 ]

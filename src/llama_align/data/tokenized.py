@@ -23,15 +23,46 @@ class PairsLeftOut(NamedTuple):
     equal: int
 
 
+class DocumentTokens(NamedTuple):
+    """A tokenizer's own ids around a document. bos: None where it has none. pad: only fills rows, and is never read."""
+
+    bos: int | None
+    eos: int
+    pad: int
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """Those that the tokenizer has, as `ControlTokens.ids`."""
+        return {"eos": self.eos}
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerBase) -> ControlTokens | DocumentTokens:
+    """What stands around a document: as the token contract has it, or a tokenizer's own where that has no dialect.
+
+    Raises:
+        ContractError: no end of text.
+    """
+    try:
+        return ControlTokens.of(tokenizer)
+    except ContractError:
+        bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+        if eos is None:
+            raise
+    return DocumentTokens(bos, eos, eos if pad is None else pad)
+
+
+def _document(ids: list[int], tokens: ControlTokens | DocumentTokens) -> list[int]:
+    return [*([] if tokens.bos is None else [tokens.bos]), *ids, tokens.eos]
+
+
 def document_rows(
     documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase, length: int, strategy: str = "concat"
 ) -> Dataset:
     """Documents between begin and end of text, packed into rows of `length`. A long document fills several rows."""
-    tokens = ControlTokens.of(tokenizer)
+    tokens = tokens_of(tokenizer)
     texts = [document.text for document in documents]
     encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
-    sequences = [[tokens.bos, *ids, tokens.eos] for ids in encoded]
-    return _packed(sequences, None, length, strategy, tokens.pad)
+    return _packed([_document(ids, tokens) for ids in encoded], None, length, strategy, tokens.pad)
 
 
 def demonstration_rows(
@@ -200,5 +231,5 @@ def _packed(sequences, labels, length: int, strategy: str, pad_id: int) -> Datas
 
 def text_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Documents as ids between begin and end of text, for measuring perplexity."""
-    tokens = ControlTokens.of(tokenizer)
-    return [[tokens.bos, *encode_text(tokenizer, text), tokens.eos] for text in texts]
+    tokens = tokens_of(tokenizer)
+    return [_document(encode_text(tokenizer, text), tokens) for text in texts]

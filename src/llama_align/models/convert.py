@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -82,29 +82,40 @@ def convert(
     largest = None if max_shard_size is None else parse_size(max_shard_size)
     check_output(source, output, overwrite)
     full = full_config(source / "config.json", config, form)
-    names, headers = _checked_tensors(source, full, kind)
+    names, headers = checked_tensors(source, full, kind)
     written = rewritten(config, full, form, to, kind, dtype)
     sizes = {name: headers[name].bytes(dtype) for name in names}
-    plan = _same_shards(names, headers) if largest is None else reshard(names, sizes, largest)
+    plan = same_shards(names, headers) if largest is None else reshard(names, sizes, largest)
     metadata, carried = index_metadata(source), _carried(source)
     tokenizer = _tokenizer(source) if to == "llama" else None
 
+    with written_beside(source, output, overwrite) as part:
+        _write_weights(part, source, plan, headers, dtype, link)
+        write_index(part, plan, sizes, metadata)
+        _carry(part, source, carried, tokenizer)
+        if with_code:
+            written["auto_map"] = write_code(part)
+        write_json(part / "config.json", written)
+    return output
+
+
+@contextmanager
+def written_beside(source: Path, output: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to write a checkpoint into, which gets the name `output` where nothing was raised meanwhile.
+
+    Raises:
+        ConvertError: something stands at `output` that is not to be replaced.
+    """
     place = output.resolve()
     work = _work_folder(place)
     part = work / place.name
     try:
         part.mkdir()  # which has the usual permissions, unlike the folder around it
-        _write_weights(part, source, plan, headers, dtype, link)
-        _write_index(part, plan, sizes, metadata)
-        _carry(part, source, carried, tokenizer)
-        if with_code:
-            written["auto_map"] = write_code(part)
-        _write_json(part / "config.json", written)
+        yield part
         check_output(source, output, overwrite)  # again: it may have come, or changed, in the meantime
         _move(part, place)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return output
 
 
 def _check_options(to: str, dtype: str | torch.dtype | None, with_code: bool) -> torch.dtype | None:
@@ -121,7 +132,7 @@ def _check_options(to: str, dtype: str | torch.dtype | None, with_code: bool) ->
 
 
 def check_output(source: Path, output: Path, overwrite: bool) -> None:
-    """Raises ConvertError where `output` may not be written, or is no folder apart from the source."""
+    """Raises ConvertError where `output` is not apart from `source`, or is there and may not be replaced."""
     ours, theirs = output.resolve(), source.resolve()
     if ours == theirs or ours in theirs.parents or theirs in ours.parents:
         raise ConvertError(f"output: found {output}, expected a folder apart from the source {source}")
@@ -160,7 +171,7 @@ def _check_replaced(output: Path) -> None:
         )
 
 
-def _checked_tensors(source: Path, config: LlamaHerdConfig, kind: str) -> tuple[list[str], dict[str, Tensor]]:
+def checked_tensors(source: Path, config: LlamaHerdConfig, kind: str) -> tuple[list[str], dict[str, Tensor]]:
     """The names of the model's tensors that are there, in its order, and the headers of all that is.
 
     Raises:
@@ -186,7 +197,7 @@ def _listed(title: str, lines: list[str], most: int = 20) -> str:
     return f"\n{title} ({len(lines)}):" + "".join(f"\n  {line}" for line in lines[:most] + rest)
 
 
-def _same_shards(names: list[str], headers: dict[str, Tensor]) -> dict[str, list[str]]:
+def same_shards(names: list[str], headers: dict[str, Tensor]) -> dict[str, list[str]]:
     """File name -> tensors, as in the source; a file of nothing that is wanted is left out."""
     files = sorted({headers[name].file for name in names})
     return {file: [name for name in names if headers[name].file == file] for file in files}
@@ -233,12 +244,13 @@ def _write_weights(part: Path, source: Path, plan: dict[str, list[str]], headers
             shutil.copyfile(source / file, part / file)
 
 
-def _write_index(part: Path, plan: dict[str, list[str]], sizes: dict[str, int], metadata: dict) -> None:
+def write_index(part: Path, plan: dict[str, list[str]], sizes: dict[str, int], metadata: dict) -> None:
+    """The index of several shards; none for one."""
     if list(plan) == [SINGLE]:
         return
     places = {name: file for file, names in plan.items() for name in names}
     total = {"total_size": sum(sizes.values())}
-    _write_json(part / INDEX, {"metadata": metadata | total, "weight_map": places})
+    write_json(part / INDEX, {"metadata": metadata | total, "weight_map": places})
 
 
 def _carry(part: Path, source: Path, names: list[str], tokenizer: dict | None) -> None:
@@ -246,10 +258,11 @@ def _carry(part: Path, source: Path, names: list[str], tokenizer: dict | None) -
         (part / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source / name, part / name)
     if tokenizer is not None:
-        _write_json(part / "tokenizer_config.json", tokenizer)
+        write_json(part / "tokenizer_config.json", tokenizer)
 
 
-def _write_json(path: Path, content: dict) -> None:
+def write_json(path: Path, content: dict) -> None:
+    """JSON in a folder that has no name yet."""
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")  # as transformers writes it
 
 

@@ -3,8 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from pathlib import Path
 
@@ -184,29 +185,40 @@ def can_copy(folder: Path, file: str, names: Iterable[str], headers: dict[str, T
 
 
 def write_shard(
-    path: Path, folder: Path, names: Sequence[str], headers: dict[str, Tensor], dtype: torch.dtype | None
+    path: Path,
+    folder: Path,
+    names: Sequence[str],
+    headers: dict[str, Tensor],
+    dtype: torch.dtype | None,
+    ends: Mapping[str, tuple[int, torch.Tensor]] | None = None,
 ) -> None:
     """A safetensors file of tensors of `folder`, in `dtype` where given.
 
     safetensors' own writer takes whole tensors, all of a file at once; this one holds `CHUNK` bytes.
 
+    Args:
+        ends: tensor name -> how many of its rows are written, and the rows that follow them, in the tensor's type.
+
     Raises:
         ConvertError: numbers beyond the range of `dtype`.
     """
-    codes = {value: code for code, value in DTYPES.items()}
+    codes, ends = {value: code for code, value in DTYPES.items()}, ends or {}
     kinds = {name: dtype or DTYPES[headers[name].dtype] for name in names}
     names = sorted(names, key=lambda name: -kinds[name].itemsize)  # so that every tensor is aligned
     header, end = {"__metadata__": {"format": "pt"}}, 0
     for name in names:
-        start, end = end, end + headers[name].bytes(kinds[name])
-        shape = list(headers[name].shape)
+        rows, last = ends.get(name, (None, None))
+        shape = list(headers[name].shape) if last is None else [rows + len(last), *last.shape[1:]]
+        start, end = end, end + prod(shape) * kinds[name].itemsize
         header[name] = {"dtype": codes[kinds[name]], "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with path.open("xb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
         for name in names:
-            for chunk in _chunks(folder, name, headers[name]):
+            rows, last = ends.get(name, (None, None))
+            following = [] if last is None else [last.reshape(-1)]
+            for chunk in chain(_chunks(folder, name, headers[name], rows), following):
                 cast = chunk.to(kinds[name])
                 if cast.dtype != chunk.dtype and not torch.equal(cast.isfinite(), chunk.isfinite()):
                     raise ConvertError(
@@ -216,13 +228,14 @@ def write_shard(
                 out.write(cast.view(torch.uint8).numpy())
 
 
-def _chunks(folder: Path, name: str, tensor: Tensor) -> Iterator[torch.Tensor]:
-    """The tensor's numbers in order, some rows at a time, as vectors."""
+def _chunks(folder: Path, name: str, tensor: Tensor, first: int | None = None) -> Iterator[torch.Tensor]:
+    """The tensor's numbers in order, or those of its `first` rows, some rows at a time, as vectors."""
     rows = max(1, CHUNK // max(1, tensor.bytes() // max(1, tensor.shape[0])))
-    for start in range(0, tensor.shape[0], rows):
+    end = tensor.shape[0] if first is None else first
+    for start in range(0, end, rows):
         # opened anew for each: pages of a mapped file count as the process's memory until it is closed
         with safe_open(folder / tensor.file, framework="pt") as opened:
-            yield opened.get_slice(name)[start : start + rows].contiguous().reshape(-1)
+            yield opened.get_slice(name)[start : min(start + rows, end)].contiguous().reshape(-1)
 
 
 def retype(folder: Path, dtype: torch.dtype) -> None:

@@ -20,6 +20,7 @@ from .checkpoints import (
 from .engines import EngineSettings, Samplers, check_dtype
 from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
 from .options import leave_group, one_process, parse, run
+from .positions import check_positions, with_rope
 from .results import finish
 from .resuming import STOPPED, resume_path, train
 from .start import ModelArguments, Start, lora_config, whole_weights
@@ -41,6 +42,7 @@ __all__ = [
     "check_length",
     "check_match",
     "check_overrides",
+    "check_positions",
     "check_reward_model",
     "context_of",
     "finish",
@@ -58,5 +60,6 @@ __all__ = [
     "score_outputs",
     "train",
     "whole_weights",
+    "with_rope",
     "write_json",
 ]

@@ -19,8 +19,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..chat import ControlTokens, adopt
-from ..data import Prompt, fitting_prompts, load_records
+from ..chat import adopt
+from ..data import Prompt, fitting_prompts, load_records, tokens_of
 from ..rewards import RewardModel
 from ..runtime.identity import checkpoint_dtype, hub_file
 from .adapters import Adapter, adapter_of, merged
@@ -29,13 +29,18 @@ from .quantised import check_rounding, loading, multiplied_out
 from .whole import check_checkpoint, check_tokenizer, is_local
 
 
-def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    path: str, revision: str | None = None, trust_remote_code: bool = False, dialogs: bool = True
+) -> PreTrainedTokenizerBase:
     """A tokenizer that keeps the token contract; an adapter without one has that of its base.
 
     Says, once, in which dialect it writes and what was changed for that.
 
+    Args:
+        dialogs: whether it must write dialogs; documents take an end of text alone, and leave the rest as it is.
+
     Raises:
-        RecipeError: a local directory without one. ContractError: one that no dialect fits.
+        RecipeError: a local directory without one. ContractError: one that no dialect fits, or without an end of text.
     """
     if not path:
         raise RecipeError("tokenizer: found none, expected a path or a name on the Hub")
@@ -43,7 +48,7 @@ def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bo
         check_base(adapter)
         if not has_tokenizer(adapter.base, adapter.base_revision):
             raise RecipeError(f"{path}: found no tokenizer files in it, nor in its base {adapter.base}, expected some")
-        return load_tokenizer(adapter.base, adapter.base_revision, trust_remote_code)
+        return load_tokenizer(adapter.base, adapter.base_revision, trust_remote_code, dialogs)
     if is_local(path) and not has_tokenizer(path):
         raise RecipeError(f"{path}: found no tokenizer files, expected tokenizer.json; run recipes/tokenizer.py first")
     check_tokenizer(path)
@@ -51,7 +56,10 @@ def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bo
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # of the Hub's client, of transformers or of tokenizers, which raises no other class
         raise RecipeError(f"{path}: found no tokenizer that loads ({error}), expected one") from error
-    _announce(f"{path}: {adopt(tokenizer)[1]}")
+    if dialogs:
+        _announce(f"{path}: {adopt(tokenizer)[1]}")
+    elif tokenizer.pad_token is None and (tokens := tokens_of(tokenizer)).pad != tokens.eos:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(tokens.pad)
     return tokenizer
 
 
@@ -87,7 +95,7 @@ def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
             f"{name}: found vocab_size {config.vocab_size} in the model's configuration, expected at least "
             f"{len(tokenizer)}, the size of tokenizer {tokenizer.name_or_path!r}"
         )
-    tokens = ControlTokens.of(tokenizer)
+    tokens = tokens_of(tokenizer)
     # published configurations pad with the end of a turn, or with -1, where the contract has a token of its own
     allowed = {
         "bos_token_id": {tokenizer.bos_token_id, tokens.bos},
@@ -101,7 +109,8 @@ def check_match(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
                 f"{name}, field {field!r}: found {ours} in the configuration, expected {expected} as in tokenizer "
                 f"{tokenizer.name_or_path!r}; they do not belong together"
             )
-    config.pad_token_id = tokens.pad
+    if tokens.pad != tokens.eos:  # whose row would no longer be trained
+        config.pad_token_id = tokens.pad
 
 
 def load_model(

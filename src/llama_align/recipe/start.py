@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl import ModelConfig, get_peft_config
 
+from ..chat.adding import add_tokens
 from ..models.tensor_files import LICENCES
 from ..runtime.files import write_json
 from ..runtime.identity import ADAPTER, BASE, MERGED, adapter_base, checkpoint_digest, checkpoint_dtype
@@ -66,6 +67,14 @@ class ModelArguments(ModelConfig):
         metadata={
             "help": "an adapter that training starts from: merge (its weights are folded into its base first), "
             "continue (it is trained further) or refuse"
+        },
+    )
+
+    add_control_tokens: bool = field(
+        default=False,
+        metadata={
+            "help": "give the checkpoint the control tokens of Llama 3 that its tokenizer lacks before training (as "
+            "llama-align add-tokens does); with LoRA their rows are learned only where lora_modules_to_save names them"
         },
     )
 
@@ -121,11 +130,15 @@ class Start:
         found = adapter_of(path, revision)
         adapter = _policy(options, path, found)
         stored = checkpoint_dtype(found.folder) if found else checkpoint_dtype(path, revision)
+        if found and options.add_control_tokens:
+            raise RecipeError(f"add_control_tokens: found true for the adapter {path}, expected a whole checkpoint")
         dtype = {None: "float32", "auto": stored}.get(options.dtype, options.dtype)
         _check_rounding(rounding_of(options, dtype), adapter)
         if found and not adapter:
             with outside_zero3():
                 path, revision = _merged_base(found, training.output_dir, code), None
+        if options.add_control_tokens:
+            path, revision = _extended_base(path, training.output_dir), None
         return cls(
             options=options,
             path=path,
@@ -137,9 +150,16 @@ class Start:
             compute_dtype="bfloat16" if getattr(training, "bf16", False) else "float32",
         )
 
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer beside the checkpoint, as it is named: not that in `base/`, where an adapter is merged."""
-        return load_tokenizer(self.options.model_name_or_path, _revision(self.options), self.trust_remote_code)
+    def tokenizer(self, dialogs: bool = True) -> PreTrainedTokenizerBase:
+        """The tokenizer beside the checkpoint as it is named; that in `base/` only where tokens were added there.
+
+        Args:
+            dialogs: see `load_tokenizer`.
+        """
+        path, revision = self.options.model_name_or_path, _revision(self.options)
+        if self.options.add_control_tokens:
+            path, revision = self.path, self.revision
+        return load_tokenizer(path, revision, self.trust_remote_code, dialogs)
 
     def context(self) -> float:
         """Tokens of context."""
@@ -276,6 +296,20 @@ def _merged_base(adapter: Adapter, output_dir: str, trust_remote_code: bool) -> 
     return str(folder)
 
 
+def _extended_base(path: str, output_dir: str) -> str:
+    """`base/` in the output directory: the checkpoint with control tokens, where training and a reference start."""
+    folder, digest = Path(output_dir) / BASE, checkpoint_digest(path)
+    with PartialState().main_process_first():
+        if _merged_from(folder) != digest:
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                add_tokens(path, folder)
+            except ValueError as error:
+                raise RecipeError(f"add_control_tokens: {error}") from error
+            write_json(folder / MERGED, {"checkpoint": path, "digest": digest})
+    return str(folder)
+
+
 def _merged_from(folder: Path) -> str | None:
     try:
         return json.loads((folder / MERGED).read_text())["digest"]
@@ -310,7 +344,7 @@ def write_merged(path: str, folder: Path, revision: str | None = None, trust_rem
     model = load_model(path, adapter.kind, revision=revision, trust_remote_code=trust_remote_code)
     model.save_pretrained(part)
     if has_tokenizer(path, revision):
-        load_tokenizer(path, revision, trust_remote_code).save_pretrained(part)
+        load_tokenizer(path, revision, trust_remote_code, dialogs=False).save_pretrained(part)
     licences = {file.name: file for source in reversed(sources) for rule in LICENCES for file in source.glob(rule)}
     for name, file in licences.items():
         shutil.copyfile(file, part / name)

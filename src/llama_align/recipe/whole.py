@@ -32,6 +32,7 @@ from ..models.tensor_files import (
 from ..runtime.identity import adapter_base
 from .bounds import Bound, Misfit, check_bound, check_type
 from .errors import RecipeError
+from .positions import ROPE
 from .yaml_files import field_name, shortened
 
 CONFIG, ADAPTER, ADAPTER_WEIGHTS = "config.json", "adapter_config.json", "adapter_model.safetensors"
@@ -106,7 +107,7 @@ def check_checkpoint(path: str | None, kind: str | None = None, new_head: bool =
 def check_overrides(overrides: dict, option: str) -> None:
     """Raises RecipeError for a field that no configuration of a LlamaHerd has, or a value it cannot have."""
     for name, value in overrides.items():
-        if name not in LlamaHerdConfig.__dataclass_fields__:
+        if name not in (*LlamaHerdConfig.__dataclass_fields__, *ROPE):
             expected = "a field of a LlamaHerd's configuration"
             raise RecipeError(f"{option}, field {shortened(name)!r}: unknown, expected {expected}")
         if name in FIELDS:

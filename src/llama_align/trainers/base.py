@@ -64,9 +64,12 @@ def refuse_unused(config, instead: str, *names: str) -> None:
 
 
 def _started_from(name: str) -> str:
-    """What a card calls the start of a run; where an adapter was merged for it, that one."""
-    merged = Path(name) / MERGED
-    return json.loads(merged.read_text())["adapter"] if name and merged.is_file() else name or "random weights"
+    """What a card calls the start of a run; where one was made for it, what of: an adapter, or a checkpoint."""
+    made = Path(name) / MERGED
+    if not name or not made.is_file():
+        return name or "random weights"
+    found = json.loads(made.read_text())
+    return found["adapter"] if "adapter" in found else f"{found['checkpoint']}, with control tokens added"
 
 
 @dataclass
