@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from llama_align import cli, recipe
+from llama_align.chat import as_text
 from llama_align.recipe.quantised import loading, multiplied_out, write_rounding
 
 AUTO = {"": AutoModelForCausalLM, "reward_": AutoModelForSequenceClassification}
@@ -120,7 +121,7 @@ def drawn_and_scored(policy, judge, run_recipe, data, folder):
     out = run_recipe("rejection_sampling", **options, model=[policy], answers=8)
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     return {
-        "completions": " | ".join(sample["completion"] for sample in samples),
+        "completions": " | ".join(as_text(sample["completion"]) for sample in samples),
         "rewards": [sample["rewards"]["helpfulness"] for sample in samples],
     }
 

@@ -126,7 +126,7 @@ def test_attention_is_the_one_asked_for(family, tmp_path):
 
 def test_a_size_is_for_models_made_anew(family, stage, run_recipe):
     for option in ({"size": "herd-nano"}, {"size_overrides": {"hidden_size": 8}}):
-        with pytest.raises(recipe.RecipeError, match=f"{next(iter(option))}: found .* with model_name_or_path"):
+        with pytest.raises(recipe.RecipeError, match=rf"{next(iter(option))}\b.*: found .* with model_name_or_path"):
             run_recipe("pretrain", **stage["pretrain"] | option, model_name_or_path=family["base"])
     with pytest.raises(recipe.RecipeError, match="adapter: found 'refuse' without model_name_or_path, expected none"):
         run_recipe("pretrain", **stage["pretrain"], adapter="refuse")

@@ -18,7 +18,7 @@ from .pieces import Piece, learn_pieces, with_pieces
 from .tokenizer import CHAT_TEMPLATE, MARK, SPECIAL_POSITIONS, special_tokens
 
 REPORT = "vocabulary.json"  # what was added, beside the weights
-CONTENT = "{%- set content = message['content'] | trim -%}"  # where the template has a message's text
+BREAKS = "{%- if '|>' in content -%}"  # where the template breaks up what a message says
 
 
 def missing_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -189,7 +189,8 @@ def _template(broken: Sequence[str]) -> str:
     """Llama 3's template, which breaks up these texts, too, where a message has them."""
     pairs = [[json.dumps(part, ensure_ascii=False) for part in (text, text[0] + MARK + text[1:])] for text in broken]
     filters = "".join(f" | replace({text}, {apart})" for text, apart in pairs)
-    return CHAT_TEMPLATE.replace(CONTENT, f"{CONTENT}\n{{%- set content = content{filters} -%}}" if broken else CONTENT)
+    place = CHAT_TEMPLATE.index(BREAKS)
+    return f"{CHAT_TEMPLATE[:place]}{{%- set content = content{filters} -%}}\n{CHAT_TEMPLATE[place:]}"
 
 
 def _ids(before: PreTrainedTokenizerBase, after: PreTrainedTokenizerFast, names: Sequence[str]) -> dict[str, dict]:
