@@ -189,6 +189,8 @@ def _template(broken: Sequence[str]) -> str:
     """Llama 3's template, which breaks up these texts, too, where a message has them."""
     pairs = [[json.dumps(part, ensure_ascii=False) for part in (text, text[0] + MARK + text[1:])] for text in broken]
     filters = "".join(f" | replace({text}, {apart})" for text, apart in pairs)
+    if not broken:
+        return CHAT_TEMPLATE
     place = CHAT_TEMPLATE.index(BREAKS)
     return f"{CHAT_TEMPLATE[:place]}{{%- set content = content{filters} -%}}\n{CHAT_TEMPLATE[place:]}"
 
