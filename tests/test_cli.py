@@ -41,7 +41,7 @@ def test_help_names_every_option_and_choice(capsys):
         cli.main(["convert", "--help"])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    for word in ("SOURCE", "OUTPUT", "--to {herd,llama}", "bfloat16", "--overwrite", "--with-code", "examples:"):
+    for word in ("SOURCE", "OUTPUT", "--to {llama,herd,gguf}", "bfloat16", "--overwrite", "--with-code", "examples:"):
         assert word in said
     assert all(len(line) <= 120 for line in said.splitlines())
 

@@ -10,11 +10,12 @@ import yaml
 
 from . import __version__
 from .chat.adding import add_tokens
-from .models.convert import DTYPE_NAMES, check_output, convert
+from .models.convert import DTYPE_NAMES, FORMS, check_output, convert
+from .models.gguf import check_file
 from .runtime.identity import ADAPTER
 
 CONVERT = """\
-Write a Llama checkpoint as a LlamaHerd, or a LlamaHerd as a Llama.
+Write a Llama checkpoint as a LlamaHerd, a LlamaHerd as a Llama, or either as a GGUF file for llama.cpp.
 
 SOURCE is a folder with config.json and safetensors weights in transformers' form, whatever says "model_type": "llama";
 or a LlamaHerd. Language models, sequence classifiers (reward models) and token classifiers (value models) alike. Which
@@ -32,6 +33,9 @@ gives the same weights, byte for byte.
 The recipes train what has the tokenizer of a family whose form of dialogs they know; `llama-align add-tokens` gives
 Llama 3's to any other. README.md says which published models these are, and what has been tried.
 
+With --to gguf, OUTPUT is one file of a language model and its tokenizer, of Llama 3's kind (style llama3 of
+recipes/tokenizer.py is one) or of Llama 2's; others are refused. It needs the extra gguf.
+
 Before anything is written, every tensor the configuration calls for is looked up. OUTPUT appears when it is whole.
 """
 CONVERT_EXAMPLES = """\
@@ -39,8 +43,11 @@ examples:
   a published Llama as a LlamaHerd
     llama-align convert models/Llama-3.2-1B models/herd-1b
 
-  a trained model for all that reads Llama (llama.cpp's converter refuses tokenizers of recipes/tokenizer.py)
+  a trained model for all that reads Llama
     llama-align convert runs/dpo exported --dtype bfloat16 --max-shard-size 5GB
+
+  a trained model for llama.cpp
+    llama-align convert runs/dpo dpo.gguf --to gguf --dtype bfloat16
 
   an adapter, merged and published
     llama-align convert runs/sft-lora published --to herd --with-code
@@ -84,16 +91,20 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"llama_align {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    short = "write a Llama checkpoint as a LlamaHerd, or back"
+    short = "write a Llama checkpoint as a LlamaHerd, back, or as a GGUF file"
     one = commands.add_parser("convert", help=short, description=CONVERT, epilog=CONVERT_EXAMPLES, formatter_class=form)
     one.add_argument("source", metavar="SOURCE", help="folder of the checkpoint")
-    one.add_argument("output", metavar="OUTPUT", help="folder to write, which must not be there yet")
-    one.add_argument("--to", choices=("herd", "llama"), help="form to write (default: the one SOURCE does not have)")
+    one.add_argument("output", metavar="OUTPUT", help="folder (gguf: file) to write, which must not be there yet")
+    one.add_argument(
+        "--to", choices=FORMS, help="form to write (default: of the first two the one SOURCE does not have)"
+    )
     one.add_argument("--dtype", choices=DTYPE_NAMES, help="of the written weights (default: as they are)")
     one.add_argument(
         "--max-shard-size", metavar="SIZE", help="largest file of weights, e.g. 5GB or 500MB (default: SOURCE's files)"
     )
-    one.add_argument("--overwrite", action="store_true", help="replace a checkpoint at OUTPUT; no other folder")
+    one.add_argument(
+        "--overwrite", action="store_true", help="replace a checkpoint at OUTPUT (gguf: a GGUF); nothing else"
+    )
     one.add_argument(
         "--with-code",
         action="store_true",
@@ -129,8 +140,11 @@ def _convert(source: str, output: str, **options) -> str:
     from .recipe.start import check_checkpoint, folders_below, write_merged  # which take seconds to import
 
     check_checkpoint(source)
-    for folder in folders_below(Path(source)):
-        check_output(folder, Path(output), options["overwrite"])
+    if options["to"] == "gguf":
+        check_file(Path(output), options["overwrite"])
+    else:
+        for folder in folders_below(Path(source)):
+            check_output(folder, Path(output), options["overwrite"])
     beside = Path(output).absolute().parent
     beside.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{Path(output).name}.merged.", dir=beside) as folder:
@@ -174,7 +188,7 @@ def main(args: Sequence[str] | None = None) -> int:
     options = vars(parser().parse_args(args))
     try:
         print(COMMANDS[options.pop("command")](**options))
-    except (ValueError, OSError, yaml.YAMLError) as error:
+    except (ValueError, OSError, ImportError, yaml.YAMLError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

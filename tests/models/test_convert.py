@@ -175,7 +175,7 @@ def test_code_goes_beside_the_weights_where_asked(tmp_path):
     assert fields_of(herd)["auto_map"] == AUTO_MAP
     assert (herd / "modeling_llama_herd.py").is_file()
     assert not list(convert(tmp_path / "llama", tmp_path / "plain").glob("*.py"))
-    with pytest.raises(ConvertError, match=r"with_code: found with Llama's form, expected LlamaHerd's"):
+    with pytest.raises(ConvertError, match=r"with_code: found with form llama, expected herd"):
         convert(herd, tmp_path / "again", with_code=True)
 
 

@@ -193,7 +193,7 @@ def test_a_link_to_nothing_is_found_before_weights_are_written(herd, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"to": "mistral"}, "to: found 'mistral', expected herd or llama"),
+        ({"to": "mistral"}, "to: found 'mistral', expected llama, herd or gguf"),
         ({"dtype": "int8"}, "dtype: found 'int8', expected one of float64, float32, float16, bfloat16"),
         ({"max_shard_size": "5 apples"}, "max_shard_size: found '5 apples', expected a size such as 5GB"),
         ({"max_shard_size": 0}, "max_shard_size: found 0, expected"),

@@ -105,6 +105,14 @@ def published(policy, judge, run_recipe, data, folder):
     return tensors_of(folder / "out")
 
 
+def in_a_gguf(policy, judge, run_recipe, data, folder):
+    gguf = pytest.importorskip("gguf")
+    assert cli.main(["convert", policy, str(folder / "policy.gguf"), "--to", "gguf"]) == 0
+    return {
+        tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in gguf.GGUFReader(folder / "policy.gguf").tensors
+    }
+
+
 def averaged(policy, judge, run_recipe, data, folder):
     return tensors_of(run_recipe("average", models=[policy, policy], weights=[1.0, 3.0]))
 
@@ -144,7 +152,7 @@ def trained_on(policy, judge, run_recipe, data, folder):
     return json.loads((out / "log.jsonl").read_text().splitlines()[0])["loss"]
 
 
-USES = [converted, published, averaged, evaluated, drawn_and_scored, annotated, chosen, trained_on]
+USES = [converted, published, in_a_gguf, averaged, evaluated, drawn_and_scored, annotated, chosen, trained_on]
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)

@@ -52,6 +52,15 @@ def test_vllm_takes_a_path_and_says_what_to_install(model, tmp_path, monkeypatch
         make_engine("vllm", tmp_path)
 
 
+def stand_in(monkeypatch, on_processors: bool = False, **parts) -> None:
+    """Modules of vLLM that hold `parts` and what tells where it runs."""
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(**parts))
+    platforms = SimpleNamespace(current_platform=SimpleNamespace(is_cpu=lambda: on_processors))
+    backend = SimpleNamespace(CPUAttentionBackend=SimpleNamespace(get_supported_head_sizes=lambda: [32, 64]))
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
+    monkeypatch.setitem(sys.modules, "vllm.v1.attention.backends.cpu_attn", backend)
+
+
 def test_vllm_requests_and_answers(tmp_path, monkeypatch):
     seen = {}
 
@@ -72,7 +81,7 @@ def test_vllm_requests_and_answers(tmp_path, monkeypatch):
             ]
             return [SimpleNamespace(outputs=outputs) for _ in texts]
 
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM, SamplingParams=lambda **fields: fields))
+    stand_in(monkeypatch, LLM=LLM, SamplingParams=lambda **fields: fields)
     LlamaForCausalLM(config()).save_pretrained(tmp_path)
     settings = EngineSettings("vllm", "bfloat16", {"max_model_len": 130, "tensor_parallel_size": 2})
     assert settings.context(str(tmp_path)) == 130
@@ -96,7 +105,19 @@ def test_vllm_is_shown_a_herd_in_llamas_form(tmp_path, monkeypatch, tiny_config)
         config = AutoConfig.from_pretrained(path)
         seen.append((config.model_type, config.architectures, (Path(path) / "model.safetensors").resolve()))
 
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=look))
+    stand_in(monkeypatch, LLM=look)
     LlamaHerdForCausalLM(tiny_config()).save_pretrained(tmp_path)
     make_engine("vllm", tmp_path)
     assert seen == [("llama", ["LlamaForCausalLM"], tmp_path / "model.safetensors")]
+
+
+def test_heads_that_vllm_lacks_on_processors_are_refused_before_it_starts(tmp_path, monkeypatch):
+    started = []
+    LlamaForCausalLM(config()).save_pretrained(tmp_path)
+    stand_in(monkeypatch, on_processors=True, LLM=lambda *args, **options: started.append(args))
+    with pytest.raises(ValueError, match="field 'head_dim': found 8, expected one of 32, 64: vLLM has no other on pro"):
+        make_engine("vllm", tmp_path)
+    assert not started
+    LlamaForCausalLM(config(head_dim=32)).save_pretrained(tmp_path)
+    make_engine("vllm", tmp_path)
+    assert len(started) == 1

@@ -13,7 +13,7 @@ from .modeling_llama_herd import (
     LlamaHerdForTokenClassification,
     LlamaHerdModel,
 )
-from .tensor_files import DTYPES, ConvertError, Tensor, equal
+from .tensor_files import DTYPES, ConvertError, Tensor, equal, read_headers
 
 HEADS = (LlamaHerdModel, LlamaHerdForCausalLM, LlamaHerdForSequenceClassification, LlamaHerdForTokenClassification)
 CLASSES = dict(zip(KINDS, HEADS, strict=True))
@@ -81,3 +81,30 @@ def check_tied(source: Path, headers: Mapping[str, Tensor]) -> None:
             f"{source / headers[LM_HEAD].file}, tensor {LM_HEAD}: found other numbers than in {EMBEDDINGS}, expected "
             "the same, since tie_word_embeddings is true in config.json"
         )
+
+
+def checked_tensors(source: Path, config: LlamaHerdConfig, kind: str) -> tuple[list[str], dict[str, Tensor]]:
+    """The names of the model's tensors that are there, in its order, and the headers of all that is.
+
+    Raises:
+        ConvertError: tensors that are missing, unexpected, misshapen or not of floating-point numbers.
+    """
+    headers = read_headers(source)
+    check_layers(source / "config.json", config, headers)
+    shapes = shapes_of(source / "config.json", config, kind)
+    tied = kind == "ForCausalLM" and config.tie_word_embeddings
+    problems = differences(shapes, headers, optional=[LM_HEAD] if tied else [])
+    if any(problems.values()):
+        lists = "".join(listed(title, lines) for title, lines in problems.items())
+        raise ConvertError(f"{source}: found other tensors than its config.json calls for:{lists}")
+    if tied:
+        check_tied(source, headers)
+    return [name for name in shapes if name in headers], headers
+
+
+def listed(title: str, lines: list[str], most: int = 20) -> str:
+    """A title and a line for each, as an error ends; empty for none."""
+    if not lines:
+        return ""
+    rest = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return f"\n{title} ({len(lines)}):" + "".join(f"\n  {line}" for line in lines[:most] + rest)

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from .checking import LM_HEAD, check_layers, check_tied, differences, shapes_of
-from .configuration_llama_herd import LlamaHerdConfig
+from .checking import checked_tensors, listed
 from .forms import MODEL_TYPES, PREFIXES, form_and_kind, full_config, read_config, readable_tokenizer, rewritten
+from .gguf import write_gguf
 from .portable import MODELING, flat_sources, write_code
 from .tensor_files import (
     BESIDE,
@@ -30,7 +30,6 @@ from .tensor_files import (
     can_copy,
     index_metadata,
     parse_size,
-    read_headers,
     read_index,
     read_object,
     reshard,
@@ -38,6 +37,7 @@ from .tensor_files import (
 )
 
 DTYPE_NAMES = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES.values())
+FORMS = (*PREFIXES, "gguf")
 TEMPLATES = "additional_chat_templates"
 # patterns of the files that go with a checkpoint in either form
 CARRIED = (*BESIDE, f"{TEMPLATES}/*.jinja", *LICENCES)
@@ -53,14 +53,15 @@ def convert(
     with_code: bool = False,
     link: bool = False,
 ) -> Path:
-    """Writes the checkpoint of `source` to `output` in the other form, with tokenizer and generation settings.
+    """Writes the checkpoint of `source` to `output` in another form, with tokenizer and generation settings.
 
     Everything is checked before anything is written, and what is written gets its name when it is whole. Until then
     it is in a new hidden folder beside `output`, `.NAME.` and eight letters; one that a killed process left may go.
 
     Args:
         source: folder with `config.json` and safetensors weights, of a Llama of any generation or of a LlamaHerd.
-        to: `"herd"` or `"llama"`; where None, the form that `source` does not have.
+        to: `"herd"` or `"llama"`, or `"gguf"` for llama.cpp's file, see `gguf.write_gguf`; where None, the one of the
+            first two that `source` does not have.
         dtype: of the written weights (`"bfloat16"`, ...); where None, unchanged.
         max_shard_size: such as `"5GB"`; where None, the shards are those of the source.
         overwrite: whether a checkpoint at `output` is replaced; not where anything else lies in its folder.
@@ -79,6 +80,10 @@ def convert(
     form, kind = form_and_kind(source / "config.json", config)
     to = to or ("llama" if form == "herd" else "herd")
     dtype = _check_options(to, dtype, with_code)
+    if to == "gguf":
+        if max_shard_size is not None or link:
+            raise ConvertError("max_shard_size, link: found one with gguf, expected neither; a GGUF is one file")
+        return write_gguf(source, output, dtype, overwrite)
     largest = None if max_shard_size is None else parse_size(max_shard_size)
     check_output(source, output, overwrite)
     full = full_config(source / "config.json", config, form)
@@ -119,10 +124,10 @@ def written_beside(source: Path, output: Path, overwrite: bool = False) -> Itera
 
 
 def _check_options(to: str, dtype: str | torch.dtype | None, with_code: bool) -> torch.dtype | None:
-    if to not in PREFIXES:
-        raise ConvertError(f"to: found {to!r}, expected herd or llama")
+    if to not in FORMS:
+        raise ConvertError(f"to: found {to!r}, expected {', '.join(FORMS[:-1])} or {FORMS[-1]}")
     if with_code and to != "herd":
-        raise ConvertError("with_code: found with Llama's form, expected LlamaHerd's; transformers has Llama's code")
+        raise ConvertError(f"with_code: found with form {to}, expected herd; transformers has Llama's code")
     if dtype is None:
         return None
     name = str(dtype).removeprefix("torch.")
@@ -167,34 +172,8 @@ def _check_replaced(output: Path) -> None:
     if foreign := [name for name in there if name not in own and not _is_carried(name)]:
         raise ConvertError(
             f"{output}: found more than a checkpoint, expected nothing that convert does not write; move it elsewhere, "
-            f"or name another output{_listed('not of a checkpoint', foreign)}"
+            f"or name another output{listed('not of a checkpoint', foreign)}"
         )
-
-
-def checked_tensors(source: Path, config: LlamaHerdConfig, kind: str) -> tuple[list[str], dict[str, Tensor]]:
-    """The names of the model's tensors that are there, in its order, and the headers of all that is.
-
-    Raises:
-        ConvertError: tensors that are missing, unexpected, misshapen or not of floating-point numbers.
-    """
-    headers = read_headers(source)
-    check_layers(source / "config.json", config, headers)
-    shapes = shapes_of(source / "config.json", config, kind)
-    tied = kind == "ForCausalLM" and config.tie_word_embeddings
-    problems = differences(shapes, headers, optional=[LM_HEAD] if tied else [])
-    if any(problems.values()):
-        lists = "".join(_listed(title, lines) for title, lines in problems.items())
-        raise ConvertError(f"{source}: found other tensors than its config.json calls for:{lists}")
-    if tied:
-        check_tied(source, headers)
-    return [name for name in shapes if name in headers], headers
-
-
-def _listed(title: str, lines: list[str], most: int = 20) -> str:
-    if not lines:
-        return ""
-    rest = [f"and {len(lines) - most} more"] if len(lines) > most else []
-    return f"\n{title} ({len(lines)}):" + "".join(f"\n  {line}" for line in lines[:most] + rest)
 
 
 def same_shards(names: list[str], headers: dict[str, Tensor]) -> dict[str, list[str]]:

@@ -12,6 +12,10 @@ PREFIXES = {"llama": "Llama", "herd": "LlamaHerd"}  # form -> how the names of i
 MODEL_TYPES = {"llama": "llama", "herd": LlamaHerdConfig.model_type}
 KINDS = ("Model", "ForCausalLM", "ForSequenceClassification", "ForTokenClassification")
 LEGACY = ("rope_theta", "rope_scaling", "torch_dtype")  # as transformers 4 writes rope_parameters and dtype
+HINTS = {
+    "params.json": " (params.json is that of Meta's own form)",
+    "adapter_config.json": " (it is an adapter, which the command `llama-align convert` merges)",
+}
 
 
 def read_config(source: Path) -> dict:
@@ -24,8 +28,10 @@ def read_config(source: Path) -> dict:
     if not source.is_dir():
         raise ConvertError(f"{source}: found no such folder, expected a checkpoint's; `hf download` fetches one")
     if not path.is_file():
-        meta = " (params.json is that of Meta's own form)" if (source / "params.json").is_file() else ""
-        raise ConvertError(f"{source}: found no config.json{meta}, expected a checkpoint in transformers' form")
+        hints = [hint for name, hint in HINTS.items() if (source / name).is_file()]
+        raise ConvertError(
+            f"{source}: found no config.json{''.join(hints)}, expected a checkpoint in transformers' form"
+        )
     config = read_object(path)
     if config.get("quantization_config"):
         raise ConvertError(f"{path}, field 'quantization_config': found one, expected weights that are not quantized")

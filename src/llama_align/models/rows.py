@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from .checking import EMBEDDINGS, LM_HEAD
-from .convert import CARRIED, check_output, checked_tensors, same_shards, write_index, write_json, written_beside
+from .checking import EMBEDDINGS, LM_HEAD, checked_tensors
+from .convert import CARRIED, check_output, same_shards, write_index, write_json, written_beside
 from .forms import form_and_kind, full_config, read_config
 from .tensor_files import BESIDE, ConvertError, can_copy, index_metadata, read_object, write_shard
 

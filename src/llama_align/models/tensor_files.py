@@ -219,13 +219,20 @@ def write_shard(
             rows, last = ends.get(name, (None, None))
             following = [] if last is None else [last.reshape(-1)]
             for chunk in chain(_chunks(folder, name, headers[name], rows), following):
-                cast = chunk.to(kinds[name])
-                if cast.dtype != chunk.dtype and not torch.equal(cast.isfinite(), chunk.isfinite()):
-                    raise ConvertError(
-                        f"{folder / headers[name].file}, tensor {name}: found numbers up to {chunk.abs().max():.3g}, "
-                        f"expected at most {torch.finfo(cast.dtype).max:.3g}, the largest of {cast.dtype}"
-                    )
-                out.write(cast.view(torch.uint8).numpy())
+                out.write(
+                    cast(chunk, kinds[name], f"{folder / headers[name].file}, tensor {name}").view(torch.uint8).numpy()
+                )
+
+
+def cast(numbers: torch.Tensor, dtype: torch.dtype, where: str) -> torch.Tensor:
+    """The numbers in another type. Raises ConvertError, `where` first, for those beyond its range."""
+    found = numbers.to(dtype)
+    if dtype != numbers.dtype and not torch.equal(found.isfinite(), numbers.isfinite()):
+        raise ConvertError(
+            f"{where}: found numbers up to {numbers.abs().max():.3g}, expected at most {torch.finfo(dtype).max:.3g}, "
+            f"the largest of {dtype}"
+        )
+    return found
 
 
 def _chunks(folder: Path, name: str, tensor: Tensor, first: int | None = None) -> Iterator[torch.Tensor]:

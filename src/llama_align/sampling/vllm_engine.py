@@ -1,4 +1,4 @@
-"""The same interface on vLLM: a checkpoint on disk, CUDA, and its own process for the weights."""
+"""The same interface on vLLM: a checkpoint on disk, and a process of its own for the weights."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -24,7 +24,7 @@ class VLLMEngine:
 
     Raises:
         ImportError: vllm is not installed.
-        ValueError: `model` is not a path.
+        ValueError: `model` is not a path, or on processors its heads are of a size that vLLM has no attention for.
     """
 
     def __init__(self, model: str | PathLike, **options):
@@ -36,6 +36,7 @@ class VLLMEngine:
             raise ImportError("the vllm engine needs vLLM: pip install 'llama_align[vllm]'") from error
         self._vllm = vllm
         self.config = AutoConfig.from_pretrained(model)
+        _check_head_size(model, self.config)
         if isinstance(self.config, LlamaHerdConfig) and Path(model).is_dir():
             self._view = TemporaryDirectory(prefix="llama_align-")  # for as long as the engine
             model = convert(model, Path(self._view.name) / Path(model).resolve().name, to="llama", link=True)
@@ -76,6 +77,23 @@ class VLLMEngine:
         texts = [{"prompt_token_ids": list(ids)} for ids in prompts]
         outputs = self._llm.generate(texts, requests, use_tqdm=progress)
         return [[_read(answer) for answer in sorted(out.outputs, key=lambda a: a.index)] for out in outputs]
+
+
+def _check_head_size(model: str | PathLike, config) -> None:
+    """Raises ValueError for heads that vLLM refuses on processors, which it says as late as in its first step."""
+    from vllm.platforms import current_platform
+
+    found = getattr(config, "head_dim", None)
+    if found is None or not current_platform.is_cpu():
+        return
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    sizes = CPUAttentionBackend.get_supported_head_sizes()
+    if found not in sizes:
+        expected = f"one of {', '.join(map(str, sizes))}"
+        raise ValueError(
+            f"{model}, field 'head_dim': found {found}, expected {expected}: vLLM has no other on processors"
+        )
 
 
 def _read(answer) -> Answer:

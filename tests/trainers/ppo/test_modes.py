@@ -270,6 +270,13 @@ def test_the_private_hooks_of_trl_and_transformers_are_what_we_rely_on():
     assert "self._wrap_model(self.model_wrapped)" in prepared
 
 
+def test_vllm_is_refused_for_a_model_it_does_not_know(trainer_of):
+    with pytest.raises(
+        ValueError, match=r"^use_vllm: found True for a LlamaHerd, .* expected a policy in Llama's form"
+    ):
+        trainer_of(use_vllm=True)
+
+
 def test_fsdp1_is_refused_in_one_line(trainer_of, monkeypatch):
     create = Trainer.create_accelerator_and_postprocess
 

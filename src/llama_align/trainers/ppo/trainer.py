@@ -15,6 +15,7 @@ from trl.trainer import rloo_trainer
 from trl.trainer.utils import pad, use_adapter
 
 from ...chat import Answer, adopt, decode_answer, encode_text, render_prompt
+from ...models import LlamaHerdConfig
 from ...rewards.models import RewardModel
 from ...runtime.files import naming
 from ...runtime.replacing import replaced
@@ -95,6 +96,11 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
         processing_class: PreTrainedTokenizerBase,
         **kwargs,
     ):
+        if args.use_vllm and isinstance(getattr(model, "config", None), LlamaHerdConfig):
+            raise ValueError(
+                "use_vllm: found True for a LlamaHerd, which TRL gives vLLM as it is and vLLM does not know; expected "
+                "a policy in Llama's form, as `llama-align convert` writes it, or use_vllm left out"
+            )
         self.tokens, _ = adopt(processing_class)
         with (
             references_by_layers(rloo_trainer),
