@@ -90,7 +90,7 @@ class Step:
 
     @property
     def sampled_dtype(self) -> torch.dtype:
-        return getattr(torch, self.config.get("dtype", "bfloat16")) if "dtype" in self.config else torch.bfloat16
+        return getattr(torch, self.config.get("dtype", "bfloat16"))
 
     @property
     def adapters(self) -> bool:

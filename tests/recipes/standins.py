@@ -1,5 +1,5 @@
-"""The YAMLs for published models, run on stand-ins: models of the same shape with random weights, and data sets with the
-same splits and columns.
+"""The YAMLs for published models, run on stand-ins: models of the same shape with random weights, and data sets with
+the same splits and columns.
 
     python -m tests.recipes.standins                                            # every step of every plan, one process
     accelerate launch --config_file accelerate_configs/cpu_zero3.yaml --main_process_port 0 -m tests.recipes.standins

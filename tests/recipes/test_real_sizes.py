@@ -1,4 +1,4 @@
-"""The YAMLs for published models: each value has its source, each step runs on a stand-in, the page says what is computed."""
+"""The YAMLs for published models: values have their sources, steps run on stand-ins, the page says what is computed."""
 
 import importlib.util
 import json

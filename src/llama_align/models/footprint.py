@@ -9,8 +9,8 @@ from .configuration_llama_herd import LlamaHerdConfig
 from .cost import _sizes, flops, kv_cache_bytes, parameters
 
 # a weight that is trained, in mixed precision: 2 bytes of weight and 2 of gradient in half precision, and in float32 a
-# copy of the weight and Adam's two moments, 12 bytes (ZeRO, section 3.1). Weights kept in float32 under autocast come to
-# the same: 4, 4 and 8
+# copy of the weight and Adam's two moments, 12 bytes (ZeRO, section 3.1). Weights kept in float32 under autocast come
+# to the same: 4, 4 and 8
 TRAINED = 16
 OPTIMIZER = 12
 # bits of a four-bit weight's constants: one of 8 bits for each 64 weights, and one of 32 for each 64 x 256, with double
@@ -58,7 +58,7 @@ def sampling_seconds(
     bandwidth: float,
     dtype: torch.dtype = torch.bfloat16,
 ) -> float:
-    """Seconds of one device to draw answers, by its roofline: each step reads all weights and the cache once, or computes.
+    """Seconds of one device to draw answers, by its roofline: a step reads all weights and the cache once, or computes.
 
     Args:
         answers, prompt, length: their number, and tokens of the prompt and of an answer.

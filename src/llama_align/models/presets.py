@@ -1,5 +1,5 @@
-"""Sizes by name: the herd's own, the published Llamas' and a small model of their shape. Sources: Llama 1 table 2, Llama 2 table 1, Llama 3 table 3,
-Llama 3.2 model cards, SmolLM2 section 6; rope and eps from the released configurations."""
+"""Sizes by name: the herd's own, the published Llamas' and a small model of their shape. Sources: Llama 1 table 2,
+Llama 2 table 1, Llama 3 table 3, Llama 3.2 model cards; rope, eps and SmolLM2 from the released configurations."""
 
 from copy import deepcopy
 
