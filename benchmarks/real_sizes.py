@@ -70,7 +70,13 @@ OPENING, ANSWER = 180, 300  # tokens of a sampled prompt, and of an answer where
 
 @dataclass
 class Step:
-    """A step of a plan with what its computation needs: memory of one device, FLOPs or seconds of all, disk."""
+    """A step of a plan and what it needs.
+
+    Args:
+        config: its options. size: configuration of the model. stored: bytes of a weight on disk. processes: devices.
+        sharded: weights are shared among them. offloaded: the optimizer's states are in main memory.
+        sampled_prompts: of the rejection sampling before it.
+    """
 
     config: dict
     size: object
@@ -79,6 +85,7 @@ class Step:
     processes: int
     sharded: bool
     offloaded: bool
+    sampled_prompts: int
 
     @property
     def peak(self) -> float:
@@ -112,8 +119,6 @@ class Step:
             scale = min(1, most / (prompt + answers * answer))
             found.append((min(count, source.limit or count), answers, int(prompt * scale), int(answer * scale)))
         return found
-
-    sampled_prompts: int = 0
 
     @property
     def answer(self) -> int:
@@ -262,10 +267,7 @@ def table(path: Path) -> str:
     hours = disk = most = 0.0
     for name, recipe, step in steps_of(path):
         memory, spent, left = step.memory(recipe) / GB, step.seconds(recipe) / HOUR, step.disk(recipe) / GB
-        used = (
-            step.processes if device is H100 and recipe != "average" else f"{device.name}" if device is LAPTOP else "-"
-        )
-        used = "1" if device is LAPTOP else used
+        used = "-" if recipe == "average" else step.processes
         lines.append(f"| {name} | {used} | {_short(memory)} | {_short(spent)} | {_short(left)} |")
         hours, disk, most = hours + spent, disk + left, max(most, memory)
     lines.append(f"| **all** | | **{_short(most)}** | **{_short(hours)}** | **{_short(disk)}** |")
