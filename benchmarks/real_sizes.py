@@ -75,7 +75,7 @@ class Step:
     Args:
         config: its options. size: configuration of the model. stored: bytes of a weight on disk. processes: devices.
         sharded: weights are shared among them. offloaded: the optimizer's states are in main memory.
-        sampled_prompts: of the rejection sampling before it.
+        sampled: prompts, and tokens of an answer, of the rejection sampling before it.
     """
 
     config: dict
@@ -85,7 +85,7 @@ class Step:
     processes: int
     sharded: bool
     offloaded: bool
-    sampled_prompts: int
+    sampled: tuple[float, int]
 
     @property
     def peak(self) -> float:
@@ -110,7 +110,8 @@ class Step:
         found = []
         for source in map(DataSource.parse, self.config["datasets"]):
             if source.path not in RECORDS:  # of an earlier step
-                found.append((self.sampled_prompts, 2, OPENING, ANSWER))
+                prompts, answer = self.sampled
+                found.append((prompts, 2, OPENING, answer))
                 continue
             count, answers, prompt, answer = RECORDS[source.path]
             part = self.config.get("part") or source.part or [0, 1]
@@ -243,7 +244,7 @@ def steps_of(path: Path) -> list[tuple[str, str, Step]]:
     """Name and recipe of every step of a plan, and the step."""
     plan = Plan.load(path, PROJECT / "recipes")
     name, stored, device = SIZES[path.parent.name]
-    found, prompts = [], 0
+    found, sampled = [], (0, 0)
     for step in plan.steps:
         config = plan.configs[step.name]
         launch = load_config_from_file(step.launch) if step.launch else None
@@ -251,9 +252,9 @@ def steps_of(path: Path) -> list[tuple[str, str, Step]]:
         settings = launch.deepspeed_config if launch else {}
         sharded = bool(settings)
         offloaded = settings.get("offload_optimizer_device") == "cpu"
-        made = Step(config, preset(name), stored, device, processes, sharded, offloaded, prompts)
+        made = Step(config, preset(name), stored, device, processes, sharded, offloaded, sampled)
         if step.recipe == "rejection_sampling":
-            prompts = int(sum(count for count, *_ in made.rows()))
+            sampled = sum(count for count, *_ in made.rows()), made.answer
         found.append((step.name, step.recipe, made))
     return found
 
