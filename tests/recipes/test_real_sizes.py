@@ -51,7 +51,7 @@ def test_a_folder_has_every_stage(folder):
 
 @pytest.mark.parametrize("name", standins.MODELS)
 def test_a_stand_in_has_the_published_shape(name, root):
-    size, width, heads, _ = standins.MODELS[name]
+    size, width, heads, *_ = standins.MODELS[name]
     config, published = json.loads((root / name / "config.json").read_text()), preset(size)
     assert config["model_type"] == "llama"
     for field in ("tie_word_embeddings", "max_position_embeddings", "rms_norm_eps", "rope_parameters"):
