@@ -1,6 +1,7 @@
 """The YAMLs for published models: values have their sources, steps run on stand-ins, the page says what is computed."""
 
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -21,6 +22,7 @@ STAGES = [path for folder in standins.FOLDERS for path in sorted((standins.RECIP
 STAGES = [path for path in STAGES if not path.stem.startswith("rounds")]
 # names of folders and lists of them, which need no source
 PATHS = ("output_dir", "datasets", "search_datasets", "eval_datasets", "models", "reward_models", "model", "baseline")
+OF_DATA = ("limit", "part", "max_chars", "default_grade", "grades")  # of a source
 IDS = {"ids": lambda path: f"{path.parent.name}/{path.stem}"}
 
 
@@ -35,10 +37,13 @@ def root(tmp_path_factory):
 @pytest.mark.parametrize("path", STAGES, **IDS)
 def test_every_value_has_its_source(path):
     lines = path.read_text().splitlines()
-    for option, value in read_yaml(path).content.items():
-        (line,) = [line for line in lines if line.startswith(f"{option}:")]
-        sourced = "  # " in line or lines[lines.index(line) - 1].startswith("# ")
-        assert sourced or option in PATHS or str(value).startswith("runs/"), line
+    for above, line in itertools.pairwise(lines):
+        option, _, value = line.strip().removeprefix("- ").partition(": ")
+        outer = not line.startswith(" ") and not line.startswith("#")
+        if (outer and option.rstrip(":") not in PATHS and not value.startswith("runs/")) or option in OF_DATA:
+            assert "  # " in line or above.strip().startswith("# "), line
+    top = {line.split(":")[0] for line in lines if re.match(r"\w+:", line)}
+    assert set(read_yaml(path).content) == top  # a key a line
 
 
 @pytest.mark.parametrize("folder", standins.FOLDERS)
