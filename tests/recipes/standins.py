@@ -2,7 +2,8 @@
 the same splits and columns.
 
     python -m tests.recipes.standins                                            # every step of every plan, one process
-    accelerate launch --config_file accelerate_configs/cpu_zero3.yaml --main_process_port 0 -m tests.recipes.standins
+    accelerate launch --config_file accelerate_configs/cpu_zero3.yaml --main_process_port 0 \\
+        -m tests.recipes.standins --shared /tmp/standins
 
 Under a launcher of several processes the recipes that want one are left out. What is changed in a YAML stands in
 `overrides`: names of models and data sets, and numbers that are cut down to `MOST`.
@@ -28,7 +29,7 @@ from datasets import Dataset, DatasetDict
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_align import recipe
-from llama_align.chat import train_tokenizer
+from llama_align.chat import ControlTokens, train_tokenizer
 from llama_align.models import preset
 from llama_align.rounds import Plan
 from llama_align.rounds.plan import LAUNCHED, resolve
@@ -46,7 +47,7 @@ FOLDERS = ("llama-3.2-1b", "llama-3.1-8b", "llama-2-7b", "smollm2-135m")
 PLANS = sorted(path for folder in FOLDERS for path in (RECIPES / folder).glob("rounds*.yaml"))
 # options cut down to these; numbers of a source among them
 MOST = {
-    **{"max_length": 256, "context": 256, "max_new_tokens": 10, "max_completion_length": 10, "limit": 12},
+    **{"max_length": 256, "context": 256, "max_new_tokens": 10, "max_completion_length": 10, "limit": 8},
     **{"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "generation_batch_size": 8},
     **{"answers": 4, "prompts_per_shard": 8, "max_cached_tokens": 4096, "logging_steps": 1, "warmup_steps": 1},
     **{"max_steps": 2},
@@ -150,7 +151,10 @@ def write_models(root: Path) -> None:
             initializer_range=0.4,  # wide enough for gaps between the scores of a new head
         )
         torch.manual_seed(0)
-        LlamaForCausalLM(config).to(dtype).save_pretrained(root / name)
+        model = LlamaForCausalLM(config)
+        with torch.no_grad():  # answers that end
+            model.lm_head.weight[list(ControlTokens.of(tokenizer).terminators)] *= 3
+        model.to(dtype).save_pretrained(root / name)
         tokenizer.save_pretrained(root / name)
 
 
@@ -227,8 +231,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plans", nargs="*", help="folder/name of some, such as llama-2-7b/rounds (default: all)")
     parser.add_argument("--until", default="", help="stop behind this step")
-    parser.add_argument("--shared", type=Path, help="folder that all processes see (default: one of this process)")
+    parser.add_argument("--shared", type=Path, help="a new folder that all processes see, for more than one")
     args = parser.parse_args()
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not args.shared:
+        parser.error("--shared: found none, expected a new folder that all processes see")
     with TemporaryDirectory() as own:
         root = args.shared or Path(own)
         if int(os.environ.get("RANK", 0)) == 0 and not (root / "made").exists():
