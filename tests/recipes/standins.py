@@ -189,7 +189,7 @@ def run_step(script: str, options: dict, output: Path) -> None:
     main, types = main_of(script)
     config = output.with_suffix(f".{os.environ.get('RANK', 0)}.yaml")
     config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(yaml.safe_dump(options | {"output_dir": str(output)}))
+    config.write_text(yaml.safe_dump(options | {"output_dir": str(output)}, sort_keys=False))
     main(*recipe.parse(types, ["--config", str(config)]))
 
 
