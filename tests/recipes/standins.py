@@ -29,19 +29,22 @@ from datasets import Dataset, DatasetDict
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_align import recipe
-from llama_align.chat import ControlTokens, train_tokenizer
+from llama_align.chat import ControlTokens
 from llama_align.models import preset
 from llama_align.rounds import Plan
 from llama_align.rounds.plan import LAUNCHED, resolve
 from llama_align.runtime.replacing import replaced
 
+from ..chat import families
+
 RECIPES = Path(__file__).parents[2] / "recipes"
-# published model -> its size by name, what its widths and its heads are divided by, the type of its weights
+# published model -> its size by name, what its widths and its heads are divided by, the type of its weights, and the
+# family of its tokenizer (tests/chat/families.py)
 MODELS = {
-    "meta-llama/Llama-3.2-1B": ("llama-3.2-1b", 32, 4, torch.bfloat16),
-    "meta-llama/Llama-3.1-8B": ("llama-3.1-8b", 64, 4, torch.bfloat16),
-    "meta-llama/Llama-2-7b-hf": ("llama-2-7b", 64, 4, torch.float16),
-    "HuggingFaceTB/SmolLM2-135M": ("smollm2-135m", 8, 1, torch.bfloat16),
+    "meta-llama/Llama-3.2-1B": ("llama-3.2-1b", 32, 4, torch.bfloat16, "llama-3.1"),
+    "meta-llama/Llama-3.1-8B": ("llama-3.1-8b", 64, 4, torch.bfloat16, "llama-3.1"),
+    "meta-llama/Llama-2-7b-hf": ("llama-2-7b", 64, 4, torch.float16, "llama-2-base"),
+    "HuggingFaceTB/SmolLM2-135M": ("smollm2-135m", 8, 1, torch.bfloat16, "smollm2"),
 }
 FOLDERS = ("llama-3.2-1b", "llama-3.1-8b", "llama-2-7b", "smollm2-135m")
 PLANS = sorted(path for folder in FOLDERS for path in (RECIPES / folder).glob("rounds*.yaml"))
@@ -132,8 +135,8 @@ def write_data(root: Path) -> None:
 def write_models(root: Path) -> None:
     """Every model with two layers, narrower, as plain transformers saves a Llama; its tokenizer beside it."""
     texts = [" ".join(WORDS) + " 12 2024, what is it?"] * 8
-    tokenizer = train_tokenizer(texts, 320)
-    for name, (size, width, heads, dtype) in MODELS.items():
+    for name, (size, width, heads, dtype, family) in MODELS.items():
+        tokenizer = families.make(family, texts)
         published = preset(size)
         config = LlamaConfig(
             vocab_size=len(tokenizer),
