@@ -31,6 +31,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from llama_align import recipe
 from llama_align.chat import ControlTokens
 from llama_align.models import preset
+from llama_align.recipe.quantised import bitsandbytes_knows
 from llama_align.rounds import Plan
 from llama_align.rounds.plan import LAUNCHED, resolve
 from llama_align.runtime.replacing import replaced
@@ -56,7 +57,7 @@ MOST = {
     **{"max_steps": 2},
 }
 QUIET = {"report_to": "none", "disable_tqdm": True}
-QUANTISED = ("load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")  # needs a GPU
+QUANTISED = ("load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")  # left out where they would be refused
 WORDS = ("river", "stone", "bread", "lamp", "tower", "seven", "quiet", "green", "walks", "under", "holds", "near")
 
 
@@ -173,7 +174,8 @@ def overrides(config: dict, root: Path, trains: bool) -> dict:
             return str(root / value)
         return min(value, MOST[key]) if key in MOST and type(value) in (int, float) else value
 
-    found = {key: small(key, value) for key, value in config.items() if key not in QUANTISED}
+    refused = () if bitsandbytes_knows("cpu") and int(os.environ.get("WORLD_SIZE", 1)) == 1 else QUANTISED
+    found = {key: small(key, value) for key, value in config.items() if key not in refused}
     return found | ({"max_steps": MOST["max_steps"]} | QUIET if trains else {})
 
 
