@@ -20,6 +20,10 @@ class RoundsArguments:
         default=None,
         metadata={"help": "instead of the plan's; added to the seed of every step (another draw of it all)"},
     )
+    launch: str | None = field(
+        default=None,
+        metadata={"help": "accelerate configuration instead of the plan's; that of a step's own stays"},
+    )
     verify: bool = field(
         default=False, metadata={"help": "run nothing: compare the outputs of finished steps with their digests"}
     )
@@ -28,7 +32,7 @@ class RoundsArguments:
 def main(args: RoundsArguments) -> None:
     recipes = Path(__file__).parent
     try:
-        plan = Plan.load(args.plan, recipes, args.seed)
+        plan = Plan.load(args.plan, recipes, args.seed, args.launch)
     except PlanError as error:
         raise recipe.RecipeError(str(error)) from error
     report = Path(args.output_dir) / "report.html"

@@ -38,7 +38,7 @@ def environment(monkeypatch):
 
 
 def test_there_is_a_file_for_every_mode():
-    gpu = {"single", "ddp", "zero2", "zero3", "fsdp2"}
+    gpu = {"single", "ddp", "zero2", "zero3", "zero3_offload", "fsdp2"}
     assert {"cpu_single", "cpu_ddp", "cpu_zero2", "cpu_zero3"} | gpu == NAMES
 
 
@@ -68,7 +68,9 @@ def test_gpus_compute_in_bfloat16_and_processors_in_float32(file):
     assert config["use_cpu"] == (on_cpu and config["distributed_type"] != "DEEPSPEED")
 
 
-@pytest.mark.parametrize(("name", "stage"), [("zero2", 2), ("zero3", 3), ("cpu_zero2", 2), ("cpu_zero3", 3)])
+@pytest.mark.parametrize(
+    ("name", "stage"), [("zero2", 2), ("zero3", 3), ("zero3_offload", 3), ("cpu_zero2", 2), ("cpu_zero3", 3)]
+)
 def test_deepspeed_gets_what_the_file_says(environment, name, stage):
     assert environment(name).use_deepspeed
     plugin = DeepSpeedPlugin()
@@ -79,6 +81,7 @@ def test_deepspeed_gets_what_the_file_says(environment, name, stage):
         # the weights a recipe saves at its end are whole
         assert plugin.zero3_save_16bit_model
         assert plugin.zero3_init_flag
+    assert plugin.offload_optimizer_device == ("cpu" if name.endswith("offload") else "none")
 
 
 def test_fsdp_gets_what_the_file_says(environment):

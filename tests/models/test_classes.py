@@ -22,7 +22,7 @@ AUTO = {
     "LlamaHerdForSequenceClassification": AutoModelForSequenceClassification,
     "LlamaHerdForTokenClassification": AutoModelForTokenClassification,
 }
-# published, in billions: Llama 1 table 2, Llama 2, Llama 3 and 3.2 model cards
+# published, in billions: Llama 1 table 2, Llama 2, Llama 3 and 3.2 model cards; SmolLM2's name
 BILLIONS = {
     "llama-1-7b": 6.74,
     "llama-1-13b": 13.02,
@@ -38,6 +38,7 @@ BILLIONS = {
     "llama-3.1-405b": 405.85,
     "llama-3.2-1b": 1.24,
     "llama-3.2-3b": 3.21,
+    "smollm2-135m": 0.13,
 }
 
 

@@ -16,8 +16,8 @@ from llama_align.rounds.plan import read_yaml
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SCRIPTS = sorted(RECIPES.glob("*.py"))
-YAMLS = sorted(path for path in RECIPES.glob("*/*.yaml") if path.name != "rounds.yaml")
-PLANS = sorted(RECIPES.glob("*/rounds.yaml"))
+PLANS = sorted(RECIPES.glob("*/rounds*.yaml"))
+YAMLS = sorted({*RECIPES.glob("*/*.yaml")} - {*PLANS})
 # a recipe prints its command as this, whatever launches it
 COMMAND = re.compile(r"recipes/(\w+)\.py --(?:config|plan) (recipes/[\w./-]+\.yaml)")
 
@@ -70,7 +70,7 @@ def test_there_are_recipes():
     names = {path.stem for path in SCRIPTS}
     assert names >= {"tokenizer", "pretrain", "sft", "reward", "rejection_sampling", "ppo", "dpo", "average"}
     assert len(YAMLS) > 15
-    assert len(PLANS) == 3
+    assert len(PLANS) == 10
 
 
 @pytest.mark.parametrize("path", [*YAMLS, *PLANS], ids=lambda p: f"{p.parent.name}/{p.name}")
@@ -93,6 +93,7 @@ def test_a_yaml_names_only_options_of_its_recipe(path, monkeypatch):
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda p: p.parent.name)
 def test_a_plan_loads_and_sets_only_options_of_its_recipes(path, monkeypatch):
+    monkeypatch.chdir(RECIPES.parent)  # where the files of a launch are named from
     plan = Plan.load(path, RECIPES)
     for step in plan.steps:
         types = types_of(step.recipe, monkeypatch)

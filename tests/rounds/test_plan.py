@@ -75,6 +75,25 @@ def test_a_plans_seed_is_added_to_that_of_every_step(tmp_path, recipes):
     assert seeds(0, seed=3) == (0, [0, 0, 5, 1])
 
 
+def test_a_launch_stands_for_the_plans_own_but_not_for_a_steps(tmp_path, recipes):
+    for name in ("sft", "average"):
+        (recipes / f"{name}.py").write_text("")
+    files = [tmp_path / f"{name}.yaml" for name in ("plans", "steps", "given")]
+    for file in files:
+        file.write_text("mixed_precision: bf16\n")
+    plans, steps, given = map(str, files)
+    rows = [
+        {"name": "a", "recipe": "sft"},
+        {"name": "b", "recipe": "sft", "launch": steps},
+        {"name": "c", "recipe": "average"},
+    ]
+    path = write(tmp_path, rows, launch=plans)
+    assert [step.launch for step in Plan.load(path, recipes).steps] == [plans, steps, None]
+    assert [step.launch for step in Plan.load(path, recipes, launch=given).steps] == [given, steps, None]
+    with pytest.raises(PlanError, match="step 'a', field 'launch': found no file 'nowhere'"):
+        Plan.load(path, recipes, launch="nowhere")
+
+
 @pytest.mark.parametrize("seed", [-1, "1", 1.5, True, None])
 def test_a_seed_that_is_none_is_refused(tmp_path, recipes, seed):
     with pytest.raises(PlanError, match=r"field 'seed': found .*, expected a whole number"):

@@ -1,5 +1,5 @@
-"""Sizes by name: the herd's own and the published Llamas'. Sources: Llama 1 table 2, Llama 2 table 1, Llama 3 table 3,
-Llama 3.2 model cards; rope and eps from the released configurations."""
+"""Sizes by name: the herd's own, the published Llamas' and a small model of their shape. Sources: Llama 1 table 2,
+Llama 2 table 1, Llama 3 table 3, Llama 3.2 model cards; rope, eps and SmolLM2 from the released configurations."""
 
 from copy import deepcopy
 
@@ -49,6 +49,7 @@ PRESETS: dict[str, dict] = {
     # factor 32 as in the released transformers configurations (Meta's own code says 8)
     "llama-3.2-1b": _size(16, 2048, 32, 8, 8192, 128256, 131072, tied=True, rope=LLAMA3_ROPE | {"factor": 32.0}),
     "llama-3.2-3b": _size(28, 3072, 24, 8, 8192, 128256, 131072, tied=True, rope=LLAMA3_ROPE | {"factor": 32.0}),
+    "smollm2-135m": _size(30, 576, 9, 3, 1536, 49152, 8192, theta=1e5, tied=True),
 }
 
 

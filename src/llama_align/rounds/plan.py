@@ -66,8 +66,8 @@ class Plan:
     configs: dict[str, dict]
 
     @classmethod
-    def load(cls, path: str | Path, recipes: str | Path, seed: int | None = None) -> "Plan":
-        """Reads a plan; `seed` stands for the plan's own. A plan's seed is added to that of every step.
+    def load(cls, path: str | Path, recipes: str | Path, seed: int | None = None, launch: str | None = None) -> "Plan":
+        """Reads a plan; `seed` and `launch` stand for the plan's own. A plan's seed is added to that of every step.
 
         Raises:
             PlanError: an unknown key, recipe or reference, a seed that is no integer of at least 0, a name used twice,
@@ -79,13 +79,14 @@ class Plan:
             raise PlanError(f"{file.where(unknown[0])}: unknown, expected only name, seed, launch, steps")
         name = file.content.get("name", path.stem)
         own = _seed(file.where("seed"), file.content.get("seed", 0) if seed is None else seed)
-        for key, value in (("name", name), ("launch", file.content.get("launch"))):
+        launch = file.content.get("launch") if launch is None else launch
+        for key, value in (("name", name), ("launch", launch)):
             if key == "name" or value is not None:
                 _check_text(file.where(key), value)
         rows = file.content.get("steps")
         if not isinstance(rows, list) or not rows:
             raise PlanError(f"{file.where('steps')}: found {shown(rows)}, expected a list of steps")
-        plan = cls(path, name, own, [_step(file, number, row) for number, row in enumerate(rows)], {})
+        plan = cls(path, name, own, [_step(file, number, row, launch) for number, row in enumerate(rows)], {})
         for number, step in enumerate(plan.steps):
             plan._add(file, number, step, Path(recipes))
         return plan
@@ -156,7 +157,7 @@ def _where(file: YamlFile, number: int, name: str | None, *keys: Any) -> str:
     return f"{place}, {step}" + (f", field {field_name(keys)}" if keys else "")
 
 
-def _step(file: YamlFile, number: int, row: Any) -> Step:
+def _step(file: YamlFile, number: int, row: Any, launch: str | None) -> Step:
     where = partial(_where, file, number, None)
     if not isinstance(row, dict):
         raise PlanError(f"{where()}: found {shown(row)}, expected a mapping with name and recipe")
@@ -172,7 +173,7 @@ def _step(file: YamlFile, number: int, row: Any) -> Step:
     options = row.get("set", {})
     if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
         raise PlanError(f"{where('set')}: found {shown(options)}, expected a mapping of options")
-    default = {"launch": file.content.get("launch")} if row["recipe"] in LAUNCHED else {}
+    default = {"launch": launch} if row["recipe"] in LAUNCHED else {}
     return Step(**default | row)
 
 
