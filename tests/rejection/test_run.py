@@ -16,6 +16,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from llama_align.chat import as_text, settled
 from llama_align.data import load_records, write_jsonl
 from llama_align.recipe import engines
 from llama_align.rejection import run as rejection
@@ -123,7 +124,7 @@ def test_a_killed_run_ends_in_the_files_of_an_undisturbed_one(run, tmp_path):
     whole = [s.completion for s in samples_of(tmp_path / "whole")]
     assert whole == [s.completion for s in samples], "whatever the size of a shard"
     best = load_records([str(tmp_path / "killed" / "best.jsonl")], "demonstration")[0]
-    finished = {s.prompt[0]["content"] for s in samples if s.finished and s.completion.strip()}
+    finished = {s.prompt[0]["content"] for s in samples if s.finished and as_text(s.completion).strip()}
     assert [d.messages[0]["content"] for d in best] == sorted(finished)
     assert not (tmp_path / "killed" / "preferences.jsonl").exists()
 
@@ -291,7 +292,7 @@ def test_what_answers_depend_on_tells_shards_apart(run, tmp_path):
         assert {(s.prompt[0]["content"], said(s.completion)) for s in samples_of(tmp_path / "out")} != before
     asked, scored = run("out", dtype="bfloat16", **sampled)
     assert asked == [3, 3, 1]
-    assert scored == len({(s.prompt[0]["content"], s.completion.strip()) for s in samples_of(tmp_path / "out")})
+    assert scored == len({(s.prompt[0]["content"], said(settled(s.completion))) for s in samples_of(tmp_path / "out")})
     assert run("out", dtype="bfloat16", **sampled) == ([], 0)
 
 
