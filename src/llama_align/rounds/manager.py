@@ -18,7 +18,8 @@ from ..recipe import STOPPED, STOPPED_EARLY, RecipeError, StoppedEarly
 from ..runtime.files import write_json, write_text
 from .launch import Lock, run_logged
 from .outputs import MARKER, check_inputs, check_outputs, outputs, outputs_digest, read_marker
-from .plan import Plan, Step, resolve
+from .plan import Plan, Step
+from .references import resolve
 
 RESUMABLE = "resume_from_checkpoint"
 
