@@ -130,6 +130,11 @@ class Forked:
             os.environ.update(env)
             leave(lambda: runpy.run_path(command[1], run_name="__main__"), command[1:])
 
+    def poll(self):
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(1e-9)
+        return self.returncode
+
     def wait(self, timeout=None):
         until = time.monotonic() + (timeout or float("inf"))
         while self.returncode is None:
