@@ -85,6 +85,26 @@ class Run:
             if self.report:
                 self.report(self.directory)
 
+    def verify(self) -> None:
+        """Compares every output of every finished step with the digest it was written with, and prints what it found.
+
+        Raises:
+            RecipeError: outputs that are missing or have changed, of all steps.
+        """
+        problems = []
+        for step in self.plan.steps:
+            found = "not finished"
+            if self.finished(step.name):
+                try:
+                    found = check_outputs(step.name, self.folders[step.name], content=True) or "as it was written"
+                    check_inputs(step.name, self.folders[step.name], self._inputs(step))
+                except RecipeError as error:
+                    problems.append(str(error))
+                    found = "changed"
+            print(f"{step.name}: {found}", flush=True)
+        if problems:
+            raise RecipeError("\n".join(problems))
+
     def chosen(self, until: str | None = None, start: str | None = None, only: Sequence[str] = ()) -> list[Step]:
         """The steps that may be run.
 
