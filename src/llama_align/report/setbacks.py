@@ -21,10 +21,6 @@ def setbacks(evaluation: Evaluation) -> list[str] | None:
     rows = dict(zip(evaluation.names, evaluation.metrics["rows"], strict=True))
     first = baseline_of(evaluation.metrics, evaluation.names)
     chat = evaluation.names[evaluation.names.index(first) :] if first else list(rows)
-        evaluation.names[evaluation.names.index(sft) :]
-        if (sft := baseline_of(evaluation.metrics, evaluation.names))
-        else list(rows)
-    )
     worst: dict[tuple[str, str], tuple[float, str]] = {}
     known = True
 
