@@ -123,6 +123,7 @@ class Forked:
         self.pid = os.fork()
         self.returncode = None
         if self.pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the manager's, as after an exec
             preexec_fn()
             os.dup2(stdout, 1)
             os.dup2(stdout, 2)
