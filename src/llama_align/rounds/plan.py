@@ -49,10 +49,11 @@ class Plan:
             raise PlanError(f"{file.where(unknown[0])}: unknown, expected only name, seed, launch, steps")
         name = file.content.get("name", path.stem)
         own = _seed(file.where("seed"), file.content.get("seed", 0) if seed is None else seed)
-        for key, value in (("name", name), ("launch", file.content.get("launch"))):
+        launch = file.content.get("launch")
+        for key, value in (("name", name), ("launch", launch)):
             if key == "name" or value is not None:
                 check_text(file.where(key), value)
-        plan = cls(path, name, own, expand(read_steps(file)), {})
+        plan = cls(path, name, own, expand(read_steps(file, launch)), {})
         known = sorted({p.stem for p in Path(recipes).glob("*.py")} - {"rounds"})
         for step in plan.steps:
             plan._add(step, known)

@@ -48,13 +48,13 @@ class Step:
 
     name: str
     recipe: str
-    where: Where
+    where: Where = field(compare=False)
     config: str | None = None
     set: dict[str, Any] = field(default_factory=dict)
     launch: str | None = None
     of: str | None = None
     round: int | None = None
-    places: dict[str, tuple] = field(default_factory=dict)
+    places: dict[str, tuple] = field(default_factory=dict, compare=False)
 
     def where_option(self, option: str, *keys: Any) -> str:
         """How an error names an option, or what is within it."""
@@ -88,8 +88,11 @@ def read_yaml(path: Path) -> YamlFile:
         raise PlanError(str(error)) from error
 
 
-def read_steps(file: YamlFile) -> list[Step | Repeat]:
+def read_steps(file: YamlFile, launch: str | None) -> list[Step | Repeat]:
     """The steps and blocks of a plan.
+
+    Args:
+        launch: accelerate configuration of the recipes that train, where a step has none of its own.
 
     Raises:
         PlanError: a key that is unknown, or a value of another kind.
@@ -97,88 +100,99 @@ def read_steps(file: YamlFile) -> list[Step | Repeat]:
     rows = file.content.get("steps")
     if not isinstance(rows, list) or not rows:
         raise PlanError(f"{file.where('steps')}: found {shown(rows)}, expected a list of steps")
-    return [_row(file, ("steps", number), f"step {number + 1}", row) for number, row in enumerate(rows)]
+    read = _Reader(file, launch)
+    return [read.row(("steps", number), f"step {number + 1}", row) for number, row in enumerate(rows)]
 
 
-def _row(file: YamlFile, keys: tuple, title: str, row: Any) -> Step | Repeat:
-    if isinstance(row, dict) and "repeat" in row:
-        return _repeat(file, keys, row)
-    return _step(file, keys, title, row, KEYS)
+@dataclass
+class _Reader:
+    file: YamlFile
+    launch: str | None
+
+    def row(self, keys: tuple, title: str, row: Any) -> Step | Repeat:
+        if isinstance(row, dict) and "repeat" in row:
+            return self._repeat(keys, row)
+        return self._step(keys, title, row, KEYS)
+
+    def _repeat(self, keys: tuple, row: dict) -> Repeat:
+        where = partial(_where, self.file, keys, "repeat")
+        if len(row) > 1:
+            other = next(key for key in row if key != "repeat")
+            raise PlanError(f"{where(other)}: found it beside repeat, expected repeat alone")
+        block, keys, within = row["repeat"], (*keys, "repeat"), partial(where, "repeat")
+        if not isinstance(block, dict):
+            raise PlanError(f"{within()}: found {shown(block)}, expected a mapping with rounds and steps")
+        if unknown := sorted(set(map(str, block)) - set(KEYS_OF_REPEAT)):
+            raise PlanError(f"{within(unknown[0])}: unknown, expected {', '.join(KEYS_OF_REPEAT)}")
+        rounds = block.get("rounds")
+        if type(rounds) is not int or not 1 <= rounds <= MOST_ROUNDS:
+            raise PlanError(f"{within('rounds')}: found {shown(rounds)}, expected a number of 1 to {MOST_ROUNDS}")
+        rows = block.get("steps")
+        if not isinstance(rows, list) or not rows:
+            raise PlanError(f"{within('steps')}: found {shown(rows)}, expected a list of steps")
+        steps = [
+            self._repeated((*keys, "steps", n), f"step {n + 1} of repeat", row, rounds) for n, row in enumerate(rows)
+        ]
+        start = block.get("start", {})
+        if not isinstance(start, dict):
+            raise PlanError(
+                f"{within('start')}: found {shown(start)}, expected what steps of the block begin with, by name"
+            )
+        names = [one.step.name for one in steps]
+        for name, text in start.items():
+            if name not in names:
+                raise PlanError(
+                    f"{within('start', name)}: found no step {name!r} in the block, expected {', '.join(names)}"
+                )
+            check_text(within("start", name), text)
+        return Repeat(within, rounds, start, steps)
+
+    def _repeated(self, keys: tuple, title: str, row: Any, rounds: int) -> Repeated:
+        step = self._step(keys, title, row, KEYS_OF_A_ROUND)
+        if step.name == ROUND:
+            raise PlanError(
+                f"{step.where('name')}: found {ROUND!r}, which {{{ROUND}}} is the number of, expected another"
+            )
+        part = row.get("rounds", list(range(1, rounds + 1)))
+        fit = isinstance(part, list) and part and all(type(n) is int and 1 <= n <= rounds for n in part)
+        if not fit or len(set(part)) < len(part):
+            raise PlanError(
+                f"{step.where('rounds')}: found {shown(part)}, expected a list of rounds from 1 to {rounds}"
+            )
+        later = row.get("from", {})
+        if not isinstance(later, dict):
+            raise PlanError(f"{step.where('from')}: found {shown(later)}, expected options by the round they hold from")
+        for number, options in later.items():
+            if type(number) is not int or not 2 <= number <= rounds:
+                raise PlanError(
+                    f"{step.where('from', str(number))}: found {number!r}, expected a round from 2 to {rounds}"
+                )
+            _check_options(step.where("from", str(number)), options)
+        return Repeated(step, tuple(sorted(part)), dict(sorted(later.items())))
+
+    def _step(self, keys: tuple, title: str, row: Any, known: tuple[str, ...]) -> Step:
+        where = partial(_where, self.file, keys, title)
+        if not isinstance(row, dict):
+            raise PlanError(f"{where()}: found {shown(row)}, expected a mapping with name and recipe")
+        if unknown := sorted(set(map(str, row)) - set(known)):
+            raise PlanError(f"{where(unknown[0])}: unknown, expected {', '.join(known)}")
+        for key in ("name", "recipe"):
+            if not isinstance(row.get(key), str) or not NAME.fullmatch(row[key]):
+                expected = f"at most {LONGEST} letters, digits, - and _"
+                raise PlanError(f"{where(key)}: found {shown(row.get(key))}, expected {expected}")
+        for key in ("config", "launch"):
+            if row.get(key) is not None:
+                check_text(where(key), row[key])
+        _check_options(where("set"), row.get("set", {}))
+        default = {"launch": self.launch} if row["recipe"] in LAUNCHED else {}
+        named = partial(_where, self.file, keys, f"step {row['name']!r}")
+        return Step(where=named, **default | {key: row[key] for key in KEYS if key in row})
 
 
 def _where(file: YamlFile, at: tuple, step: str, *keys: Any) -> str:
     """How an error names a field of a step."""
     place = file.where(*at, *keys).partition(", field ")[0]
     return f"{place}, {step}" + (f", field {field_name(keys)}" if keys else "")
-
-
-def _repeat(file: YamlFile, keys: tuple, row: dict) -> Repeat:
-    where = partial(_where, file, keys, "repeat")
-    if len(row) > 1:
-        other = next(key for key in row if key != "repeat")
-        raise PlanError(f"{where(other)}: found it beside repeat, expected repeat alone")
-    block, keys, within = row["repeat"], (*keys, "repeat"), partial(where, "repeat")
-    if not isinstance(block, dict):
-        raise PlanError(f"{within()}: found {shown(block)}, expected a mapping with rounds and steps")
-    if unknown := sorted(set(map(str, block)) - set(KEYS_OF_REPEAT)):
-        raise PlanError(f"{within(unknown[0])}: unknown, expected {', '.join(KEYS_OF_REPEAT)}")
-    rounds = block.get("rounds")
-    if type(rounds) is not int or not 1 <= rounds <= MOST_ROUNDS:
-        raise PlanError(f"{within('rounds')}: found {shown(rounds)}, expected a number of 1 to {MOST_ROUNDS}")
-    rows = block.get("steps")
-    if not isinstance(rows, list) or not rows:
-        raise PlanError(f"{within('steps')}: found {shown(rows)}, expected a list of steps")
-    steps = [_repeated(file, (*keys, "steps", n), f"step {n + 1} of repeat", row, rounds) for n, row in enumerate(rows)]
-    start = block.get("start", {})
-    if not isinstance(start, dict):
-        raise PlanError(
-            f"{within('start')}: found {shown(start)}, expected what steps of the block begin with, by name"
-        )
-    names = [one.step.name for one in steps]
-    for name, text in start.items():
-        if name not in names:
-            raise PlanError(
-                f"{within('start', name)}: found no step {name!r} in the block, expected {', '.join(names)}"
-            )
-        check_text(within("start", name), text)
-    return Repeat(within, rounds, start, steps)
-
-
-def _repeated(file: YamlFile, keys: tuple, title: str, row: Any, rounds: int) -> Repeated:
-    step = _step(file, keys, title, row, KEYS_OF_A_ROUND)
-    if step.name == ROUND:
-        raise PlanError(f"{step.where('name')}: found {ROUND!r}, which {{{ROUND}}} is the number of, expected another")
-    part = row.get("rounds", list(range(1, rounds + 1)))
-    fit = isinstance(part, list) and part and all(type(n) is int and 1 <= n <= rounds for n in part)
-    if not fit or len(set(part)) < len(part):
-        raise PlanError(f"{step.where('rounds')}: found {shown(part)}, expected a list of rounds from 1 to {rounds}")
-    later = row.get("from", {})
-    if not isinstance(later, dict):
-        raise PlanError(f"{step.where('from')}: found {shown(later)}, expected options by the round they hold from")
-    for number, options in later.items():
-        if type(number) is not int or not 2 <= number <= rounds:
-            raise PlanError(f"{step.where('from', str(number))}: found {number!r}, expected a round from 2 to {rounds}")
-        _check_options(step.where("from", str(number)), options)
-    return Repeated(step, tuple(sorted(part)), dict(sorted(later.items())))
-
-
-def _step(file: YamlFile, keys: tuple, title: str, row: Any, known: tuple[str, ...]) -> Step:
-    where = partial(_where, file, keys, title)
-    if not isinstance(row, dict):
-        raise PlanError(f"{where()}: found {shown(row)}, expected a mapping with name and recipe")
-    if unknown := sorted(set(map(str, row)) - set(known)):
-        raise PlanError(f"{where(unknown[0])}: unknown, expected {', '.join(known)}")
-    for key in ("name", "recipe"):
-        if not isinstance(row.get(key), str) or not NAME.fullmatch(row[key]):
-            expected = f"at most {LONGEST} letters, digits, - and _"
-            raise PlanError(f"{where(key)}: found {shown(row.get(key))}, expected {expected}")
-    for key in ("config", "launch"):
-        if row.get(key) is not None:
-            check_text(where(key), row[key])
-    _check_options(where("set"), row.get("set", {}))
-    default = {"launch": file.content.get("launch")} if row["recipe"] in LAUNCHED else {}
-    named = partial(_where, file, keys, f"step {row['name']!r}")
-    return Step(where=named, **default | {key: row[key] for key in KEYS if key in row})
 
 
 def _check_options(where: str, options: Any) -> None:
