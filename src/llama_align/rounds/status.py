@@ -97,7 +97,7 @@ def _overview(directory: Path) -> dict[str, str]:
 def _held(directory: Path) -> bool:
     """Whether a manager is at work in a directory."""
     try:
-        with (directory / ".lock").open("r+") as file:
+        with (directory / ".lock").open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
