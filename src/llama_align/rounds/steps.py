@@ -43,18 +43,23 @@ class Step:
     process); the plan's own is the default of the recipes that train.
 
     Of a step that is repeated `of` is its name in the block, `round` the number and `name` the two together. `places`
-    says where an option of `set` stands, as keys within the step.
+    says where an option of `set` stands, as keys within the step, and `keys` where the step does in its file.
     """
 
     name: str
     recipe: str
-    where: Where = field(compare=False)
+    file: YamlFile = field(compare=False, repr=False)
+    keys: tuple = field(compare=False)
     config: str | None = None
     set: dict[str, Any] = field(default_factory=dict)
     launch: str | None = None
     of: str | None = None
     round: int | None = None
     places: dict[str, tuple] = field(default_factory=dict, compare=False)
+
+    def where(self, *keys: Any) -> str:
+        """How an error names a field of this step."""
+        return _where(self.file, self.keys, f"step {self.name!r}", *keys)
 
     def where_option(self, option: str, *keys: Any) -> str:
         """How an error names an option, or what is within it."""
@@ -185,8 +190,7 @@ class _Reader:
                 check_text(where(key), row[key])
         _check_options(where("set"), row.get("set", {}))
         default = {"launch": self.launch} if row["recipe"] in LAUNCHED else {}
-        named = partial(_where, self.file, keys, f"step {row['name']!r}")
-        return Step(where=named, **default | {key: row[key] for key in KEYS if key in row})
+        return Step(file=self.file, keys=keys, **default | {key: row[key] for key in KEYS if key in row})
 
 
 def _where(file: YamlFile, at: tuple, step: str, *keys: Any) -> str:
