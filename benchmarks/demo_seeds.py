@@ -1,4 +1,4 @@
-"""The demo, or a programme, over several seeds, on this processor and as one with AVX2 alone would run it: mean changes by stage.
+"""The demo or a programme over several seeds, on this processor and as one with AVX2 alone would run it: mean changes.
 
     python benchmarks/demo_seeds.py --output_dir runs/seeds [--seeds 0 1 2] [--kinds avx512 avx2]
     python benchmarks/demo_seeds.py --output_dir runs/llama2 --plan recipes/herd-nano/llama2.yaml --kinds avx2
