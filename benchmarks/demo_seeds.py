@@ -1,6 +1,7 @@
-"""The demo over several seeds, on this processor and as one with AVX2 alone would run it: mean changes by stage.
+"""The demo or a programme over several seeds, on this processor and as one with AVX2 alone would run it: mean changes.
 
     python benchmarks/demo_seeds.py --output_dir runs/seeds [--seeds 0 1 2] [--kinds avx512 avx2]
+    python benchmarks/demo_seeds.py --output_dir runs/llama2 --plan recipes/herd-nano/llama2.yaml --kinds avx2
 
 Each chain is `recipes/rounds.py --seed SEED`, which draws everything anew, the world included; one at a time, each
 resumed where it stopped. The tables are those of docs/results/herd-nano.md.
@@ -68,12 +69,14 @@ def table(runs: dict[str, Path], step: str) -> list[str]:
 
 
 def chosen(runs: dict[str, Path]) -> list[str]:
-    """Which model each run shipped, with the candidates' scores on the prompts it was chosen by."""
+    """Which models each run kept, with the candidates' scores on the prompts they were chosen by."""
     lines = []
     for name, folder in runs.items():
-        found = metrics_of(folder, "final")
-        scores = ", ".join(f"{row['name']} {100 * row['score']:.1f}" for row in found["candidates"])
-        lines.append(f"- {name}: **{found['chosen']}** ({scores})")
+        steps = json.loads((folder / "run.json").read_text())["steps"]
+        for step in (row["name"] for row in steps if row["recipe"] == "choose"):
+            found = metrics_of(folder, step)
+            scores = ", ".join(f"{row['name']} {100 * row['score']:.1f}" for row in found["candidates"])
+            lines.append(f"- {name}, {step}: **{found['chosen']}** ({scores})")
     return lines
 
 

@@ -5,11 +5,12 @@
 Annotators: the sandbox's (the exact judge seen through noise), or reward models (the score gap gives the grade).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 
 from llama_align import recipe
-from llama_align.annotate import Annotate, check_tasks, judge_annotator, pick_pairs, reward_annotator
+from llama_align.annotate import Annotate, check_tasks, judge_annotator, pick_pairs, reward_annotator, take_turns
 from llama_align.data import Prompt, write_jsonl
 from llama_align.recipe.engines import EngineSettings
 from llama_align.rewards.models import RewardModels
@@ -32,10 +33,12 @@ class AnnotateArguments:
     )
     safety_threshold: float = field(default=0.15, metadata={"help": "below this safety probability safety decides"})
     answers: int = field(
-        default=4, metadata={"help": "answers per prompt and checkpoint to pick two different ones from"}
+        default=4, metadata={"help": "answers per prompt, checkpoint and temperature, to pick two different ones from"}
     )
     pairs: int = field(default=1, metadata={"help": "pairs per prompt at most, each of two answers that differ"})
-    temperature: float = field(default=1.0, metadata={"help": "of sampling"})
+    temperature: list[float] = field(
+        default_factory=lambda: [1.0], metadata={"help": "one or several; answers are drawn at all of them"}
+    )
     max_new_tokens: int = field(default=128, metadata={"help": "longest answer"})
     round: int = field(default=1, metadata={"help": "number of the round, written into the preferences"})
     engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
@@ -46,6 +49,10 @@ class AnnotateArguments:
         default="auto", metadata={"help": "of policies and reward models: float32, bfloat16, or auto: their own"}
     )
     seed: int = field(default=0, metadata={"help": "of sampling and of the annotators"})
+
+    def __post_init__(self):
+        if not isinstance(self.temperature, list):  # a YAML may name one alone
+            self.temperature = [self.temperature]
 
 
 def make_annotator(args: AnnotateArguments, prompts: list[Prompt]) -> Annotate:
@@ -72,8 +79,9 @@ def draw(
 
 def main(args: AnnotateArguments) -> None:
     recipe.one_process()
-    if not args.models:
-        raise recipe.RecipeError("models: found none, expected at least one checkpoint")
+    for name, expected in (("models", "checkpoint"), ("temperature", "number")):
+        if not getattr(args, name):
+            raise recipe.RecipeError(f"{name}: found none, expected at least one {expected}")
     for path in args.models:
         recipe.check_checkpoint(path, "causal")
     for path in args.reward_models.values() if args.annotator == "reward" else ():
@@ -89,16 +97,14 @@ def main(args: AnnotateArguments) -> None:
         seed=args.seed,
         context=settings.context(first),
     )
-    params = SamplingParams(args.answers, args.max_new_tokens, temperature=args.temperature, seed=args.seed)
+    params = SamplingParams(args.answers, args.max_new_tokens, seed=args.seed)
     annotate = make_annotator(args, prompts)  # before hours of sampling
     drafts = []
-    for number, path in enumerate(args.models):
+    for number, (heat, path) in enumerate(product(args.temperature, args.models)):
         # streams of its own, so that checkpoints that hardly differ do not draw the same answers
         keys = range(number * len(prompts), (number + 1) * len(prompts))
-        drafts.append(draw(path, settings, prompts, params, keys))
-
-    # answers of all checkpoints take turns, so that a pair comes from two of them wherever it can
-    pools = [[draft for turn in zip(*groups, strict=True) for draft in turn] for groups in zip(*drafts, strict=True)]
+        drafts.append(draw(path, settings, prompts, replace(params, temperature=heat), keys))
+    pools = [take_turns(groups, number) for number, groups in enumerate(zip(*drafts, strict=True))]
     pairs = [
         (prompt, pair) for prompt, pool in zip(prompts, pools, strict=True) for pair in pick_pairs(pool, args.pairs)
     ]

@@ -3,7 +3,8 @@
     python recipes/choose.py --config recipes/herd-nano/choose.yaml
 
 The exact judge decides where there is one, else the win rate under reward models. Give it prompts that no training and
-no table reads: what the chosen one scores on them flatters it.
+no table reads: what the chosen one scores on them flatters it. The first candidate is what the others are watched
+against: rewards that rise while the exact judge's score falls are an alarm.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from llama_align import recipe
 from llama_align.evaluation.choose import check_candidates, choose, take_over
+from llama_align.evaluation.drift import watch
 from llama_align.evaluation.measure import Evaluation, check_rows
 from llama_align.recipe.engines import EngineSettings
 
@@ -22,7 +24,10 @@ class ChooseArguments:
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of prompts that nothing else reads"})
     too_long: str = field(default="error", metadata={"help": "prompts too long for the context: error or drop"})
     judge: str = field(default="none", metadata={"help": "sandbox: the exact judge decides"})
-    reward_models: dict = field(default_factory=dict, metadata={"help": "judges where there is no exact one, by name"})
+    reward_models: dict = field(
+        default_factory=dict,
+        metadata={"help": "checkpoints by name: judges where there is no exact one, else watched beside it"},
+    )
     safety_threshold: float = field(default=0.15, metadata={"help": "below this safety probability safety decides"})
     sure: bool = field(
         default=False,
@@ -56,13 +61,17 @@ def main(args: ChooseArguments) -> None:
             evaluation.measure(name, path, recipe.load_tokenizer(path), settings)
     choice = choose(evaluation, list(args.models), args.sure)
     (Path(args.output_dir) / "metrics.json").unlink(missing_ok=True)  # of another choice; written last
+    rows, alarms = watch(evaluation, args.models, choice.candidates, settings)
     take_over(args.models[choice.chosen], args.output_dir)
-    recipe.write_json(f"{args.output_dir}/metrics.json", {"prompts": len(evaluation.prompts)} | asdict(choice))
-    for row in choice.candidates:
+    found = {"prompts": len(evaluation.prompts)} | asdict(choice) | {"candidates": rows, "alarms": alarms}
+    recipe.write_json(f"{args.output_dir}/metrics.json", found)
+    for row in rows:
         line = f"{row['name']:24s} {row['score']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         if gain := row.get("gain"):
             line += f"  {gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] on {gain['on']}"
         print(line)
+    for alarm in alarms:
+        print(f"ALARM {alarm}")
     print(f"chosen: {choice.chosen}")
 
 

@@ -1,14 +1,15 @@
 """Runs a whole chain of stages from one YAML; interrupted, the same command goes on where it stopped.
 
-python recipes/rounds.py --plan recipes/herd-nano/rounds.yaml --output_dir runs/demo
+    python recipes/rounds.py --plan recipes/herd-nano/rounds.yaml --output_dir runs/demo
+
+`llama-align rounds` does the same and says how a run stands.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llama_align import recipe
-from llama_align.report import write_report
-from llama_align.rounds import Plan, PlanError, Run
+from llama_align.rounds.command import bind
 
 
 @dataclass
@@ -16,6 +17,7 @@ class RoundsArguments:
     plan: str = field(metadata={"help": "YAML with the steps"})
     output_dir: str = field(metadata={"help": "the run's directory"})
     until: str | None = field(default=None, metadata={"help": "stop after this step"})
+    jobs: int = field(default=1, metadata={"help": "steps at work at once, each as soon as its inputs are finished"})
     seed: int | None = field(
         default=None,
         metadata={"help": "instead of the plan's; added to the seed of every step (another draw of it all)"},
@@ -30,19 +32,11 @@ class RoundsArguments:
 
 
 def main(args: RoundsArguments) -> None:
-    recipes = Path(__file__).parent
-    try:
-        plan = Plan.load(args.plan, recipes, args.seed, args.launch)
-    except PlanError as error:
-        raise recipe.RecipeError(str(error)) from error
-    report = Path(args.output_dir) / "report.html"
-    run = Run(plan, Path(args.output_dir), recipes, report=lambda folder: write_report(folder, report, title=plan.name))
+    run = bind(args.plan, args.output_dir, Path(__file__).parent, args.seed, args.launch)
     if args.verify:
         run.verify()
     else:
-        run.execute(args.until)
-        if args.until is None:
-            print(f"\nreport: {report}")
+        run.execute(args.until, jobs=args.jobs)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,24 @@ examples:
       --text '{path: tatoeba.jsonl, where: {lang: hin}}' --measure english.jsonl
 """
 
+ROUNDS = """\
+Run a plan: a chain of steps, or a programme of rounds, from one YAML. A step that is finished is never run again; one
+whose settings or inputs changed is, and so is all that depends on it. Interrupted or killed, the same command goes on.
+
+  run      what is not finished, in order
+  status   every step: done, running, waiting, and why it will be run again
+  dry-run  the steps as they would be run, rounds written out
+  verify   nothing is run; all outputs are compared with the digests they were written with
+"""
+ROUNDS_EXAMPLES = """\
+examples:
+  Llama 2's five rounds on two cores
+    llama-align rounds run recipes/herd-nano/llama2.yaml --output-dir runs/llama2 --jobs 2
+
+  up to the choice of the second round
+    llama-align rounds run recipes/herd-nano/llama2.yaml --output-dir runs/llama2 --until best-2
+"""
+
 
 def parser() -> argparse.ArgumentParser:
     """The options of every command."""
@@ -111,6 +129,7 @@ def parser() -> argparse.ArgumentParser:
         help="write LlamaHerd's code beside the weights, for machines without llama_align",
     )
     _add_tokens_options(commands, form)
+    _add_rounds(commands, form)
     return top
 
 
@@ -132,6 +151,25 @@ def _add_tokens_options(commands, form) -> None:
         "--no-control-tokens", action="store_false", dest="control_tokens", help="learn pieces and add nothing else"
     )
     one.add_argument("--overwrite", action="store_true", help="replace a checkpoint at OUTPUT; no other folder")
+
+
+def _add_rounds(commands, form) -> None:
+    short = "run a plan of steps and rounds, or say how it stands"
+    one = commands.add_parser("rounds", help=short, description=ROUNDS, epilog=ROUNDS_EXAMPLES, formatter_class=form)
+    actions = one.add_subparsers(dest="action", metavar="{run,status,dry-run,verify}", required=True)
+    for name in ("run", "status", "dry-run", "verify"):
+        action = actions.add_parser(name)
+        action.add_argument("plan", metavar="PLAN", help="YAML with the steps")
+        action.add_argument("--output-dir", metavar="DIR", help="the run's folder (default: runs/ and the plan's name)")
+        action.add_argument("--recipes", metavar="DIR", help="folder of the recipe scripts (default: the plan's)")
+        action.add_argument("--seed", type=int, help="instead of the plan's; added to the seed of every step")
+        action.add_argument("--launch", metavar="FILE", help="accelerate configuration instead of the plan's")
+        if name in ("run", "dry-run"):
+            action.add_argument("--from", dest="start", metavar="STEP", help="run none before this step")
+            action.add_argument("--until", metavar="STEP", help="run none behind this step")
+            action.add_argument("--only", nargs="+", metavar="STEP", help="run no others than these")
+        if name == "run":
+            action.add_argument("--jobs", type=int, default=1, metavar="N", help="steps at work at once (default: 1)")
 
 
 def _convert(source: str, output: str, **options) -> str:
@@ -185,7 +223,12 @@ COMMANDS = {"convert": _convert, "add-tokens": _add_tokens}
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs a command; a user's mistake ends in a message on stderr and exit code 2."""
-    options = vars(parser().parse_args(args))
+    found = parser().parse_args(args)
+    if found.command == "rounds":
+        from .rounds.command import main as rounds  # imports what trains, which the others do not need
+
+        return rounds(found)
+    options = vars(found)
     try:
         print(COMMANDS[options.pop("command")](**options))
     except (ValueError, OSError, ImportError, yaml.YAMLError) as error:

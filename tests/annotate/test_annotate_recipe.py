@@ -89,3 +89,19 @@ def test_the_same_seed_gives_the_same_preferences(run):
     assert {pair.round for pair in pairs} == {3}
     assert run(round=3)[0] == pairs
     assert run(round=3, seed=1)[0] != pairs
+
+
+def test_every_temperature_and_checkpoint_has_answers_and_prompts_take_turns_among_them(run):
+    heats: list = []
+
+    class Noted(DialogSampler):
+        def __call__(self, prompts, params, keys=None, progress=False):
+            heats.append((params.temperature, keys[0]))
+            return [[Draft(f"{len(heats)}", True, 1)] for _ in prompts]
+
+    pairs, metrics = run(Noted, temperature=[0.5, 1.0], answers=1)
+    assert heats == [(0.5, 0), (0.5, 8), (1.0, 16), (1.0, 24)]
+    assert metrics["pairs"] == 8
+    assert {frozenset((p.chosen, p.rejected)) for p in pairs} == {frozenset(two) for two in ("12", "23", "34", "41")}
+    with pytest.raises(ValueError, match="temperature: found none, expected at least one number"):
+        run(temperature=[])

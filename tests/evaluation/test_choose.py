@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from llama_align import recipe
+from llama_align.chat import encode_answer, render_prompt
 from llama_align.data import write_jsonl
 from llama_align.evaluation.choose import belongs, choose, take_over
 from llama_align.models import LlamaHerdForCausalLM
@@ -215,6 +216,31 @@ def test_reward_models_choose_where_nothing_exact_does(run, checkpoint):
     assert result["by"] == "win_rate"
     won = result["candidates"][1]["gain"]["difference"] > 0
     assert result["chosen"] == ("b" if won else "a")
+
+
+def test_candidates_are_watched_against_the_first_one(run, tmp_path, checkpoint):
+    judge = checkpoint(5, AutoModelForSequenceClassification, num_labels=1)
+    models = {"first": checkpoint(0), "same": checkpoint(0), "other": checkpoint(1)}
+    result = run(models=models, judge="sandbox", reward_models={"helpfulness": judge}, temperature=1.0)
+    first, same, other = result["candidates"]
+    assert set(first) == {"name", "score", "low", "high"}
+    assert same["kl"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert same["reward"]["mean"] == 0.5
+    assert result["alarms"] == []
+
+    tokenizer = recipe.load_tokenizer(models["other"])
+    near, far = (recipe.load_model(models[name], tokenizer=tokenizer) for name in ("other", "first"))
+    ratios = []
+    for line in (tmp_path / "final" / "candidates" / "samples_other.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        prompt = render_prompt(tokenizer, row["prompt"])
+        answer = torch.tensor(encode_answer(tokenizer, row["completion"], finished=row["finished"]))
+        ids = torch.tensor([[*prompt, *answer]])
+        with torch.no_grad():
+            logs = [model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1) for model in (near, far)]
+        ratios.append((logs[0] - logs[1])[range(len(answer)), answer].sum().item())
+    assert other["kl"]["mean"] == pytest.approx(sum(ratios) / len(ratios), abs=1e-3)
+    assert other["kl"]["low"] < other["kl"]["mean"] < other["kl"]["high"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from llama_align.rounds.plan import read_yaml
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SCRIPTS = sorted(RECIPES.glob("*.py"))
-PLANS = sorted(RECIPES.glob("*/rounds*.yaml"))
+PLANS = sorted(path for path in RECIPES.glob("*/*.yaml") if "\nsteps:" in path.read_text())
 YAMLS = sorted({*RECIPES.glob("*/*.yaml")} - {*PLANS})
 # a recipe prints its command as this, whatever launches it
 COMMAND = re.compile(r"recipes/(\w+)\.py --(?:config|plan) (recipes/[\w./-]+\.yaml)")
@@ -70,7 +70,7 @@ def test_there_are_recipes():
     names = {path.stem for path in SCRIPTS}
     assert names >= {"tokenizer", "pretrain", "sft", "reward", "rejection_sampling", "ppo", "dpo", "average"}
     assert len(YAMLS) > 15
-    assert len(PLANS) == 10
+    assert len(PLANS) == 12
 
 
 @pytest.mark.parametrize("path", [*YAMLS, *PLANS], ids=lambda p: f"{p.parent.name}/{p.name}")
@@ -91,7 +91,7 @@ def test_a_yaml_names_only_options_of_its_recipe(path, monkeypatch):
             DataSource.parse(source)
 
 
-@pytest.mark.parametrize("path", PLANS, ids=lambda p: p.parent.name)
+@pytest.mark.parametrize("path", PLANS, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_a_plan_loads_and_sets_only_options_of_its_recipes(path, monkeypatch):
     monkeypatch.chdir(RECIPES.parent)  # where the files of a launch are named from
     plan = Plan.load(path, RECIPES)
@@ -99,6 +99,15 @@ def test_a_plan_loads_and_sets_only_options_of_its_recipes(path, monkeypatch):
         types = types_of(step.recipe, monkeypatch)
         known = {name for kind in types for name, field in kind.__dataclass_fields__.items() if field.init}
         assert set(plan.configs[step.name]) <= known, step.name
+
+
+@pytest.mark.parametrize(("name", "lines"), [("llama2", 80), ("llama3", 100)])
+def test_a_programme_is_read_in_a_minute(name, lines):
+    path = RECIPES / "herd-nano" / f"{name}.yaml"
+    assert len(path.read_text().splitlines()) < lines
+    assert max(map(len, path.read_text().splitlines())) <= 120
+    names = [step.name for step in Plan.load(path, RECIPES).steps]
+    assert len(names) == {"llama2": 38, "llama3": 85}[name]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)

@@ -90,3 +90,13 @@ def is_alive(pid: int) -> bool:
     from llama_align.runtime.lineage import birth
 
     return birth(pid) is not None
+
+
+def execute(place, outcome: str = "outcome", jobs: int = 1) -> None:
+    """Runs a plan and writes how it ended into a file."""
+    try:
+        make_run(place).execute(jobs=jobs)
+        result = "done"
+    except BaseException as error:
+        result = f"{type(error).__name__}: {error}"
+    (place / outcome).write_text(result)

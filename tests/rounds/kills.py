@@ -123,12 +123,18 @@ class Forked:
         self.pid = os.fork()
         self.returncode = None
         if self.pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the manager's, as after an exec
             preexec_fn()
             os.dup2(stdout, 1)
             os.dup2(stdout, 2)
             sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
             os.environ.update(env)
             leave(lambda: runpy.run_path(command[1], run_name="__main__"), command[1:])
+
+    def poll(self):
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(1e-9)
+        return self.returncode
 
     def wait(self, timeout=None):
         until = time.monotonic() + (timeout or float("inf"))

@@ -13,7 +13,7 @@ from llama_align.recipe import STOPPED, RecipeError, StoppedEarly
 from llama_align.rounds.outputs import outputs
 from llama_align.runtime import files
 
-from .conftest import is_alive, journal, make_run, started, wait_for
+from .conftest import execute, is_alive, journal, make_run, started, wait_for
 
 
 def test_a_run_and_its_overview(place):
@@ -71,15 +71,6 @@ def overview(place) -> list[str]:
 def step_at_work(place) -> int:
     """Process of the second step, once it is at work."""
     return int(wait_for(lambda: (place / "started").is_file() and (place / "started").read_text()))
-
-
-def execute(place, outcome: str = "outcome") -> None:
-    try:
-        make_run(place).execute()
-        result = "done"
-    except BaseException as error:
-        result = f"{type(error).__name__}: {error}"
-    (place / outcome).write_text(result)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,15 @@ def test_nothing_to_predict_sums_to_nothing(model):
     assert sums[1] > 0
 
 
+def test_what_is_given_is_not_predicted(model):
+    given = [max(1, len(ids) // 2) for ids in SEQUENCES]
+    sums, counts = negative_log_likelihood(model, SEQUENCES, given=given)
+    prompts, _ = negative_log_likelihood(model, [ids[:n] for ids, n in zip(SEQUENCES, given, strict=True)])
+    whole, _ = negative_log_likelihood(model, SEQUENCES)
+    assert counts == [len(ids) - n for ids, n in zip(SEQUENCES, given, strict=True)]
+    assert sums == pytest.approx([a - b for a, b in zip(whole, prompts, strict=True)], rel=1e-4, abs=1e-4)
+
+
 def test_padding_is_not_counted(model):
     short = [3, 1, 4]
     (alone,), _ = negative_log_likelihood(model, [short])

@@ -29,6 +29,17 @@ def pick_pairs(drafts: Sequence[Draft], count: int = 1) -> list[Pair]:
     return pairs
 
 
+def take_turns(groups: Sequence[Sequence[Draft]], first: int = 0) -> list[Draft]:
+    """One draft of every source, then the next of each, so that a pair comes from two sources wherever it can.
+
+    Args:
+        first: which source begins. Where there are more sources than a prompt's pairs need, each prompt takes others if
+            they begin in turn.
+    """
+    first %= len(groups)
+    return [draft for turn in zip(*groups[first:], *groups[:first], strict=True) for draft in turn]
+
+
 def check_tasks(prompts: Sequence[Prompt]) -> None:
     """Raises RecordError for the first prompt without the task the sandbox's judge reads."""
     for number, prompt in enumerate(prompts, start=1):

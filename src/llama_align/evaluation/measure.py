@@ -209,7 +209,7 @@ class Evaluation:
             for a, b in dict.fromkeys(pairs)
             if a != b and "score" in full[a] and "score" in full[b]
         ]
-        summary = {"rows": short, "differences": differences}
+        summary = {"rows": short, "differences": differences} | ({"baseline": baseline} if baseline else {})
         if self.prompts:
             summary["decoding"] = {"temperature": self.params.temperature, "top_p": self.params.top_p}
         write_json(Path(self.output_dir) / "metrics.json", summary)

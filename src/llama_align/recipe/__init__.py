@@ -19,7 +19,7 @@ from .checkpoints import (
 )
 from .engines import EngineSettings, Samplers, check_dtype
 from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
-from .options import leave_group, one_process, parse, run
+from .options import exit_code, leave_group, one_process, parse, run
 from .positions import check_positions, with_rope
 from .results import finish
 from .resuming import STOPPED, resume_path, train
@@ -45,6 +45,7 @@ __all__ = [
     "check_positions",
     "check_reward_model",
     "context_of",
+    "exit_code",
     "finish",
     "leave_group",
     "load_model",

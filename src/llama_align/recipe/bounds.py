@@ -79,7 +79,7 @@ BOUNDS = _table(
     (Bound(1, 1e9), "num_generations num_generations_eval num_iterations num_completions_to_print answers pairs"),
     (Bound(1, 1e9), "prompts_per_shard kl_horizon ref_model_sync_steps save_total_limit torch_empty_cache_steps"),
     (Bound(1, 1e9), "pad_to_multiple_of dataloader_prefetch_factor ddp_bucket_cap_mb ddp_timeout"),
-    (Bound(1, 4096), "dataset_num_proc vllm_tensor_parallel_size"),
+    (Bound(1, 4096), "dataset_num_proc vllm_tensor_parallel_size jobs"),
     (Bound(0, 4096), "dataloader_num_workers"),
     (Bound(-1, 1e6), "local_rank"),
     (Bound(1, 65535), "vllm_server_port vllm_group_port"),

@@ -9,7 +9,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -157,17 +157,24 @@ def run(main, *dataclass_types: type, doc: str | None = None) -> None:
     work that was asked to stop and saved what it had in `STOPPED_EARLY`.
     """
     answer_to_manager()
+    resumes = any("resume_from_checkpoint" in kind.__dataclass_fields__ for kind in dataclass_types)
+    how = ", with resume_from_checkpoint: last from the newest checkpoint" if resumes else ""
     try:
-        code = _exit_code(main, dataclass_types, doc)
+        code = exit_code(lambda: main(*parse(dataclass_types, description=doc)), f"the same command goes on{how}")
     finally:
         leave_group()
     if code:
         sys.exit(code)
 
 
-def _exit_code(main, types: tuple[type, ...], doc: str | None) -> int:
+def exit_code(call: Callable[[], Any], goes_on: str = "the same command goes on") -> int:
+    """Calls something and says in one line on stderr how it ended: 0, 2, `STOPPED_EARLY` or 130, as in `run`.
+
+    Args:
+        goes_on: what an interrupt says that says nothing itself.
+    """
     try:
-        main(*parse(types, description=doc))
+        call()
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get(TRACEBACK):
             raise
@@ -180,9 +187,7 @@ def _exit_code(main, types: tuple[type, ...], doc: str | None) -> int:
         _say(stop)
         return STOPPED_EARLY
     except KeyboardInterrupt as interrupt:
-        resumes = any("resume_from_checkpoint" in kind.__dataclass_fields__ for kind in types)
-        how = ", with resume_from_checkpoint: last from the newest checkpoint" if resumes else ""
-        _say(f"interrupted; {str(interrupt) or f'the same command goes on{how}'}")
+        _say(f"interrupted; {str(interrupt) or goes_on}")
         return INTERRUPTED
     return 0
 

@@ -234,6 +234,7 @@ def metrics_of(
     return {
         "earlier": len(samples) - len(new),
         "kept": len(best),
+        "chosen_by_round": {str(number): n for number, n in sorted(Counter(s.round or 0 for s in chosen).items())},
         "pairs": len(pairs),
         "grades": dict(sorted(Counter(pair.grade for pair in pairs).items())),
         "score": score,

@@ -200,6 +200,42 @@ def intervals(label: str, rows: Mapping[str, tuple[float, float, float]]) -> Mar
     return _svg(label, draw, height=0.7 + 0.24 * len(rows))
 
 
+def by_round(label: str, lines: Mapping[str, Sequence[tuple[int, float, float, float]]], ylabel: str) -> Markup:
+    """Values with their intervals against rounds, one line per name; points are (round, value, low, high)."""
+
+    def draw(axes: Axes) -> None:
+        for colour, (name, points) in zip(SERIES, lines.items(), strict=False):
+            x, y, low, high = (np.array(column) for column in zip(*points, strict=True))
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(x, y, color=colour, label=_short(name, 20), marker="o", markersize=3.5)
+        axes.set_xticks(sorted({point[0] for points in lines.values() for point in points}))
+        axes.set(xlabel="round", ylabel=ylabel)
+        if len(lines) > 1:
+            _legend(axes)
+
+    return _svg(label, draw)
+
+
+def shares_by_round(label: str, shares: Mapping[int, Mapping[int, int]]) -> Markup:
+    """Of what each round chose, how much was made in which round: bars of 100%, the newest on top."""
+    origins = sorted({origin for found in shares.values() for origin in found})
+
+    def draw(axes: Axes) -> None:
+        base = np.zeros(len(shares))
+        for i, origin in enumerate(origins):
+            counts = np.array([found.get(origin, 0) / sum(found.values()) for found in shares.values()])
+            axes.bar(
+                list(shares), 100 * counts, 0.7, 100 * base, color=SERIES[i % len(SERIES)], label=f"round {origin}"
+            )
+            base += counts
+        axes.set_xticks(list(shares))
+        axes.set(xlabel="chosen in round", ylabel="% of answers")
+        axes.grid(axis="x", visible=False)
+        _legend(axes)
+
+    return _svg(label, draw)
+
+
 def best_of_k(label: str, curves: Mapping[str, Mapping], heldout: str | None = None) -> Markup:
     """Llama 2's figures 7 and 8: the expected best reward of k answers (full) and the median (dashed), by source.
 

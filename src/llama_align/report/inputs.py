@@ -55,7 +55,10 @@ def pick(where: str, row: Mapping, path: str, kind: str = "a number", required: 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the run; None, or an empty log, where a file does not exist. `config` is the text of its YAML."""
+    """One step of the run; None, or an empty log, where a file does not exist. `config` is the text of its YAML.
+
+    Of a step that is repeated `of` is its name in the plan and `round` the round; `alarms` is what it warned of.
+    """
 
     name: str
     recipe: str
@@ -65,6 +68,9 @@ class Step:
     metrics: dict | None
     log: list[dict]
     config: str | None
+    of: str | None = None
+    round: int | None = None
+    alarms: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -136,6 +142,9 @@ def _read_step(run_dir: Path, row: dict, where: str) -> Step:
         metrics=_read_json(directory / "metrics.json"),
         log=[line for _, line in read_jsonl(log)] if log.is_file() else [],
         config=_read_text(directory / "config.yaml"),
+        of=pick(where, row, "of", "text"),
+        round=pick(where, row, "round"),
+        alarms=tuple(map(str, pick(where, row, "alarms", "a list") or ())),
     )
 
 

@@ -11,6 +11,7 @@ from ..runtime.files import write_text
 from . import figures, sections
 from .chosen import choice
 from .inputs import Evaluation, Run, Step, read_run
+from .programme import newest, programme
 from .setbacks import setbacks
 from .stages import FORM, family_rows, stage_rows
 
@@ -51,23 +52,25 @@ def save_best_of_k(path: str | Path, curves: list[dict]) -> None:
 
 def render(run: Run, run_dir: Path, title: str | None = None) -> str:
     """The page as text."""
+    shown = newest(run.steps)
     pictures = {
-        "Learning curves": [(step.name, sections.learning_curves(step)) for step in run.steps],
+        "Learning curves": [(step.name, sections.learning_curves(step)) for step in shown],
         "Rewards before and after": [(e.step, sections.reward_distributions(e)) for e in run.evaluations],
-        "Reward models": [(step.name, sections.reward_model_pictures(step)) for step in run.steps],
-        "Rejection sampling": [(step.name, sections.best_of_k_pictures(step)) for step in run.steps],
-        "KL against reward": [(step.name, sections.kl_against_reward(step)) for step in run.steps],
+        "Reward models": [(step.name, sections.reward_model_pictures(step)) for step in shown],
+        "Rejection sampling": [(step.name, sections.best_of_k_pictures(step)) for step in shown],
+        "KL against reward": [(step.name, sections.kl_against_reward(step)) for step in shown],
     }
     pictures = {heading: [group for group in groups if group[1]] for heading, groups in pictures.items()}
     return _TEMPLATES.get_template("report.html.jinja").render(
         title=title or run.name,
         run=run,
         progress=_progress(run),
-        choices=[(step.name, *found) for step in run.steps if (found := choice(step))],
+        programme=programme(run),
+        choices=[(step.name, *found) for step in run.steps if step.round is None and (found := choice(step))],
         evaluations=[_evaluation(evaluation) for evaluation in run.evaluations],
         pictures={heading: groups for heading, groups in pictures.items() if groups},
         steps=[_timed(step, run) for step in run.steps],
-        configurations=[(step.name, _shown(step.config, run_dir)) for step in run.steps if step.config],
+        configurations=[(step.name, _shown(step.config, run_dir)) for step in shown if step.config],
         duration=_duration,
     )
 

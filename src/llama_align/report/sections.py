@@ -82,7 +82,7 @@ def kl_against_reward(step: Step) -> list[Picture]:
 def reward_distributions(evaluation: Evaluation) -> list[Picture]:
     """Rewards of the SFT model's answers against the last model's, one picture per reward model."""
     names = evaluation.names
-    compared = list(dict.fromkeys([baseline_of(names) or names[0], names[-1]])) if names else []
+    compared = list(dict.fromkeys([baseline_of(evaluation.metrics, names) or names[0], names[-1]])) if names else []
     groups: dict[str, dict[str, list[float]]] = {}
     for row in compared:
         where = str(evaluation.directory / f"{row}.json")

@@ -19,7 +19,8 @@ def setbacks(evaluation: Evaluation) -> list[str] | None:
     """
     between = differences(evaluation.metrics, evaluation.details, evaluation.where)
     rows = dict(zip(evaluation.names, evaluation.metrics["rows"], strict=True))
-    chat = evaluation.names[evaluation.names.index(sft) :] if (sft := baseline_of(evaluation.names)) else list(rows)
+    first = baseline_of(evaluation.metrics, evaluation.names)
+    chat = evaluation.names[evaluation.names.index(first) :] if first else list(rows)
     worst: dict[tuple[str, str], tuple[float, str]] = {}
     known = True
 

@@ -44,9 +44,10 @@ class Change(NamedTuple):
 FORM = ("Perplexity", "No end %", "Repetitive %", "Mean tokens")
 
 
-def baseline_of(names: list[str]) -> str | None:
-    """The row the others are compared with: the first whose name starts with "sft", or nothing."""
-    return next((name for name in names if name.lower().startswith("sft")), None)
+def baseline_of(metrics: Mapping, names: list[str]) -> str | None:
+    """The row the others are compared with: what the evaluation says, else the first whose name starts with "sft"."""
+    named = metrics.get("baseline")
+    return named if named in names else next((name for name in names if name.lower().startswith("sft")), None)
 
 
 def stage_rows(metrics: Mapping, details: Mapping[str, Mapping] | None = None, where: str = "metrics") -> Table:
@@ -58,7 +59,7 @@ def stage_rows(metrics: Mapping, details: Mapping[str, Mapping] | None = None, w
     rows = pick(where, metrics, "rows", "a list of objects", required=True)
     names = [pick(where, row, "row", "text", required=True) for row in rows]
     between = differences(metrics, details or {}, where)
-    sft = baseline_of(names)
+    sft = baseline_of(metrics, names)
     opponents = {pick(where, row, "win_rate.against", "text") for row in rows} - {None}
     against = f" vs {opponents.pop()}" if len(opponents) == 1 else ""
     columns = {

@@ -1,4 +1,4 @@
-"""One step as a process: what it prints, who may write in a run's folder, and that nobody writes on alone."""
+"""Steps as processes: what they print, who may write in a run's folder, and that nobody writes on alone."""
 
 import fcntl
 import os
@@ -7,16 +7,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..recipe import RecipeError
-from ..runtime.lineage import die_with, managed, none_left, terminate
+from ..runtime.lineage import adopt, descendants, die_with, end_all_but, managed, marked, terminate
 
 PATIENCE = 3.0  # seconds that the processes of a killed run take to end
 GRACE = 10.0  # seconds for a step to end by itself after an interrupt
+TICK = 0.02  # seconds between two looks at who has ended
+MARK = "LLAMA_ALIGN_STEP"  # environment of a step's processes: its name
 
 
 @dataclass
@@ -71,54 +72,101 @@ class Lock:
         return managed((self.folder / ".writers").resolve())
 
 
-@contextmanager
-def forwarding(process: subprocess.Popen) -> Iterator[list[int]]:
-    """SIGTERM goes to the step, which may save what it has. Yields the signals that came."""
-    came = []
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-
-    def forward(number, _) -> None:
-        came.append(number)
-        terminate(process.pid)
-
-    before = signal.signal(signal.SIGTERM, forward)
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGTERM, before)
+@dataclass
+class _Work:
+    process: subprocess.Popen
+    tee: "_Tee"
 
 
-def run_logged(command: Sequence[str], log: Path, lock: Lock) -> tuple[int, bool]:
-    """Runs a command whose output goes to the terminal and to a file.
+@dataclass
+class Crew:
+    """The steps at work at one time. When one ends, or this does, no process of it is left, whoever started it.
 
-    Returns:
-        Its exit code, and whether SIGTERM came to this process meanwhile.
+    SIGTERM goes on to all of them, which may save what they have; `came` says that it did. Where there may be several,
+    `most`, what they print goes to their logs alone.
     """
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"} | lock.environment
-    with _Tee(log) as tee, none_left():
-        process = subprocess.Popen(
-            command,
-            stdout=tee.end,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            pass_fds=lock.inherited,
-            preexec_fn=_begin(os.getpid()),
-        )
+
+    lock: Lock
+    most: int = 1
+    came: bool = False
+    works: dict[str, _Work] = field(default_factory=dict)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether what a step prints goes to its log alone."""
+        return self.most > 1
+
+    def __enter__(self) -> "Crew":
+        self._before = set(descendants(os.getpid()))
+        adopt(True)
+        self._main = threading.current_thread() is threading.main_thread()
+        if self._main:
+            self._handler = signal.signal(signal.SIGTERM, self._forward)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop()
+        end_all_but(lambda: self._before)
+        adopt(False)
+        if self._main:
+            signal.signal(signal.SIGTERM, self._handler)
+
+    def _forward(self, *_) -> None:
+        self.came = True
+        for work in self.works.values():
+            terminate(work.process.pid)
+
+    def start(self, name: str, command: Sequence[str], log: Path) -> None:
+        """Starts a step's process, whose output goes to the end of a file and to the terminal."""
+        environment = os.environ | {"PYTHONUNBUFFERED": "1", MARK: name} | self.lock.environment
+        tee = _Tee(log, self.quiet)
         try:
-            with forwarding(process) as came:
-                code = process.wait()
+            process = subprocess.Popen(
+                command,
+                stdout=tee.end,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=self.lock.inherited,
+                preexec_fn=_begin(os.getpid()),
+            )
         except BaseException:
-            tee.quiet = True  # what a step says while it is interrupted is in its log
-            terminate(process.pid)
-            try:
-                process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            tee.close()
             raise
-    return code, bool(came)
+        self.works[name] = _Work(process, tee)
+        if self.came:  # between the start and here
+            terminate(process.pid)
+
+    def wait(self) -> tuple[str, int]:
+        """Name and exit code of the next step that ends."""
+        while True:
+            for name, work in self.works.items():
+                if (code := work.process.poll()) is not None:
+                    del self.works[name]
+                    end_all_but(self._kept)
+                    work.tee.close()
+                    return name, code
+            time.sleep(TICK)
+
+    def _kept(self) -> set[int]:
+        kept = set(self._before)
+        for work in self.works.values():
+            kept |= {work.process.pid, *descendants(work.process.pid)}
+        orphans = set(descendants(os.getpid())) - kept if self.works else ()
+        return kept | {pid for pid in orphans if any(marked(pid, MARK, name) for name in self.works)}
+
+    def _stop(self) -> None:
+        for work in self.works.values():
+            work.tee.quiet = True  # what a step says while it is interrupted is in its log
+            terminate(work.process.pid)
+        until = time.monotonic() + GRACE
+        for work in self.works.values():
+            try:
+                work.process.wait(max(0.01, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                work.process.kill()
+                work.process.wait()
+            work.tee.close()
+        self.works.clear()
 
 
 def _begin(manager: int):
@@ -135,17 +183,15 @@ def _begin(manager: int):
 class _Tee:
     """A pipe whose content goes to the terminal and to the end of a file."""
 
-    def __init__(self, log: Path):
-        self.log, self.quiet = log, False
+    def __init__(self, log: Path, quiet: bool):
+        self.log, self.quiet = log, quiet
         out, self.end = os.pipe()
         self._out = os.fdopen(out, "rb")
         self._thread = threading.Thread(target=self._copy, daemon=True)
-
-    def __enter__(self) -> "_Tee":
         self._thread.start()
-        return self
 
-    def __exit__(self, *_) -> None:
+    def close(self) -> None:
+        """Waits for what is still to be copied; the processes that write here have ended."""
         os.close(self.end)
         self._thread.join(GRACE)
 

@@ -1,5 +1,7 @@
 """Runs a plan: each step in a process and a directory of its own, finished steps never run twice.
 
+Steps that do not need each other may be at work at once.
+
 A step's directory is `<run>/<step>-<hash>`. `step.json` in it is written last, by rename: a directory without it is
 unfinished, whatever else it holds.
 """
@@ -7,8 +9,8 @@ unfinished, whatever else it holds.
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +18,13 @@ import yaml
 
 from ..recipe import STOPPED, STOPPED_EARLY, RecipeError, StoppedEarly
 from ..runtime.files import write_json, write_text
-from .launch import Lock, run_logged
-from .outputs import MARKER, check_inputs, check_outputs, outputs, outputs_digest, read_marker
-from .plan import Plan, Step, resolve
+from .launch import Crew, Lock
+from .outputs import MARKER, alarms, check_inputs, check_outputs, outputs, outputs_digest, read_marker
+from .plan import Plan, Step
+from .references import resolve
 
 RESUMABLE = "resume_from_checkpoint"
+GOES_ON = "the same command goes on from here"
 
 
 @dataclass
@@ -42,7 +46,9 @@ class Run:
         self.folders = {
             step.name: self.directory / f"{step.name}-{self.identities[step.name][:10]}" for step in self.plan.steps
         }
-        self.seconds: dict[str, float | None] = {}
+        self.status: dict[str, str] = {}
+        self._began: dict[str, float] = {}
+        self._behind = ""  # which step ended last
 
     def finished(self, name: str) -> bool:
         """Whether a step has run to its end with exactly this configuration and these inputs.
@@ -53,22 +59,29 @@ class Run:
         marker = read_marker(self.folders[name])
         return marker is not None and marker["identity"] == self.identities[name]
 
-    def execute(self, until: str | None = None) -> None:
-        """Runs what is not finished, in order, up to and with the step `until`.
+    def execute(
+        self, until: str | None = None, start: str | None = None, only: Sequence[str] = (), jobs: int = 1
+    ) -> None:
+        """Runs what is not finished, in order.
+
+        Args:
+            until, start: the last and the first step that may be run. only: no others than these. jobs: steps at work
+                at once, each as soon as what it refers to is finished.
 
         Raises:
-            RecipeError: a step failed, a finished one's outputs have changed, or another process runs in this
-                directory. StoppedEarly: SIGTERM came to this process or a step. KeyboardInterrupt: with what goes on.
+            RecipeError: a step failed, a finished one's outputs have changed, one that is left out would be needed, or
+                another process runs in this directory. StoppedEarly: SIGTERM came to this process or a step.
+                KeyboardInterrupt: with what goes on.
         """
-        if until is not None and until not in self.folders:
-            raise RecipeError(f"until: found {until!r}, expected one of {', '.join(self.folders)}")
+        if jobs < 1:
+            raise RecipeError(f"jobs: found {jobs}, expected at least 1")
+        chosen = self.chosen(until, start, only)
         self.directory.mkdir(parents=True, exist_ok=True)
         with Lock(self.directory) as lock:
             _remove_parts(self.directory.glob(".*.part"))
-            for number, step in enumerate(self.plan.steps, start=1):
-                self._one(step, f"[{number}/{len(self.plan.steps)}] {step.name}", lock)
-                if step.name == until:
-                    return
+            self.status = {step.name: "finished" for step in self.plan.steps if self.finished(step.name)}
+            with Crew(lock, jobs) as crew:
+                self._work_off(chosen, crew)
             if self.report:
                 self.report(self.directory)
 
@@ -92,61 +105,119 @@ class Run:
         if problems:
             raise RecipeError("\n".join(problems))
 
-    def _one(self, step: Step, title: str, lock: Lock) -> None:
-        folder = self.folders[step.name]
-        if self.finished(step.name):
-            note = check_outputs(step.name, folder)
-            check_inputs(step.name, folder, self._inputs(step))
-            self.seconds[step.name] = read_marker(folder).get("seconds")
-            print(f"{title}: done before{f'; {note}' if note else ''}", flush=True)
-            self._write_overview()
-            return
+    def chosen(self, until: str | None = None, start: str | None = None, only: Sequence[str] = ()) -> list[Step]:
+        """The steps that may be run.
+
+        Raises:
+            RecipeError: no step of that name, or one that needs another that is neither chosen nor finished.
+        """
+        names = list(self.folders)
+        for option, asked in (("until", [until]), ("from", [start]), ("only", only)):
+            for name in asked:
+                if name is not None and name not in names:
+                    raise RecipeError(f"{option}: found {name!r}, expected one of {', '.join(names)}")
+        first = names.index(start) if start is not None else 0
+        last = names.index(until) if until is not None else len(names)
+        kept = [step for step in self.plan.steps[first : last + 1] if not only or step.name in only]
+        left_out = set(names) - {step.name for step in kept}
+        for step in kept:
+            for name in self.plan.inputs(step.name):
+                if name in left_out and not self.finished(name):
+                    raise RecipeError(f"step {step.name!r} needs {name!r}, which is left out and not finished")
+        return kept
+
+    def _work_off(self, chosen: Sequence[Step], crew: Crew) -> None:
+        waiting = {step.name: step for step in chosen}
+        failures: list[Exception] = []
+        try:
+            while True:
+                while not failures and not crew.came and (step := self._next(waiting, crew)):
+                    del waiting[step.name]
+                    with _noted(failures):
+                        self._done_before(step) if self.finished(step.name) else self._begin(step, crew)
+                if not crew.works:
+                    break
+                name, code = crew.wait()
+                with _noted(failures):
+                    self._end(name, code, crew)
+        except KeyboardInterrupt as stop:
+            self._interrupted([*stop.args, *crew.works])
+        if failures:
+            raise failures[0]
+        if crew.came:
+            raise StoppedEarly(f"stopped by SIGTERM{self._behind}; {GOES_ON}")
+
+    def _next(self, waiting: dict[str, Step], crew: Crew) -> Step | None:
+        """The first step that refers to none that is not finished yet, where there is room for another."""
+        unfinished = {*waiting, *crew.works}
+        ready = (step for name, step in waiting.items() if not unfinished.intersection(self.plan.inputs(name)))
+        return next(ready, None) if len(crew.works) < crew.most else None
+
+    def _title(self, name: str) -> str:
+        return f"[{list(self.folders).index(name) + 1}/{len(self.folders)}] {name}"
+
+    def _done_before(self, step: Step) -> None:
+        note = check_outputs(step.name, self.folders[step.name])
+        check_inputs(step.name, self.folders[step.name], self._inputs(step))
+        print(f"{self._title(step.name)}: done before{f'; {note}' if note else ''}", flush=True)
+        self._write_overview()
+
+    def _begin(self, step: Step, crew: Crew) -> None:
         for name, made in self._inputs(step).items():  # hours may have passed since they were looked at
             check_outputs(name, made)
-        print(f"{title}: {folder}", flush=True)
-        self._write_overview(step.name, "running")
-        started = time.perf_counter()
-        try:
-            code, asked = self._launch(step, folder, lock)
-        except KeyboardInterrupt:
-            code, asked = 128 + signal.SIGINT, False
+        folder = self.folders[step.name]
+        print(f"{self._title(step.name)}: {folder}", flush=True)
+        self.status[step.name] = "running"
+        self._write_overview()
+        self._prepare(step, folder)
+        self._began[step.name] = time.perf_counter()
+        crew.start(step.name, self._command(step, folder), folder / "output.log")
+
+    def _end(self, name: str, code: int, crew: Crew) -> None:
+        """Marks a step as finished, or says how it ended otherwise."""
+        folder, seconds = self.folders[name], round(time.perf_counter() - self._began[name], 1)
+        step = next(step for step in self.plan.steps if step.name == name)
         if code != 0:
-            self._ended(step, folder, code, asked)
-        self.seconds[step.name] = round(time.perf_counter() - started, 1)
+            self._failed(step, folder, code, crew.came)
         self._write_config(step, folder)  # as of a step that was never resumed
-        marker = {"identity": self.identities[step.name], "seconds": self.seconds[step.name]}
+        marker = {"identity": self.identities[step.name], "seconds": seconds}
         marker["inputs"] = {name: outputs_digest(made) for name, made in self._inputs(step).items()}
         write_json(folder / MARKER, marker | {"outputs": outputs(folder)})
+        self.status[name], self._behind = "finished", f" behind step {name!r}"
         self._write_overview()
-        if asked:
-            raise StoppedEarly(f"stopped by SIGTERM behind step {step.name!r}; the same command goes on from here")
+        if crew.quiet:
+            print(f"{self._title(name)}: done in {seconds} s", flush=True)
+
+    def _interrupted(self, names: list[str]) -> None:
+        self.status |= dict.fromkeys(names, "stopped")
+        self._write_overview()
+        who = ", ".join(map(repr, names))
+        at_work = f"step{'s' * (len(names) > 1)} {who} {'were' if len(names) > 1 else 'was'} at work; " if names else ""
+        raise KeyboardInterrupt(f"{at_work}{GOES_ON}") from None
 
     def _inputs(self, step: Step) -> dict[str, Path]:
         return {name: self.folders[name] for name in self.plan.inputs(step.name)}
 
-    def _ended(self, step: Step, folder: Path, code: int, asked: bool) -> None:
-        """Says how a step ended that did not finish."""
+    def _failed(self, step: Step, folder: Path, code: int, asked: bool) -> None:
         early = code == STOPPED_EARLY or (folder / STOPPED).is_file()
         interrupted = code in (-signal.SIGINT, 128 + signal.SIGINT)
-        self._write_overview(step.name, "stopped" if early or asked or interrupted else "failed")
-        goes_on = "the same command goes on from here"
+        self.status[step.name] = "stopped" if early or asked or interrupted else "failed"
+        self._write_overview()
         if early or asked:
-            raise StoppedEarly(f"step {step.name!r} was stopped {'early' if early else 'by SIGTERM'}; {goes_on}")
+            raise StoppedEarly(f"step {step.name!r} was stopped {'early' if early else 'by SIGTERM'}; {GOES_ON}")
         if interrupted:
-            raise KeyboardInterrupt(f"step {step.name!r} was at work; {goes_on}")
+            raise KeyboardInterrupt(step.name)
         raise RecipeError(
             f"step {step.name!r} ended with exit code {code}; its output is in {folder / 'output.log'}. "
             "Run the same command again to go on from here."
         )
 
-    def _launch(self, step: Step, folder: Path, lock: Lock) -> tuple[int, bool]:
+    def _prepare(self, step: Step, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # nobody else writes here; a score cache may have other runs at work and looks after its own
         _remove_parts(part for part in folder.rglob("*.part") if "scores" not in part.relative_to(folder).parts)
         (folder / STOPPED).unlink(missing_ok=True)
-        resumed = {RESUMABLE: "last"} if any(folder.glob("checkpoint-*")) else {}
-        self._write_config(step, folder, resumed)
-        return run_logged(self._command(step, folder), folder / "output.log", lock)
+        self._write_config(step, folder, {RESUMABLE: "last"} if any(folder.glob("checkpoint-*")) else {})
 
     def _write_config(self, step: Step, folder: Path, more: dict | None = None) -> None:
         directories = {name: str(path) for name, path in self.folders.items()}
@@ -159,20 +230,29 @@ class Run:
             return [sys.executable, *script]
         return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", step.launch, *script]
 
-    def _write_overview(self, at: str | None = None, status: str = "") -> None:
-        """Writes `run.json`: every step finished or waiting, but for one `at` work or ended otherwise."""
-        rows = [
-            {
-                "name": step.name,
-                "recipe": step.recipe,
-                "directory": self.folders[step.name].name,
-                "inputs": self.plan.inputs(step.name),
-                "seconds": self.seconds.get(step.name),
-                "status": status if step.name == at else "finished" if step.name in self.seconds else "waiting",
-            }
-            for step in self.plan.steps
-        ]
+    def _write_overview(self) -> None:
+        """Writes `run.json`: every step with how it stands, and what its recipe warned of."""
+        rows = []
+        for step in self.plan.steps:
+            folder, status = self.folders[step.name], self.status.get(step.name, "waiting")
+            row = {"name": step.name, "recipe": step.recipe, "directory": folder.name}
+            row |= {"inputs": self.plan.inputs(step.name), "seconds": None, "status": status}
+            if step.round is not None:
+                row |= {"of": step.of, "round": step.round}
+            if status == "finished":
+                row["seconds"] = (read_marker(folder) or {}).get("seconds")
+                row |= {"alarms": found} if (found := alarms(folder)) else {}
+            rows.append(row)
         write_json(self.directory / "run.json", {"name": self.plan.name, "seed": self.plan.seed, "steps": rows})
+
+
+@contextmanager
+def _noted(failures: list[Exception]) -> Iterator[None]:
+    """Keeps a failure until what else is at work has ended."""
+    try:
+        yield
+    except (RecipeError, StoppedEarly) as failure:
+        failures.append(failure)
 
 
 def _remove_parts(parts) -> None:

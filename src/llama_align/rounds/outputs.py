@@ -51,6 +51,15 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
     return found
 
 
+def alarms(folder: Path) -> list[str]:
+    """What a finished step's recipe warned of: the texts under `alarms` in its metrics.json."""
+    try:
+        found = json.loads((folder / "metrics.json").read_text("utf-8"))["alarms"]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or a recipe's own table of another kind
+        return []
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+
+
 def outputs_digest(folder: Path) -> str | None:
     """Digest of what a finished step left, whenever it was written; None where its marker does not say."""
     found = (read_marker(folder) or {}).get("outputs")

@@ -11,8 +11,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 MANAGED = "LLAMA_ALIGN_MANAGED"  # of a step's processes: the manager's id and birth, and the file they hold
@@ -33,27 +33,27 @@ def die_with(parent: int) -> Callable[[], None]:
     return promise
 
 
-@contextmanager
-def none_left(within: float = 10.0) -> Iterator[None]:
-    """Whatever is started within is gone when this ends, whoever started it: what is left is killed."""
-    before = set(descendants(os.getpid()))
-    _adopt(True)
-    try:
-        yield
-    finally:
-        until = time.monotonic() + within
-        while (left := set(descendants(os.getpid())) - before) and time.monotonic() < until:
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.01)
-        _adopt(False)
-
-
-def _adopt(orphans: bool) -> None:
-    # a launcher that is killed leaves its processes to the next one above that takes them
+def adopt(orphans: bool) -> None:
+    """Whether what a launcher that is killed leaves behind becomes this process's, not the system's."""
     if _libc is not None:
         _libc.prctl(PR_SET_CHILD_SUBREAPER, int(orphans))
+
+
+def end_all_but(kept: Callable[[], set[int]], within: float = 10.0) -> None:
+    """Kills all processes below this one, whoever started them, but those that are kept when they are looked for."""
+    until = time.monotonic() + within
+    while (left := set(descendants(os.getpid())) - kept()) and time.monotonic() < until:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def marked(pid: int, name: str, value: str) -> bool:
+    """Whether a process was started with this variable in its environment."""
+    with suppress(OSError):
+        return f"{name}={value}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return False
 
 
 def birth(pid: int) -> str | None:

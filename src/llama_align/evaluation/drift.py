@@ -1,0 +1,77 @@
+"""Watches for over-optimisation: how far a candidate is from the first one, and rewards that rise as it gets worse.
+
+Gao et al. (Scaling laws for reward model overoptimization, 2022) set the reward that was optimised and the one that was
+meant against the KL divergence between the two policies.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from ..chat import encode_answer, render_prompt
+from ..data.jsonl import read_jsonl
+from ..metrics import functional as metrics
+from ..metrics.intervals import Z95
+from ..recipe import load_tokenizer
+from ..recipe.engines import EngineSettings
+from ..sampling.likelihood import negative_log_likelihood
+from ..sampling.memory import release
+from .choose import outcomes, rewards_of
+from .measure import Evaluation
+
+
+def watch(
+    evaluation: Evaluation, models: Mapping[str, str], candidates: Sequence[dict], settings: EngineSettings
+) -> tuple[list[dict], list[str]]:
+    """The candidates of a choice, each but the first with what it gained on the first by the reward models, how far it
+    went from it, and the alarms: rewards surely higher, judged exactly surely worse.
+
+    `reward` is the win rate under the reward models with its interval; `kl` is KL(candidate || first) in nats per
+    answer, only of answers drawn at temperature 1 from the whole distribution.
+    """
+    (first, start), *others = models.items()
+    rows, alarms = [candidates[0]], []
+    for row, (name, path) in zip(candidates[1:], others, strict=True):
+        more = {}
+        if evaluation.rewards is not None:
+            won = metrics.win_rate(rewards_of(evaluation, name), rewards_of(evaluation, first))
+            more["reward"] = {"mean": won["rate"], "low": won["low"], "high": won["high"]}
+        if (kl := _kl(evaluation, name, path, start, settings)) is not None:
+            more["kl"] = kl
+        if evaluation.exact and more.get("reward", {}).get("low", 0) > 0.5:
+            change = metrics.paired_difference(outcomes(evaluation, first), outcomes(evaluation, name))
+            if change["high"] < 0:
+                drop, rate = -100 * change["difference"], 100 * more["reward"]["mean"]
+                far = f" at a KL of {more['kl']['mean']:.2f}" if "kl" in more else ""
+                alarms.append(
+                    f"over-optimised: the reward models prefer {name} to {first} in {rate:.0f}% of the answers, by the "
+                    f"exact judge it is {drop:.1f} points worse{far}"
+                )
+        rows.append(row | more)
+    return rows, alarms
+
+
+def _kl(evaluation: Evaluation, name: str, path: str, start: str, settings: EngineSettings) -> dict | None:
+    """Mean of log p(answer) - log p_start(answer) over answers drawn from p, with its 95% interval.
+
+    Answers are read from their text: another way to write the same text in tokens counts as this one.
+    """
+    tokenizer, other = load_tokenizer(path), load_tokenizer(start)
+    drawn = evaluation.params.temperature == 1 and evaluation.params.top_p == 1
+    if not drawn or tokenizer.get_vocab() != other.get_vocab():
+        return None
+    rows = [row for _, row in read_jsonl(Path(evaluation.output_dir) / f"samples_{name}.jsonl")]
+    prompts = [render_prompt(tokenizer, row["prompt"]) for row in rows]
+    answers = [encode_answer(tokenizer, row["completion"], finished=row["finished"]) for row in rows]
+    sequences = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+    sums = []
+    for checkpoint, its in ((path, tokenizer), (start, other)):
+        release()
+        model = settings.load(checkpoint, its)
+        sums.append(negative_log_likelihood(model, sequences, given=[len(prompt) for prompt in prompts])[0])
+    ratios = [far - near for near, far in zip(*sums, strict=True)]
+    mean, half = fmean(ratios), Z95 * stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.inf
+    if not math.isfinite(half):
+        return None
+    return {"mean": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4)}

@@ -1,0 +1,210 @@
+"""The steps of a plan as its YAML has them: which keys they have and what each may be."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..recipe import RecipeError, yaml_files
+from ..recipe.bounds import shown
+from ..recipe.yaml_files import YamlFile, field_name
+
+LAUNCHED = (
+    "pretrain",
+    "sft",
+    "reward",
+    "ppo",
+    "dpo",
+    "rejection_sampling",
+)  # the recipes that share their work among processes
+LONGEST = 100  # characters of a step's name, which a directory's begins with
+NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST}}}")
+MOST_ROUNDS = 100
+KEYS = ("name", "recipe", "config", "set", "launch")
+KEYS_OF_A_ROUND = (*KEYS, "rounds", "from")
+KEYS_OF_REPEAT = ("rounds", "start", "steps")
+ROUND = "round"  # {round} is the number of the round
+
+Where = Callable[..., str]  # keys within a step -> how an error names the place
+
+
+class PlanError(ValueError):
+    """A plan that cannot be run; the message names file, line, step and field."""
+
+
+@dataclass
+class Step:
+    """One stage of a run.
+
+    name: unique; other steps refer to its directory as `{name}`. recipe: a script of recipes/. config: its YAML,
+    relative to the plan. set: options that differ from the YAML. launch: accelerate configuration (none: one
+    process); the plan's own is the default of the recipes that train.
+
+    Of a step that is repeated `of` is its name in the block, `round` the number and `name` the two together. `places`
+    says where an option of `set` stands, as keys within the step, and `keys` where the step does in its file.
+    """
+
+    name: str
+    recipe: str
+    file: YamlFile = field(compare=False, repr=False)
+    keys: tuple = field(compare=False)
+    config: str | None = None
+    set: dict[str, Any] = field(default_factory=dict)
+    launch: str | None = None
+    of: str | None = None
+    round: int | None = None
+    places: dict[str, tuple] = field(default_factory=dict, compare=False)
+
+    def where(self, *keys: Any) -> str:
+        """How an error names a field of this step."""
+        return _where(self.file, self.keys, f"step {self.name!r}", *keys)
+
+    def where_option(self, option: str, *keys: Any) -> str:
+        """How an error names an option, or what is within it."""
+        return self.where(*self.places.get(option, ("set",)), option, *keys)
+
+
+@dataclass
+class Repeated:
+    """A step of a block. rounds: those it has a part in. later: round -> options that differ from that round on."""
+
+    step: Step
+    rounds: tuple[int, ...]
+    later: dict[int, dict[str, Any]]
+
+
+@dataclass
+class Repeat:
+    """A block of steps run in every round. start: what `{name@previous}` is in round 1, by name."""
+
+    where: Where
+    rounds: int
+    start: dict[str, str]
+    steps: list[Repeated]
+
+
+def read_yaml(path: Path) -> YamlFile:
+    """A mapping from a YAML file. Raises PlanError where the file is missing, malformed or something else."""
+    try:
+        return yaml_files.read_yaml(path)
+    except RecipeError as error:
+        raise PlanError(str(error)) from error
+
+
+def read_steps(file: YamlFile, launch: str | None) -> list[Step | Repeat]:
+    """The steps and blocks of a plan.
+
+    Args:
+        launch: accelerate configuration of the recipes that train, where a step has none of its own.
+
+    Raises:
+        PlanError: a key that is unknown, or a value of another kind.
+    """
+    rows = file.content.get("steps")
+    if not isinstance(rows, list) or not rows:
+        raise PlanError(f"{file.where('steps')}: found {shown(rows)}, expected a list of steps")
+    read = _Reader(file, launch)
+    return [read.row(("steps", number), f"step {number + 1}", row) for number, row in enumerate(rows)]
+
+
+@dataclass
+class _Reader:
+    file: YamlFile
+    launch: str | None
+
+    def row(self, keys: tuple, title: str, row: Any) -> Step | Repeat:
+        if isinstance(row, dict) and "repeat" in row:
+            return self._repeat(keys, row)
+        return self._step(keys, title, row, KEYS)
+
+    def _repeat(self, keys: tuple, row: dict) -> Repeat:
+        where = partial(_where, self.file, keys, "repeat")
+        if len(row) > 1:
+            other = next(key for key in row if key != "repeat")
+            raise PlanError(f"{where(other)}: found it beside repeat, expected repeat alone")
+        block, keys, within = row["repeat"], (*keys, "repeat"), partial(where, "repeat")
+        if not isinstance(block, dict):
+            raise PlanError(f"{within()}: found {shown(block)}, expected a mapping with rounds and steps")
+        if unknown := sorted(set(map(str, block)) - set(KEYS_OF_REPEAT)):
+            raise PlanError(f"{within(unknown[0])}: unknown, expected {', '.join(KEYS_OF_REPEAT)}")
+        rounds = block.get("rounds")
+        if type(rounds) is not int or not 1 <= rounds <= MOST_ROUNDS:
+            raise PlanError(f"{within('rounds')}: found {shown(rounds)}, expected a number of 1 to {MOST_ROUNDS}")
+        rows = block.get("steps")
+        if not isinstance(rows, list) or not rows:
+            raise PlanError(f"{within('steps')}: found {shown(rows)}, expected a list of steps")
+        steps = [
+            self._repeated((*keys, "steps", n), f"step {n + 1} of repeat", row, rounds) for n, row in enumerate(rows)
+        ]
+        start = block.get("start", {})
+        if not isinstance(start, dict):
+            raise PlanError(
+                f"{within('start')}: found {shown(start)}, expected what steps of the block begin with, by name"
+            )
+        names = [one.step.name for one in steps]
+        for name, text in start.items():
+            if name not in names:
+                raise PlanError(
+                    f"{within('start', name)}: found no step {name!r} in the block, expected {', '.join(names)}"
+                )
+            check_text(within("start", name), text)
+        return Repeat(within, rounds, start, steps)
+
+    def _repeated(self, keys: tuple, title: str, row: Any, rounds: int) -> Repeated:
+        step = self._step(keys, title, row, KEYS_OF_A_ROUND)
+        if step.name == ROUND:
+            raise PlanError(
+                f"{step.where('name')}: found {ROUND!r}, which {{{ROUND}}} is the number of, expected another"
+            )
+        part = row.get("rounds", list(range(1, rounds + 1)))
+        fit = isinstance(part, list) and part and all(type(n) is int and 1 <= n <= rounds for n in part)
+        if not fit or len(set(part)) < len(part):
+            raise PlanError(
+                f"{step.where('rounds')}: found {shown(part)}, expected a list of rounds from 1 to {rounds}"
+            )
+        later = row.get("from", {})
+        if not isinstance(later, dict):
+            raise PlanError(f"{step.where('from')}: found {shown(later)}, expected options by the round they hold from")
+        for number, options in later.items():
+            if type(number) is not int or not 2 <= number <= rounds:
+                raise PlanError(
+                    f"{step.where('from', str(number))}: found {number!r}, expected a round from 2 to {rounds}"
+                )
+            _check_options(step.where("from", str(number)), options)
+        return Repeated(step, tuple(sorted(part)), dict(sorted(later.items())))
+
+    def _step(self, keys: tuple, title: str, row: Any, known: tuple[str, ...]) -> Step:
+        where = partial(_where, self.file, keys, title)
+        if not isinstance(row, dict):
+            raise PlanError(f"{where()}: found {shown(row)}, expected a mapping with name and recipe")
+        if unknown := sorted(set(map(str, row)) - set(known)):
+            raise PlanError(f"{where(unknown[0])}: unknown, expected {', '.join(known)}")
+        for key in ("name", "recipe"):
+            if not isinstance(row.get(key), str) or not NAME.fullmatch(row[key]):
+                expected = f"at most {LONGEST} letters, digits, - and _"
+                raise PlanError(f"{where(key)}: found {shown(row.get(key))}, expected {expected}")
+        for key in ("config", "launch"):
+            if row.get(key) is not None:
+                check_text(where(key), row[key])
+        _check_options(where("set"), row.get("set", {}))
+        default = {"launch": self.launch} if row["recipe"] in LAUNCHED else {}
+        return Step(file=self.file, keys=keys, **default | {key: row[key] for key in KEYS if key in row})
+
+
+def _where(file: YamlFile, at: tuple, step: str, *keys: Any) -> str:
+    """How an error names a field of a step."""
+    place = file.where(*at, *keys).partition(", field ")[0]
+    return f"{place}, {step}" + (f", field {field_name(keys)}" if keys else "")
+
+
+def _check_options(where: str, options: Any) -> None:
+    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+        raise PlanError(f"{where}: found {shown(options)}, expected a mapping of options")
+
+
+def check_text(where: str, value: Any) -> None:
+    """Raises PlanError for anything but a text that a file's name can be."""
+    if not isinstance(value, str) or not value.strip() or len(value.encode()) > 255:
+        raise PlanError(f"{where}: found {shown(value)}, expected text of at most 255 bytes")
