@@ -14,9 +14,11 @@ from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignatur
 from datatrove.utils.binaryio import read_tuples_from_file
 from datatrove.utils.hashing import create_hash_func
 
+from ..data import write_jsonl
+from ..runtime.files import whole, write_json
 from . import dedup, heuristics, urls
 from .decontaminate import Contamination
-from .files import Spill, load, partitions_of, read_rows, whole, write_json, write_rows
+from .files import Spill, load, partitions_of, read_rows, save
 from .ledger import Rule, Tally, name_of, total
 from .options import Decontamination, Heuristics, Lines, MinHash, Urls
 from .words import hash64
@@ -35,7 +37,7 @@ class Shards(PipelineStep):
         with whole(self.folder / f"{rank:05d}.jsonl") as file:
             for document in data:
                 row = {"text": document.text, "id": document.id} | document.metadata
-                file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
                 yield document
 
 
@@ -81,8 +83,7 @@ class Collect(PipelineStep):
             yield document
         versions.flush()
         write_json(self.folder / "domains" / f"{rank:05d}.json", domains)
-        with whole(self.folder / "histogram" / f"{rank:05d}.npy") as file:
-            np.save(file, histogram, allow_pickle=False)
+        save(self.folder / "histogram" / f"{rank:05d}.npy", histogram)
 
 
 class Decide(PipelineStep):
@@ -97,12 +98,10 @@ class Decide(PipelineStep):
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> None:
         versions = partitions_of(self.folder / "versions") if self.options and self.options.newest else []
         gone = [dedup.losers(load(partition)) for partition in versions]
-        with whole(self.folder / "older.npy") as file:
-            np.save(file, np.sort(np.concatenate([np.zeros(0, np.uint64), *gone])), allow_pickle=False)
+        save(self.folder / "older.npy", np.sort(np.concatenate([np.zeros(0, np.uint64), *gone])))
         write_json(self.folder / "domains.json", self._domains())
         tables = [np.load(path, allow_pickle=False) for path in sorted((self.folder / "histogram").glob("*.npy"))]
-        with whole(self.folder / "histogram.npy") as file:
-            np.save(file, sum(tables), allow_pickle=False)
+        save(self.folder / "histogram.npy", sum(tables))
 
     def _domains(self) -> dict[str, str]:
         sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
@@ -238,9 +237,8 @@ class Clusters(PipelineStep):
             if group is not None:
                 batch.append(group)
         gone.sort()
-        write_rows(self.output / "gone.jsonl", ({"place": p, "stays": s, "jaccard": round(j, 4)} for p, s, j in gone))
-        with whole(self.output / "gone.npy") as file:
-            np.save(file, np.array([place for place, _, _ in gone], np.uint64), allow_pickle=False)
+        write_jsonl(self.output / "gone.jsonl", ({"place": p, "stays": s, "jaccard": round(j, 4)} for p, s, j in gone))
+        save(self.output / "gone.npy", np.array([place for place, _, _ in gone], np.uint64))
 
     def _pairs(self):
         for path in sorted(self.pairs.glob("*.dups")):
@@ -308,8 +306,7 @@ class FrequentLines(PipelineStep):
         parts = [dedup.frequent(load(part), self.options.limit) for part in partitions_of(self.folder / "lines")]
         rows = np.concatenate([np.zeros(0, dedup.LINE), *parts])
         for bucket in np.unique(rows["bucket"]):
-            with whole(self.folder / f"frequent-{bucket:05d}.npy") as file:
-                np.save(file, np.sort(rows["hash"][rows["bucket"] == bucket]), allow_pickle=False)
+            save(self.folder / f"frequent-{bucket:05d}.npy", np.sort(rows["hash"][rows["bucket"] == bucket]))
 
 
 class RareLines(Rule):
@@ -355,4 +352,4 @@ class Clean(Rule):
         return f"shares words with {hit[0]}"
 
     def end(self) -> None:
-        write_rows(self.folder / self.name / f"{self.rank:05d}.list", self.found)
+        write_jsonl(self.folder / self.name / f"{self.rank:05d}.list", self.found)

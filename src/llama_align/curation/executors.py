@@ -1,5 +1,6 @@
 """datatrove's executors by name: local by default, Slurm or Ray by one key. Knows stages; nothing of what they do."""
 
+import errno
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,6 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.logging import logger
 
 from ..data import SourceError
-from .files import DiskError
 
 KINDS = ("local", "slurm", "ray")
 LEAST_FREE = 64 << 20  # bytes below which no stage is begun
@@ -55,7 +55,8 @@ class Executor:
                 continue
             free = shutil.disk_usage(logs.parent).free
             if free < LEAST_FREE:
-                raise DiskError(28, f"{logs.parent}: {free >> 20} MiB free before {stage.name!r}, expected at least 64")
+                found = f"{free >> 20} MiB free before {stage.name!r}, expected at least {LEAST_FREE >> 20}"
+                raise OSError(errno.ENOSPC, found, str(logs.parent))
             before.run()
         if self.kind == "slurm":
             before.run()

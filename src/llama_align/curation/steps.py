@@ -18,6 +18,7 @@ from .extract import PageError, extract
 from .ledger import Rule, Tally
 from .options import Extraction, Heuristics, Languages, Personal, Urls
 from .plain import plain
+from .reading import sound
 
 MEMORY = "out of memory"
 
@@ -51,7 +52,7 @@ class Extract(Rule, BaseExtractor):
             return "time limit"
         except (EOFError, ConnectionError):
             return "extractor died"
-        document.text = text
+        document.text = sound(text)
         return reason
 
 
