@@ -1,6 +1,6 @@
 """Does curation help a model? Bits per byte on clean text after pretraining on equally many tokens of each step.
 
-    python benchmarks/curation_helps.py --data ../shared/data --output_dir runs/curation-helps [--seeds 0 1 2] [--report]
+    python benchmarks/curation_helps.py --data ../shared/data --output_dir runs/helps [--seeds 0 1 2] [--report]
 
 The crawl is the pages of shared/data/html without every fifth domain, whose gold text is held out. Benchmarks have each
 page once, a crawl has not: a page is there 1 + k times with probability 2^-(k+1), every second time at another address.
@@ -174,7 +174,7 @@ def bits_per_byte(model, tokenizer, texts: list[str]) -> float:
 
 
 def train(texts: list[str], tokenizer, tokens: int, seed: int, folder: Path):
-    """herd-nano on the first so many tokens of the documents in the seed's order, again from the start where they end."""
+    """herd-nano on so many tokens of the documents in the seed's order, anew from the start where they end."""
     set_seed(seed)
     size = preset("herd-nano", vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id,
                   eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
@@ -228,15 +228,15 @@ def main() -> None:
     args = parser.parse_args()
     work = args.output_dir
     if args.report:
-        return report(work)
+        report(work)
+        return
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "crawl.jsonl").exists():
         make_crawl(args.data, work)
     arms, clean = curate(work, args.data), heldout(work, args.data)
     if not (work / "tokenizer").exists():
-        train_tokenizer(sorted(set(arms["extraction"])), VOCABULARY, num_special_tokens=16).save_pretrained(
-            work / "tokenizer"
-        )
+        made = train_tokenizer(sorted(set(arms["extraction"])), VOCABULARY, num_special_tokens=16)
+        made.save_pretrained(work / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
     sizes = {}
     for arm, texts in arms.items():

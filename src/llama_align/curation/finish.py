@@ -54,9 +54,8 @@ class Finish(PipelineStep):
         write_json(self.output / "metrics.json", {"documents": steps[-1].documents_out, "tokens": steps[-1].tokens_out})
         listed = [row for path in sorted((self.ledgers / "decontamination").glob("*.list")) for row in read_rows(path)]
         if "decontamination" in self.steps:
-            write_jsonl(
-                self.output / "contaminated.jsonl", sorted(listed, key=lambda row: json.dumps(row, sort_keys=True))
-            )
+            listed.sort(key=lambda row: json.dumps(row, sort_keys=True))
+            write_jsonl(self.output / "contaminated.jsonl", listed)
         for name, text in (
             ("ledger.html", page(self.title, rows, times, self.counts)),
             ("README.md", data_card(self.title, rows, self.counts, self.sources, self.options.format)),

@@ -204,7 +204,7 @@ def _column(row: dict, column: str) -> Any:
 
 
 def sound(text: str) -> str:
-    """Text that UTF-8 can hold: half a surrogate pair, as of a file's name in another encoding, becomes a question mark."""
+    """Text that UTF-8 can hold: half a surrogate pair, as in a file's name of another encoding, becomes "?"."""
     return text.encode("utf-8", "replace").decode()
 
 
