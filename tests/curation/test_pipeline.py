@@ -5,8 +5,6 @@ import itertools
 import json
 import lzma
 import os
-import random
-import signal
 import tarfile
 import time
 from io import BytesIO
@@ -30,6 +28,7 @@ from llama_align.curation.pipeline import Pipeline
 from llama_align.curation.reading import Source, records
 from llama_align.data import RecordError, SourceError, load_records, write_jsonl
 
+from .kills import killed
 from .test_text import FAULTS, prose
 
 ONE = Executor("local", tasks=1, workers=1)
@@ -87,7 +86,10 @@ def planted() -> list[dict]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("planted")
+    return plant(tmp_path_factory.mktemp("planted"))
+
+
+def plant(folder: Path) -> Path:
     rows = planted()
     write_jsonl(folder / "texts-0.jsonl", rows[::2])
     write_jsonl(folder / "texts-1.jsonl", rows[1::2])
@@ -173,32 +175,8 @@ def test_any_number_of_tasks_gives_the_same_bytes(made, run, tmp_path):
 
 
 def test_kills_at_random_change_nothing(made, run, tmp_path):
-    draw, kills = random.Random(0), 0
-    delay = 0.3
-    while True:
-        child = os.fork()
-        if child == 0:
-            os.setpgid(0, 0)
-            code = 1
-            try:
-                pipeline(made, tmp_path).run(Executor("local", tasks=2, workers=2))
-                code = 0
-            finally:
-                os._exit(code)
-        deadline = time.monotonic() + draw.uniform(0.1, delay)
-        while time.monotonic() < deadline or kills >= 20:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                break
-            time.sleep(0.02)
-        if done:
-            assert status == 0
-            break
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        kills += 1
-        delay += 0.2
-    assert kills >= 3
+    two = Executor("local", tasks=2, workers=2)
+    assert killed(lambda: pipeline(made, tmp_path).run(two), kills=4, seconds=4, seed=0) >= 3
     assert content(tmp_path) == content(run)
 
 

@@ -19,6 +19,7 @@ from ..runtime.files import whole, write_json
 from . import dedup, heuristics, urls
 from .decontaminate import Contamination
 from .files import Spill, load, partitions_of, read_rows, save
+from .kinds import KINDS
 from .ledger import Rule, Tally, name_of, total
 from .options import Decontamination, Heuristics, Lines, MinHash, Urls
 from .words import hash64
@@ -67,7 +68,7 @@ class Collect(PipelineStep):
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         versions = Spill(self.folder / "versions", rank, dedup.VERSION)
         domains: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
-        histogram = np.zeros(heuristics.BUCKETS, np.int64)
+        histogram = np.zeros((len(KINDS), heuristics.BUCKETS), np.int64)
         for document in data:
             known = document.metadata
             if "key" in known:
@@ -79,7 +80,7 @@ class Collect(PipelineStep):
                 shares[1] += round(known.get("scores", {}).get("pii", 0) * 1e5)
                 shares[2] += round(known.get("scores", {}).get("dirty", 0) * 1e5)
             if self.tokens:
-                np.add.at(histogram, heuristics.token_places(document.text), 1)
+                np.add.at(histogram[number_of(known)], heuristics.token_places(document.text), 1)
             yield document
         versions.flush()
         write_json(self.folder / "domains" / f"{rank:05d}.json", domains)
@@ -145,8 +146,13 @@ def within(places: np.ndarray, place: int) -> bool:
     return bool(at < len(places) and places[at] == place)
 
 
+def number_of(known: dict) -> int:
+    """Of the kind of a page, which has a distribution of tokens of its own."""
+    return KINDS.index(known.get("kind", KINDS[0]))
+
+
 class Divergence(Rule):
-    """Measures each text's divergence from the corpus and collects mean and deviation by length."""
+    """Measures each text's divergence from the corpus' texts of its kind; mean and deviation by kind and length."""
 
     def __init__(self, decisions: Path, folder: Path):
         super().__init__("divergence-measured", folder)
@@ -155,17 +161,18 @@ class Divergence(Rule):
     def start(self, rank: int, world_size: int) -> None:
         self.rank = rank
         self.corpus = np.load(self.decisions / "histogram.npy", allow_pickle=False)
-        self.moments: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self.moments: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
 
     def judge(self, document: Document, tally: Tally) -> str | None:
-        value = round(heuristics.divergence(document.text, self.corpus), 4)
-        document.metadata.setdefault("scores", {})["divergence"] = value
+        known = document.metadata
+        value = round(heuristics.divergence(document.text, self.corpus[number_of(known)]), 4)
+        known.setdefault("scores", {})["divergence"] = value
+        known["alike"] = f"{number_of(known)} {heuristics.length_class(known['tokens'])}"
         whole_number = round(value * 1e4)  # sums of integers are the same in any order
-        moments = self.moments[heuristics.length_class(document.metadata["tokens"])]
+        moments = self.moments[known["alike"]]
         moments[0] += 1
         moments[1] += whole_number
         moments[2] += whole_number**2
-        document.metadata["length_class"] = heuristics.length_class(document.metadata["tokens"])
         return None
 
     def end(self) -> None:
@@ -184,15 +191,15 @@ class Outliers(Rule):
     def start(self, rank: int, world_size: int) -> None:
         sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
         for path in sorted((self.decisions / "moments").glob("*.json")):
-            for length, moments in json.loads(path.read_text()).items():
-                sums[length] = [a + b for a, b in zip(sums[length], moments, strict=True)]
+            for alike, moments in json.loads(path.read_text()).items():
+                sums[alike] = [a + b for a, b in zip(sums[alike], moments, strict=True)]
         self.normal = {}
-        for length, (count, first, second) in sums.items():
+        for alike, (count, first, second) in sums.items():
             mean = first / count / 1e4
-            self.normal[int(length)] = (count, mean, max(second / count / 1e8 - mean**2, 0.0) ** 0.5)
+            self.normal[alike] = (count, mean, max(second / count / 1e8 - mean**2, 0.0) ** 0.5)
 
     def judge(self, document: Document, tally: Tally) -> str | None:
-        count, mean, deviation = self.normal[document.metadata.pop("length_class")]
+        count, mean, deviation = self.normal[document.metadata.pop("alike")]
         if count < self.LEAST or deviation == 0:
             return None
         distance = (document.metadata["scores"]["divergence"] - mean) / deviation

@@ -18,6 +18,7 @@ from datatrove.pipeline.base import PipelineStep
 from ..data import write_jsonl
 from ..runtime.files import remove_stale_parts, whole, write_json, write_text
 from .files import read_rows
+from .kinds import KINDS
 from .ledger import EXAMPLES, Tally, seconds, total, write
 from .options import Languages, Output, Topics
 from .page import data_card, page
@@ -32,11 +33,12 @@ class Finish(PipelineStep):
     type, name = "curation", "finish"
 
     def __init__(self, shards: Path, output: Path, ledgers: Path, steps: list[str], options: Output,
-                 languages: Languages | None, topics: Topics | None, title: str, sources: list[dict]):  # fmt: skip
+                 languages: Languages | None, topics: Topics | None, title: str, sources: list[dict],
+                 kinds: tuple[str, ...]):  # fmt: skip
         super().__init__()
         self.shards, self.output, self.ledgers = Path(shards), Path(output), Path(ledgers)
         self.steps, self.options, self.languages, self.topics = steps, options, languages, topics
-        self.title, self.sources = title, sources
+        self.title, self.sources, self.kinds = title, sources, kinds
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> None:
         remove_stale_parts(self.output, before=time.time())  # of a run that was killed here
@@ -79,9 +81,11 @@ class Finish(PipelineStep):
         self.least = {code: _least(rows, wanted[code]) for code, rows in held.items()}
         self.rates = rates(topics, (self.topics and self.topics.targets) or {})
 
-    def _kept(self) -> Iterator[dict]:
-        tally, self.counts = Tally("balance"), {}
+    def _kept(self, kind: str, tally: Tally) -> Iterator[dict]:
+        """Records of a kind of pages."""
         for row in self._rows():
+            if row.get("kind", KINDS[0]) != kind:
+                continue
             tally.documents_in += 1
             tally.characters_in += len(row["text"])
             tally.tokens_in += row["tokens"]
@@ -95,11 +99,7 @@ class Finish(PipelineStep):
             counts = self.counts.setdefault(row.get("language", "und"), [0, 0])
             counts[0] += 1
             counts[1] += row["tokens"]
-            record = {name: row[name] for name in FIELDS if row.get(name)}
-            if record.get("scores", {}) == {}:
-                record.pop("scores", None)
-            yield record
-        write(self.ledgers, tally, 0.0, 0)
+            yield {name: row[name] for name in FIELDS if row.get(name)}
 
     def _reason(self, row: dict) -> str | None:
         if _rank(row) < self.least.get(row.get("language"), LOWEST):
@@ -110,14 +110,18 @@ class Finish(PipelineStep):
         return None
 
     def _write(self) -> list[str]:
-        """The files' names; one without rows where nothing is left."""
-        names, kept = [], self._kept()
-        row = next(kept, None)
-        while row is not None or not names:
-            part = chain(() if row is None else (row,), islice(kept, self.options.documents - 1))
-            names.append(f"corpus-{len(names):05d}.{self.options.format}")
-            (_parquet if self.options.format == "parquet" else write_jsonl)(self.output / names[-1], part)
+        """The files' names: a kind's documents are in files of their own; one without rows where nothing is left."""
+        names, tally, self.counts = [], Tally("balance"), {}
+        for kind in self.kinds:
+            kept, number = self._kept(kind, tally), 0
             row = next(kept, None)
+            while row is not None or not names:
+                part = chain(() if row is None else (row,), islice(kept, self.options.documents - 1))
+                own = "" if kind == KINDS[0] else f"{kind}-"
+                names.append(f"corpus-{own}{number:05d}.{self.options.format}")
+                (_parquet if self.options.format == "parquet" else write_jsonl)(self.output / names[-1], part)
+                row, number = next(kept, None), number + 1
+        write(self.ledgers, tally, 0.0, 0)
         return names
 
 

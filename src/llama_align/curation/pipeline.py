@@ -14,10 +14,11 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
 from datatrove.utils.text import TextNormConfig
 
-from . import corpus_steps, options, steps
+from . import corpus_steps, options, semantic_steps, steps
 from .classify_steps import Better, Topic
 from .executors import Executor, Stage
 from .finish import Finish
+from .kinds import KINDS
 from .reading import Read, Source
 
 
@@ -31,11 +32,13 @@ class Pipeline:
     extraction: options.Extraction = field(default_factory=options.Extraction)
     urls: options.Urls | None = None
     language: options.Languages | None = None
+    kinds: options.Kinds | None = None
     heuristics: options.Heuristics | None = None
     pii: options.Personal | None = None
     minhash: options.MinHash | None = None
     lines: options.Lines | None = None
     quality: options.Quality | None = None
+    semantic: options.Semantic | None = None
     topics: options.Topics | None = None
     decontamination: options.Decontamination | None = None
     form: options.Output = field(default_factory=options.Output)
@@ -65,6 +68,8 @@ class Pipeline:
             flow.then(steps.Address(self.urls, ledgers))
         if self.language:
             flow.then(steps.Language(self.language, ledgers))
+        if self.kinds:
+            flow.then(steps.Kind(self.kinds, ledgers))
         if self.heuristics:
             flow.then(steps.Looks(self.heuristics, ledgers))
         if self.pii:
@@ -88,6 +93,8 @@ class Pipeline:
             flow.then(corpus_steps.RareLines(work / "lines", ledgers))
         if self.quality and self.quality.model:
             flow.then(Better(self.quality, ledgers))
+        if self.semantic:
+            self._near_meanings(flow, ledgers)
         if self.topics and self.topics.model:
             flow.then(Topic(self.topics, ledgers))
         if self.decontamination and self.decontamination.files:
@@ -104,6 +111,7 @@ class Pipeline:
             self.topics,
             self.title,
             listed,
+            KINDS if self.kinds else KINDS[:1],
         )
         flow.once("finish", finish)
         return flow.stages
@@ -124,6 +132,14 @@ class Pipeline:
         flow.once("clusters", corpus_steps.Clusters(found / "pairs", held, found, self.minhash))
         flow.then(corpus_steps.Unlike(found, ledgers))
 
+    def _near_meanings(self, flow: "_Flow", ledgers: Path) -> None:
+        held, found = flow.cut("scored"), self.work / "semantic"
+        shared = (held, found, ledgers, self._before("semantic"), self.semantic)
+        flow.once("semantic-fit", semantic_steps.Fit(*shared))
+        flow.once("semantic-place", semantic_steps.Place(*shared), flow.tasks)
+        flow.once("semantic-choose", semantic_steps.Choose(found, self.semantic))
+        flow.then(semantic_steps.Distinct(found, ledgers))
+
     @property
     def measured(self) -> bool:
         return self.heuristics is not None and self.heuristics.divergence is not None
@@ -135,10 +151,10 @@ class Pipeline:
     def step_names(self) -> list[str]:
         """Steps in the order in which documents pass them."""
         asked = [
-            ("read", True), ("extract", True), ("urls", self.urls), ("language", self.language),
+            ("read", True), ("extract", True), ("urls", self.urls), ("language", self.language), ("kinds", self.kinds),
             ("heuristics", self.heuristics), ("pii", self.pii), ("versions", self.urls), ("divergence", self.measured),
             ("minhash", self.minhash), ("lines", self.lines), ("quality", self.quality and self.quality.model),
-            ("topics", self.topics and self.topics.model),
+            ("semantic", self.semantic), ("topics", self.topics and self.topics.model),
             ("decontamination", self.decontamination and self.decontamination.files),
         ]  # fmt: skip
         return [name for name, there in asked if there]
