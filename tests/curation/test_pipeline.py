@@ -422,6 +422,7 @@ def test_a_wrong_option_is_refused_by_name(given, message):
         (options.Output, {"format": "csv"}, r"format': found 'csv', expected one of jsonl.gz, parquet"),
         (options.Quality, {"threshold": 0.3}, "key 'model': found nothing"),
         (options.Quality, {"model": "nowhere.safetensors"}, "found nothing at 'nowhere.safetensors'"),
+        (options.Languages, {"model": "nowhere.bin"}, "found nothing at 'nowhere.bin'"),
         (options.Decontamination, {"files": ["nowhere.jsonl"]}, "found nothing at 'nowhere.jsonl'"),
     ],
 )

@@ -5,8 +5,10 @@ import json
 import lzma
 import os
 import random
+import sys
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,11 +98,37 @@ def test_text_without_letters_has_no_language():
     assert language.identify("12 34 -- ... http://a.b/c") == ("und", 0.0)
 
 
-def test_a_languages_threshold_follows_its_own_probabilities():
-    assert language.threshold([0.99] * 50) == 0.9
-    assert language.threshold([0.1, 0.2, 0.1]) == 0.3
-    assert 0.5 < language.threshold([0.6, 0.65, 0.7, 0.62]) < 0.65
-    assert language.threshold([]) == 0.3
+class StubModel:
+    """What the module fasttext gives, as far as it is used."""
+
+    def __init__(self, path: str):
+        assert Path(path).is_file()
+        self.f = self
+
+    def predict(self, text: str, k: int, threshold: float, on_unicode_error: str) -> list[tuple[float, str]]:
+        assert text.endswith("\n")
+        assert text.count("\n") == 1
+        return [(1.00001, "__label__de" if "Brücke" in text else "__label__en")][:k]
+
+
+def test_a_model_of_fasttext_is_asked_as_its_library_wants(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fasttext", SimpleNamespace(load_model=StubModel))
+    (tmp_path / "lid.bin").write_bytes(b"")
+    identify = language.fasttext(str(tmp_path / "lid.bin"))
+    assert identify(f"{LANGUAGES['de']}\n{LANGUAGES['de']}") == ("de", 1.0)
+    assert identify("12 34") == ("und", 0.0)
+
+
+def test_a_real_model_of_fasttext_tells_languages_apart(tmp_path):
+    library = pytest.importorskip("fasttext", reason="fasttext is not installed")
+    lines = [f"__label__{code} {LANGUAGES[code]}" for code in LANGUAGES for _ in range(30)]
+    (tmp_path / "train.txt").write_text("\n".join(lines), "utf-8")
+    model = library.train_supervised(
+        str(tmp_path / "train.txt"), epoch=30, minn=2, maxn=4, dim=16, bucket=2000, thread=1
+    )
+    model.save_model(str(tmp_path / "lid.bin"))
+    identify = language.fasttext(str(tmp_path / "lid.bin"))
+    assert [identify(text)[0] for text in LANGUAGES.values()] == list(LANGUAGES)
 
 
 GOOD = prose(120)

@@ -59,6 +59,9 @@ class Languages:
     model: str | None = None
     max_tokens: dict[str, int] | None = None
 
+    def __post_init__(self) -> None:
+        _there("language, key 'model'", self.model or "")
+
 
 @dataclass(frozen=True)
 class Heuristics:
