@@ -40,7 +40,8 @@ from llama_align.trainers import PretrainConfig, PretrainTrainer
 
 ARMS = ("all text", "extraction", "heuristics", "duplicates", "quality")
 SETS = {"wcxb_dev": "wcxb_dev_gold.jsonl.xz", "trafilatura": "trafilatura_gold_segments.jsonl.gz", "readability": None}
-VOCABULARY, CONTEXT, ROWS, RATE, KEPT = 2048, 256, 8, 3e-3, 0.6
+CONTEXT, ROWS, RATE, KEPT = 256, 8, 3e-3, 0.6
+HELD_CHARACTERS = 150_000  # of each held-out set, documents cut to 5,000
 HELD = {
     "wikitext": ("wikipedia_wikitext2_valid.jsonl.xz", [0, 1]),
     "textbooks": ("textbooks_openstax.jsonl.xz", [0.98, 1]),
@@ -62,8 +63,7 @@ def everything(page: bytes) -> str:
         tree = html.document_fromstring(page)
     except (ValueError, html.etree.LxmlError):
         return ""
-    for hidden in tree.xpath("//script | //style | //noscript | //comment()"):
-        hidden.drop_tree()
+    html.etree.strip_elements(tree, "script", "style", "noscript", with_tail=False)
     lines = (" ".join(line.split()) for line in tree.text_content().splitlines())
     return "\n".join(line for line in lines if line)
 
@@ -157,7 +157,10 @@ def heldout(work: Path, data: Path) -> dict[str, list[str]]:
     found = {"held-out pages": [row["text"] for row in rows_of(work / "heldout.jsonl")]}
     for name, (file, part) in HELD.items():
         documents, _ = load_records([{"path": str(data / "pretrain" / file), "part": part}], "document")
-        found[name] = [document.text[:20_000] for document in documents]
+        found[name] = [document.text for document in documents]
+    for name, texts in found.items():
+        cut = [text[:5000] for text in texts]
+        found[name] = cut[: int(np.searchsorted(np.cumsum([len(text) for text in cut]), HELD_CHARACTERS)) + 1]
     return found
 
 
@@ -173,24 +176,34 @@ def bits_per_byte(model, tokenizer, texts: list[str]) -> float:
     return sum(sums) / math.log(2) / sum(len(text.encode()) for text in texts)
 
 
-def train(texts: list[str], tokenizer, tokens: int, seed: int, folder: Path):
-    """herd-nano on so many tokens of the documents in the seed's order, anew from the start where they end."""
+def train(texts: list[str], tokenizer, args: argparse.Namespace, seed: int):
+    """A model on so many tokens of the documents in the seed's order, anew from the start where they end."""
     set_seed(seed)
-    size = preset("herd-nano", vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id,
-                  eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
-    model = LlamaHerdForCausalLM(size)
-    draw, ids = np.random.default_rng(seed), []
-    while sum(map(len, ids)) < tokens:
-        order = [texts[i] for i in draw.permutation(len(texts))]
-        encoded = tokenizer(order, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        ids += [[tokenizer.bos_token_id, *one, tokenizer.eos_token_id] for one in encoded]
-    rows = [
-        {k: row[k].tolist() for k in ("input_ids", "labels", "position_ids")} for row in pack(ids, CONTEXT, "concat")
-    ]
-    rows = rows[: tokens // CONTEXT]
-    config = PretrainConfig(str(folder), per_device_train_batch_size=ROWS, num_train_epochs=1, learning_rate=RATE,
-                            warmup_steps=0.05, save_strategy="no", logging_steps=100, seed=seed, report_to="none",
-                            disable_tqdm=True)  # fmt: skip
+    size = {"num_hidden_layers": args.layers, "hidden_size": args.width, "intermediate_size": 3 * args.width}
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model = LlamaHerdForCausalLM(preset("herd-nano", vocab_size=len(tokenizer), **size, **special))
+    draw, ids, held = np.random.default_rng(seed), [], 0
+    while held < args.tokens:
+        for number in draw.permutation(len(texts)):
+            found = tokenizer(texts[number], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            ids.append([tokenizer.bos_token_id, *found, tokenizer.eos_token_id])
+            held += len(ids[-1])
+            if held >= args.tokens:
+                break
+    rows = pack(ids, CONTEXT, "concat")[: args.tokens // CONTEXT]
+    rows = [{name: row[name].tolist() for name in ("input_ids", "labels", "position_ids")} for row in rows]
+    config = PretrainConfig(
+        str(args.output_dir / "trainer"),
+        per_device_train_batch_size=ROWS,
+        num_train_epochs=1,
+        learning_rate=RATE,
+        warmup_steps=0.05,
+        save_strategy="no",
+        logging_steps=100,
+        seed=seed,
+        report_to="none",
+        disable_tqdm=True,
+    )
     PretrainTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer).train()
     return model
 
@@ -224,6 +237,9 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tokens", type=int, default=800_000, help="of each run")
+    parser.add_argument("--layers", type=int, default=4, help="herd-nano has 4")
+    parser.add_argument("--width", type=int, default=128, help="herd-nano has 128")
+    parser.add_argument("--vocabulary", type=int, default=1024, help="of the tokenizer, from the extracted pages")
     parser.add_argument("--report", action="store_true", help="only the table of what is there")
     args = parser.parse_args()
     work = args.output_dir
@@ -235,7 +251,7 @@ def main() -> None:
         make_crawl(args.data, work)
     arms, clean = curate(work, args.data), heldout(work, args.data)
     if not (work / "tokenizer").exists():
-        made = train_tokenizer(sorted(set(arms["extraction"])), VOCABULARY, num_special_tokens=16)
+        made = train_tokenizer(sorted(set(arms["extraction"])), args.vocabulary, num_special_tokens=16)
         made.save_pretrained(work / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
     sizes = {}
@@ -246,7 +262,7 @@ def main() -> None:
         path = work / f"run-{arm.replace(' ', '_')}-{seed}.json"
         if path.exists() and json.loads(path.read_text())["tokens"] == args.tokens:
             continue
-        model = train(texts, tokenizer, args.tokens, seed, work / "trainer")
+        model = train(texts, tokenizer, args, seed)
         found = {name: bits_per_byte(model, tokenizer, texts_of) for name, texts_of in clean.items()}
         write_json(path, {"arm": arm, "seed": seed, "tokens": args.tokens, "passes": args.tokens / sizes[arm],
                           "megabytes": sum(len(x.encode()) for x in texts) / 1e6, "bits_per_byte": found})  # fmt: skip

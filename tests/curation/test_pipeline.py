@@ -187,6 +187,19 @@ def test_a_second_run_does_nothing_again(made, run, monkeypatch):
     assert content(run) == before
 
 
+def test_a_file_that_changed_is_read_again(made, tmp_path):
+    here = pipeline(made, tmp_path)
+    before = here.digest(ONE)
+    assert pipeline(made, tmp_path).digest(ONE) == before
+    words = made / "dirty.txt"
+    text, times = words.read_text(), (words.stat().st_atime_ns, words.stat().st_mtime_ns)
+    words.write_text(text.replace("phrase", "parhse"))
+    assert pipeline(made, tmp_path).digest(ONE) != before
+    words.write_text(text)
+    os.utime(words, ns=times)
+    assert pipeline(made, tmp_path).digest(ONE) == before
+
+
 def test_steps_can_be_left_out(made, tmp_path):
     without = dict.fromkeys(("urls", "language", "heuristics", "pii", "minhash", "lines", "decontamination"))
     pipeline(made, tmp_path, **without).run(ONE)

@@ -16,8 +16,11 @@ import pytest
 pytest.importorskip("xxhash", reason="needs the extra 'curation'")
 pytest.importorskip("datatrove", reason="needs the extra 'curation'")
 
-from llama_align.curation import heuristics, language, pii, urls
+from datatrove.data import Document
+
+from llama_align.curation import heuristics, language, options, pii, steps, urls
 from llama_align.curation.heuristics import DirtyWords, Lengths
+from llama_align.curation.ledger import Tally
 
 SHARED = Path(os.environ.get("LLAMA_ALIGN_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not beside the checkout")
@@ -96,6 +99,53 @@ def test_languages_are_told_apart(code):
 
 def test_text_without_letters_has_no_language():
     assert language.identify("12 34 -- ... http://a.b/c") == ("und", 0.0)
+
+
+@pytest.fixture
+def little_lists(tmp_path, monkeypatch):
+    """datatrove's lists cut down to a line each: its own take half a minute and a gigabyte."""
+    import tarfile
+
+    from datatrove.pipeline.filters import url_filter
+
+    assets, cache = tmp_path / "assets", tmp_path / "cache"
+    for folder in (assets, cache):
+        folder.mkdir()
+    lists = {"domains": "adult.example\nsub.mixed.example\n", "urls": "http://fine.example/not-this\n"}
+    with tarfile.open(assets / "url_filterblacklistsv0_3_0.tar.gz", "w:gz") as tar:
+        for name, text in lists.items():
+            (tmp_path / name).write_text(text)
+            tar.add(tmp_path / name, name)
+    for name, text in (("banned_words", "banned"), ("banned_subwords", "subword"), ("soft_banned_words", "one\ntwo")):
+        (assets / f"{name}.txt").write_text(f"{text}\n")
+    monkeypatch.setattr(url_filter, "ASSETS_PATH", str(assets))
+    monkeypatch.setattr(url_filter, "cached_assets_path", lambda **_: str(cache))
+    steps.block_lists.cache_clear()
+    yield
+    steps.block_lists.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://www.adult.example/page", "block list: domain"),
+        ("http://sub.mixed.example/page", "block list: subdomain"),
+        ("http://other.mixed.example/page", None),
+        ("http://fine.example/not-this", "block list: url"),
+        ("http://fine.example/a-banned-word", "block list: hard_blacklisted"),
+        ("http://fine.example/xsubwordx", "block list: blacklisted_subword"),
+        ("http://fine.example/one/two", "block list: soft_blacklisted"),
+        ("http://fine.example/one", None),
+        ("http://mine.example/", "block list: domain"),
+        ("http://fine.example/mineword", "block list: hard_blacklisted"),
+        (None, None),
+    ],
+)
+def test_block_lists_of_datatrove_and_ones_own(url, reason, little_lists, tmp_path):
+    step = steps.Address(options.Urls(lists=True, domains=("mine.example",), words=("mineword",)), tmp_path)
+    step.start(0, 1)
+    document = Document("text", "id", metadata={"url": url} if url else {})
+    assert step.judge(document, Tally("urls")) == reason
 
 
 class StubModel:

@@ -3,6 +3,7 @@
 import errno
 import shutil
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from datatrove.utils.logging import logger
 from ..data import SourceError
 
 KINDS = ("local", "slurm", "ray")
+# of datatrove's executors: what stages and other keys decide
+OURS = {"pipeline", "tasks", "workers", "depends", "depends_job_id", "logging_dir", "start_method", "skip_completed"}
 LEAST_FREE = 64 << 20  # bytes below which no stage is begun
 
 
@@ -43,6 +46,9 @@ class Executor:
         for name in ("tasks", "workers"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise SourceError(f"executor, key {name!r}: found {getattr(self, name)!r}, expected 1 or more")
+        known = sorted(set(signature(_class(self.kind)).parameters) - OURS)
+        if unknown := sorted(set(self.options) - set(known)):
+            raise SourceError(f"executor_options: found {unknown[0]!r}, expected some of {', '.join(known)}")
 
     def run(self, stages: list[Stage], logs: Path) -> None:
         """Runs what is not done. A stage's tasks leave markers in `logs`; on Slurm all stages are submitted at once."""
@@ -62,17 +68,18 @@ class Executor:
             before.run()
 
     def _make(self, stage: Stage, logs: Path, before: Any) -> Any:
-        common = {"pipeline": stage.steps, "tasks": stage.tasks, "logging_dir": str(logs)}
+        given: dict[str, Any] = {"pipeline": stage.steps, "tasks": stage.tasks, "logging_dir": str(logs)}
         if self.kind == "local":
-            from datatrove.executor import LocalPipelineExecutor
+            given |= {"workers": min(self.workers, stage.tasks), "start_method": "fork"}
+        elif self.kind == "slurm":
+            given |= {"depends": before}
+            given = {"time": "12:00:00", "partition": "cpu", "job_name": f"curate-{stage.name}"} | self.options | given
+        else:
+            given |= {"workers": self.workers}
+        return _class(self.kind)(**self.options | given)
 
-            workers = min(self.workers, stage.tasks)
-            return LocalPipelineExecutor(**common, workers=workers, start_method="fork", **self.options)
-        if self.kind == "slurm":
-            from datatrove.executor import SlurmPipelineExecutor
 
-            defaults = {"time": "12:00:00", "partition": "cpu", "job_name": f"curate-{stage.name}"}
-            return SlurmPipelineExecutor(**common, depends=before, **defaults | self.options)
-        from datatrove.executor import RayPipelineExecutor
+def _class(kind: str) -> type:
+    from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
 
-        return RayPipelineExecutor(**common, workers=self.workers, **self.options)
+    return {"local": LocalPipelineExecutor, "slurm": SlurmPipelineExecutor, "ray": RayPipelineExecutor}[kind]

@@ -6,6 +6,7 @@ does what is missing. The result is the same for any number of tasks.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
 from datatrove.utils.text import TextNormConfig
 
+from ..data.opening import expand
 from . import corpus_steps, options, semantic_steps, steps
 from .classify_steps import Better, Topic
 from .executors import Executor, Stage
@@ -54,9 +56,12 @@ class Pipeline:
         return json.loads(metrics.read_text()) if executor.kind != "slurm" else None
 
     def digest(self, executor: Executor) -> str:
-        """Names the folder of the stages: other options, sources or tasks never go on from these files."""
+        """Names the folder of the stages: other options, files or tasks never go on from what is there."""
         parts = {name: value for name, value in asdict(self).items() if name != "output"}
-        stamps = [(f, Path(f).stat().st_size) for source in self.sources for f in source.files if Path(f).is_file()]
+        read = [text for source in self.sources for text in (*source.files, *(source.index or {}).values())]
+        named = map(Path, map(expand, [*read, *_texts({**parts, "sources": None})]))
+        files = sorted({f for path in named for f in (path.rglob("*") if path.is_dir() else [path]) if f.is_file()})
+        stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         text = json.dumps([parts, stamps, executor.tasks], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -158,6 +163,15 @@ class Pipeline:
             ("decontamination", self.decontamination and self.decontamination.files),
         ]  # fmt: skip
         return [name for name, there in asked if there]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts of options: which of them are files is seen on the disk."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 class _Flow:
