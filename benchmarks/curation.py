@@ -39,7 +39,7 @@ def near_duplicates(texts: list[str], settings: options.MinHash) -> tuple[list[l
             buckets[bucket, tuple(signature)].append(number)
     pairs = [pair for held in buckets.values() for pair in pairwise(held)]
     groups = dedup.clusters(pairs)
-    gone = [g for group in groups for g in dedup.duplicates([(n, 0, shingles[n]) for n in group], settings.jaccard)]
+    gone = [g for group in groups for g in dedup.duplicates([(n, shingles[n]) for n in group], settings.jaccard)]
     return groups, gone
 
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import lzma
 import os
+import struct
 import tarfile
 import time
 from io import BytesIO
@@ -20,7 +21,7 @@ pytest.importorskip("trafilatura", reason="needs the extra 'curation'")
 from datatrove.data import Document
 
 from llama_align.curation import dedup, options
-from llama_align.curation.corpus_steps import Shards
+from llama_align.curation.corpus_steps import Clusters, Shards
 from llama_align.curation.executors import Executor
 from llama_align.curation.files import Spill, load, partitions_of
 from llama_align.curation.finish import rates
@@ -397,13 +398,20 @@ def test_a_spill_comes_back_whole_whatever_its_parts(tmp_path):
     assert np.array_equal(np.sort(back["hash"]), np.sort(rows["hash"]))
 
 
-def test_of_a_cluster_the_newest_stays_and_the_unlike_too():
+def test_of_a_cluster_the_newest_stays_and_the_unlike_too(tmp_path):
     text = prose(200, 1).split()
     like, unlike = " ".join([*text[:-3], "other", "end", "now"]), prose(200, 2)
-    members = [
-        (n, date, dedup.shingles(t)) for n, (date, t) in enumerate([(5, " ".join(text)), (9, like), (7, unlike)])
-    ]
-    assert [(gone, stays) for gone, stays, _ in dedup.duplicates(members, 0.7)] == [(0, 1)]
+    dated = [("2005", " ".join(text)), ("2009", like), ("2007", unlike), ("2009", like)]
+    rows = [{"text": t, "place": n, "date": date} for n, (date, t) in enumerate(dated)]
+    write_jsonl(tmp_path / "shards" / "00000.jsonl", rows[:2])
+    write_jsonl(tmp_path / "shards" / "00001.jsonl", rows[2:])
+    (tmp_path / "pairs").mkdir()
+    pairs = [(0, 0, 0, 1), (0, 1, 1, 0), (1, 0, 1, 1)]
+    (tmp_path / "pairs" / "0.dups").write_bytes(b"".join(struct.pack("<4I", *pair) for pair in pairs))
+    Clusters(tmp_path / "pairs", tmp_path / "shards", tmp_path, options.MinHash()).run()
+    gone = [json.loads(line) for line in (tmp_path / "gone.jsonl").open()]
+    assert [(row["place"], row["stays"]) for row in gone] == [(0, 1), (3, 1)]
+    assert gone[1]["jaccard"] == 1
     assert dedup.clusters([(1, 2), (4, 5), (2, 3), (9, 9)]) == [[1, 2, 3], [4, 5], [9]]
 
 

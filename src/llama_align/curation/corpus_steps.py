@@ -234,15 +234,13 @@ class Clusters(PipelineStep):
         self.pairs, self.documents, self.output, self.options = Path(pairs), Path(documents), Path(output), options
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> None:
-        found = dedup.clusters(self._pairs())
-        gone: list[tuple[int, int, float]] = []
-        batch: list[list[int]] = []
-        for group in [*found, None]:
-            if group is None or sum(map(len, batch)) + len(group) > self.options.members:
-                gone += self._decide(batch)
-                batch = []
-            if group is not None:
-                batch.append(group)
+        groups = dedup.clusters(self._pairs())
+        known = self._found({node for group in groups for node in group})
+        gone = []
+        for group in groups:  # the newest first; of equal dates the first in order
+            newest = sorted((known[node] for node in group), key=lambda found: (-found[1], found[0]))
+            members = ((place, self._shingles(where)) for place, _, where in newest)
+            gone += dedup.duplicates(members, self.options.jaccard)
         gone.sort()
         write_jsonl(self.output / "gone.jsonl", ({"place": p, "stays": s, "jaccard": round(j, 4)} for p, s, j in gone))
         save(self.output / "gone.npy", np.array([place for place, _, _ in gone], np.uint64))
@@ -253,17 +251,24 @@ class Clusters(PipelineStep):
                 for rank_a, a, rank_b, b in read_tuples_from_file(file, "4I", lines_to_buffer=10_000):
                     yield rank_a << 32 | a, rank_b << 32 | b
 
-    def _decide(self, groups: list[list[int]]) -> list[tuple[int, int, float]]:
-        wanted = {node for group in groups for node in group}
-        if not wanted:
-            return []
-        members = {}
+    def _found(self, wanted: set[int]) -> dict[int, tuple[int, int, tuple[Path, int]]]:
+        """Place, date and where it stands of each candidate, by one pass over the shards; no text is held."""
+        known = {}
         for rank in sorted({node >> 32 for node in wanted}):
-            for number, row in enumerate(read_rows(self.documents / f"{rank:05d}.jsonl")):
-                if (node := rank << 32 | number) in wanted:
-                    shingles = dedup.shingles(row["text"], self.options.ngrams)
-                    members[node] = (row["place"], urls.seconds(row.get("date")), shingles)
-        return [row for group in groups for row in dedup.duplicates([members[n] for n in group], self.options.jaccard)]
+            path, at = self.documents / f"{rank:05d}.jsonl", 0
+            with open(path, "rb") as file:
+                for number, line in enumerate(file):
+                    if (node := rank << 32 | number) in wanted:
+                        row = json.loads(line)
+                        known[node] = row["place"], urls.seconds(row.get("date")), (path, at)
+                    at += len(line)
+        return known
+
+    def _shingles(self, where: tuple[Path, int]) -> np.ndarray:
+        path, at = where
+        with open(path, "rb") as file:
+            file.seek(at)
+            return dedup.shingles(json.loads(file.readline())["text"], self.options.ngrams)
 
 
 class Unlike(Rule):

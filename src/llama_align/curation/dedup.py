@@ -39,14 +39,14 @@ def jaccard(a: np.ndarray, b: np.ndarray) -> float:
     return common / max(1, len(a) + len(b) - common)
 
 
-def duplicates(members: list[tuple[int, int, np.ndarray]], least: float) -> list[tuple[int, int, float]]:
-    """(place that goes, place that stays, Jaccard) of a cluster of (place, date, shingles): the newest stay.
+def duplicates(members: Iterable[tuple[int, np.ndarray]], least: float) -> list[tuple[int, int, float]]:
+    """(place that goes, place that stays, Jaccard) of a cluster of (place, shingles), what is to stay first.
 
     A member goes where it is like one that stays by at least `least`; candidates of one bucket need not all be alike.
     """
     kept: list[tuple[int, np.ndarray]] = []
     gone = []
-    for place, _, found in sorted(members, key=lambda member: (-member[1], member[0])):
+    for place, found in members:
         alike = max(((jaccard(found, other), -of) for of, other in kept), default=(0.0, 0))
         if kept and alike[0] >= least:
             gone.append((place, -alike[1], alike[0]))

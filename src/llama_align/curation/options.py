@@ -113,7 +113,6 @@ class MinHash:
     buckets: int = 14
     hashes: int = 8
     jaccard: float = 0.7
-    members: int = 200_000
 
 
 @dataclass(frozen=True)
