@@ -67,23 +67,21 @@ class Collect(PipelineStep):
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         versions = Spill(self.folder / "versions", rank, dedup.VERSION)
-        domains: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
+        domains = Spill(self.folder / "domains", rank, dedup.DOMAIN)
         histogram = np.zeros((len(KINDS), heuristics.BUCKETS), np.int64)
         for document in data:
             known = document.metadata
             if "key" in known:
                 row = (hash64(known["key"]), urls.seconds(known.get("date")), known["place"])
                 versions.add(np.array([row], dedup.VERSION))
-                shares = domains[known["domain"]]
-                shares[0] += 1
-                # in integers, so that the order of addition is of no account
-                shares[1] += round(known.get("scores", {}).get("pii", 0) * 1e5)
-                shares[2] += round(known.get("scores", {}).get("dirty", 0) * 1e5)
+                # shares in integers, so that the order of addition is of no account
+                shares = [round(known.get("scores", {}).get(name, 0) * 1e5) for name in ("pii", "dirty")]
+                domains.add(np.array([(hash64(known["domain"]), 1, *shares)], dedup.DOMAIN))
             if self.tokens:
                 np.add.at(histogram[number_of(known)], heuristics.token_places(document.text), 1)
             yield document
         versions.flush()
-        write_json(self.folder / "domains" / f"{rank:05d}.json", domains)
+        domains.flush()
         save(self.folder / "histogram" / f"{rank:05d}.npy", histogram)
 
 
@@ -100,26 +98,14 @@ class Decide(PipelineStep):
         versions = partitions_of(self.folder / "versions") if self.options and self.options.newest else []
         gone = [dedup.losers(load(partition)) for partition in versions]
         save(self.folder / "older.npy", np.sort(np.concatenate([np.zeros(0, np.uint64), *gone])))
-        write_json(self.folder / "domains.json", self._domains())
+        for name, limit in (("pii", "max_pii"), ("dirty", "max_dirty")):
+            found = [np.zeros(0, np.uint64)]
+            if self.options and (most := getattr(self.options, limit)) is not None:
+                parts = map(load, partitions_of(self.folder / "domains"))
+                found += [dedup.over(rows, name, most * 1e5, self.options.min_pages) for rows in parts]
+            save(self.folder / f"domains-{name}.npy", np.sort(np.concatenate(found)))
         tables = [np.load(path, allow_pickle=False) for path in sorted((self.folder / "histogram").glob("*.npy"))]
         save(self.folder / "histogram.npy", sum(tables))
-
-    def _domains(self) -> dict[str, str]:
-        sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-        for path in sorted((self.folder / "domains").glob("*.json")):
-            for domain, shares in json.loads(path.read_text()).items():
-                sums[domain] = [a + b for a, b in zip(sums[domain], shares, strict=True)]
-        gone = {}
-        for domain, (pages, personal, dirty) in sums.items():
-            if not self.options or pages < self.options.min_pages:
-                continue
-            for name, limit, found in (
-                ("personal data", self.options.max_pii, personal),
-                ("dirty words", self.options.max_dirty, dirty),
-            ):
-                if limit is not None and found / 1e5 / pages > limit:
-                    gone.setdefault(domain, name)
-        return gone
 
 
 class Newest(Rule):
@@ -131,14 +117,18 @@ class Newest(Rule):
 
     def start(self, rank: int, world_size: int) -> None:
         self.older = np.load(self.decisions / "older.npy", allow_pickle=False)
-        self.domains = json.loads((self.decisions / "domains.json").read_text())
+        self.domains = {
+            reason: np.load(self.decisions / f"domains-{name}.npy", allow_pickle=False)
+            for name, reason in (("pii", "domain: personal data"), ("dirty", "domain: dirty words"))
+        }
 
     def judge(self, document: Document, tally: Tally) -> str | None:
         if within(self.older, document.metadata["place"]):
             return "older version"
-        if name := self.domains.get(document.metadata.get("domain", "")):
-            return f"domain: {name}"
-        return None
+        if not document.metadata.get("domain"):
+            return None
+        domain = hash64(document.metadata["domain"])
+        return next((reason for reason, gone in self.domains.items() if within(gone, domain)), None)
 
 
 def within(places: np.ndarray, place: int) -> bool:

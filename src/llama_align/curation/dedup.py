@@ -14,6 +14,8 @@ from .words import hash64, hashes, ngrams, words
 
 # hash of the URL or text, date in seconds, the document's place among all
 VERSION = np.dtype([("hash", "<u8"), ("date", "<i8"), ("place", "<u8")])
+# hash of the domain, its pages, the sums of their shares in 1/100,000
+DOMAIN = np.dtype([("hash", "<u8"), ("pages", "<u8"), ("pii", "<u8"), ("dirty", "<u8")])
 LINE = np.dtype([("hash", "<u8"), ("bucket", "<u4"), ("count", "<u4")])
 
 
@@ -25,6 +27,15 @@ def losers(versions: np.ndarray) -> np.ndarray:
     ordered = versions[newest_first]
     older = np.concatenate([[False], ordered["hash"][1:] == ordered["hash"][:-1]])
     return np.sort(ordered["place"][older])
+
+
+def over(domains: np.ndarray, share: str, limit: float, pages: int) -> np.ndarray:
+    """Hashes of the domains of at least so many pages whose mean share is above the limit."""
+    found, where = np.unique(domains["hash"], return_inverse=True)
+    sums = {name: np.zeros(len(found), np.uint64) for name in ("pages", share)}
+    for name, total in sums.items():
+        np.add.at(total, where, domains[name])
+    return found[(sums["pages"] >= pages) & (sums[share] > limit * sums["pages"])]
 
 
 def shingles(text: str, n: int = 5) -> np.ndarray:

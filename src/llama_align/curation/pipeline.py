@@ -49,7 +49,7 @@ class Pipeline:
         """Runs all stages; the ledger's counts, or None where they were only submitted."""
         self.work = Path(self.output) / "work" / self.digest(executor)
         stages = self.stages(executor.tasks)
-        if executor.kind == "local" and self.urls and not (self.work / "decisions" / "domains.json").is_file():
+        if executor.kind == "local" and self.urls and not (self.work / "decisions" / "older.npy").is_file():
             steps.block_lists(self.urls.lists, self.urls.domains, self.urls.words)  # once, before tasks fork
         executor.run(stages, self.work / "logs")
         metrics = Path(self.output) / "metrics.json"
