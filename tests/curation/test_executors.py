@@ -87,3 +87,11 @@ def test_jobs_of_slurm_leave_the_corpus_of_a_local_run(tmp_path, monkeypatch):
     slurm = Executor("slurm", tasks=2, options={"partition": "p", "qos": ""})
     assert Pipeline(tmp_path / "slurm", [source]).run(slurm) is None
     assert content(tmp_path / "slurm") == content(tmp_path / "local"), (tmp_path / "log").read_text()[-3000:]
+
+
+def test_a_job_that_sbatch_refuses_ends_the_run_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "sbatch").write_text("#!/bin/bash\nexit 3\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(SourceError, match="executor: sbatch ended with 3, expected a job's number"):
+        Executor("slurm").run([Stage("pages", [], 1), Stage("select", [], 1)], tmp_path / "logs")

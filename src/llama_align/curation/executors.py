@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import subprocess
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
@@ -65,7 +66,10 @@ class Executor:
                 raise OSError(errno.ENOSPC, found, str(logs.parent))
             before.run()
         if self.kind == "slurm":
-            before.run()
+            try:
+                before.run()
+            except subprocess.CalledProcessError as error:  # sbatch has said why
+                raise SourceError(f"executor: sbatch ended with {error.returncode}, expected a job's number") from error
 
     def _make(self, stage: Stage, logs: Path, before: Any) -> Any:
         given: dict[str, Any] = {"pipeline": stage.steps, "tasks": stage.tasks, "logging_dir": str(logs)}
