@@ -26,7 +26,7 @@ echo "$script" >> $FAKE_LOG.scripts
 echo "Submitted batch job 7"
 """
 SRUN = """#!/bin/bash
-while [[ $1 == -* ]]; do shift; done
+while [[ $1 == -* || $1 =~ ^[0-9]+$ ]]; do shift; done
 exec "$@"
 """
 
@@ -34,7 +34,7 @@ exec "$@"
 @pytest.mark.parametrize(
     ("kind", "given"),
     [
-        ("local", {"local_tasks": -1, "randomize_start_duration": 0}),
+        ("local", {"randomize_start_duration": 2, "local_rank_offset": 0}),
         ("slurm", {"partition": "hopper", "time": "01:00:00", "mem_per_cpu_gb": 8, "sbatch_args": {"account": "a"}}),
         ("ray", {"cpus_per_task": 2, "mem_per_cpu_gb": 4, "tasks_per_job": 3}),
     ],
@@ -74,13 +74,11 @@ def test_jobs_of_slurm_leave_the_corpus_of_a_local_run(tmp_path, monkeypatch):
 
     programs = tmp_path / "programs"
     programs.mkdir()
-    for name, text in (("sbatch", SBATCH), ("srun", SRUN)):
+    launch = f"#!{sys.executable}\nfrom datatrove.tools.launch_pickled_pipeline import main\nmain()\n"
+    stand_ins = {"sbatch": SBATCH, "srun": SRUN, "launch_pickled_pipeline": launch, "merge_stats": "#!/bin/bash\n"}
+    for name, text in stand_ins.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
-    (programs / "launch_pickled_pipeline").write_text(
-        f"#!{sys.executable}\nfrom datatrove.tools.launch_pickled_pipeline import main\nmain()\n"
-    )
-    (programs / "launch_pickled_pipeline").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))

@@ -44,7 +44,7 @@ def planted(tmp_path_factory):
 
 
 def run(path, output, executor=ONE, **changes):
-    wanted = {"similarity": 0.5, "dimensions": 44, "cluster": 10} | changes
+    wanted = {"similarity": 0.3, "dimensions": 44, "cluster": 10} | changes
     source = Source.parse(str(path))
     Pipeline(output, [source], minhash=options.MinHash(), semantic=options.Semantic(**wanted)).run(executor)
     return steps_of(output)
@@ -58,7 +58,7 @@ def test_of_texts_near_in_meaning_the_longest_stays_and_no_other_goes(planted, t
     (gone,) = tmp_path.glob("work/*/semantic/gone.jsonl")
     listed = [json.loads(line) for line in gone.open()]
     assert [(row["place"] & 0xFF) - 40 for row in listed] == [row["stays"] & 0xFF for row in listed]
-    assert all(row["cosine"] >= 0.5 for row in listed)
+    assert all(row["cosine"] >= 0.3 for row in listed)
 
 
 def test_any_number_of_tasks_and_partitions_gives_the_same_bytes(planted, tmp_path, monkeypatch):

@@ -111,7 +111,7 @@ def little_lists(tmp_path, monkeypatch):
     assets, cache = tmp_path / "assets", tmp_path / "cache"
     for folder in (assets, cache):
         folder.mkdir()
-    lists = {"domains": "adult.example\nsub.mixed.example\n", "urls": "http://fine.example/not-this\n"}
+    lists = {"domains": "adult.com\nsub.mixed.com\n", "urls": "http://fine.example/not-this\n"}
     with tarfile.open(assets / "url_filterblacklistsv0_3_0.tar.gz", "w:gz") as tar:
         for name, text in lists.items():
             (tmp_path / name).write_text(text)
@@ -128,9 +128,9 @@ def little_lists(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("http://www.adult.example/page", "block list: domain"),
-        ("http://sub.mixed.example/page", "block list: subdomain"),
-        ("http://other.mixed.example/page", None),
+        ("http://www.adult.com/page", "block list: domain"),
+        ("http://sub.mixed.com/page", "block list: subdomain"),
+        ("http://other.mixed.com/page", None),
         ("http://fine.example/not-this", "block list: url"),
         ("http://fine.example/a-banned-word", "block list: hard_blacklisted"),
         ("http://fine.example/xsubwordx", "block list: blacklisted_subword"),

@@ -13,35 +13,38 @@ def _has(tag: str, name: str) -> str:
 
 
 BODIES = (
-    "div[@itemprop='articleBody']",  # Sphinx: Read the Docs
+    "div[@role='main']//div[@itemprop='articleBody']",  # Sphinx: Read the Docs
     _has("article", "bd-article"),  # Sphinx: PyData
     "article[@role='main']",  # Sphinx: furo
-    "div[@role='main']//div[@class='body' or @class='section']",  # Sphinx: its own
+    "div[@role='main' and @class='body']",  # Sphinx: its own
     _has("article", "md-content__inner"),  # MkDocs Material
     _has("div", "theme-doc-markdown"),  # Docusaurus
     _has("div", "vp-doc"),  # VitePress
     _has("div", "theme-default-content"),  # VuePress
     _has("div", "sl-markdown-content"),  # Starlight
     _has("div", "td-content"),  # Docsy
-    "div[@id='content']/main[not(@class)]",  # mdBook
+    "div[@id='content' or @id='mdbook-content']/main",  # mdBook
     _has("article", "main-page-content"),  # MDN
     _has("div", "devsite-article-body"),  # Google
     "div[@id='main-col-body']",  # AWS
     _has("article", "markdown-body"),  # GitHub
     _has("div", "mw-parser-output"),  # MediaWiki
-)
+    *(f"{_has('div', part)}[not(ancestor::{_has('div', part)})]" for part in ("book", "chapter", "refentry", "sect1")),
+)  # the last four: DocBook
 # in the source of a page that may have such a body
 MARKS = (
     "articleBody", "bd-article", 'role="main"', "role='main'", "md-content__inner", "theme-doc-markdown", "vp-doc",
-    "theme-default-content", "sl-markdown-content", "td-content", 'id="content"', "main-page-content",
-    "devsite-article-body", "main-col-body", "markdown-body", "mw-parser-output",
+    "theme-default-content", "sl-markdown-content", "td-content", 'id="content"', "mdbook-content",
+    "main-page-content", "devsite-article-body", "main-col-body", "markdown-body", "mw-parser-output", 'class="book"',
+    'class="chapter"', 'class="refentry"', 'class="sect1"',
 )  # fmt: skip
 _ORNAMENTS = " | ".join(
     f".//{path}"
     for path in (
-        "nav", "button", "footer", "*[@role='navigation']", "*[@aria-hidden='true' and not(self::svg)]",
+        "nav", "button", "footer", "div[@id='toc']", "*[@role='navigation']",
+        "*[@aria-hidden='true' and not(self::svg)]",
         *(_has("a", name) for name in ("headerlink", "hash-link", "header-anchor", "anchor", "md-content__button")),
-        *(_has("*", name) for name in ("mw-editsection", "toc", "breadcrumbs", "prev-next-footer", "page-info")),
+        *(_has("*", name) for name in ("mw-editsection", "breadcrumbs", "prev-next-footer", "page-info")),
     )
 )  # fmt: skip
 LEAST = 200  # characters of a body

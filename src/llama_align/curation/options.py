@@ -142,7 +142,7 @@ class Semantic:
         for name in ("dimensions", "cluster", "sample"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise SourceError(
-                    f"semantic, key {name!r}: found {getattr(self, name)!r}, expected a whole number from 1"
+                    f"semantic, key {name!r}: found {getattr(self, name)!r}, expected a whole number of at least 1"
                 )
 
 
