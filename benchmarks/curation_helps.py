@@ -41,7 +41,7 @@ from llama_align.trainers import PretrainConfig, PretrainTrainer
 ARMS = ("all text", "extraction", "heuristics", "duplicates", "quality")
 SETS = {"wcxb_dev": "wcxb_dev_gold.jsonl.xz", "trafilatura": "trafilatura_gold_segments.jsonl.gz", "readability": None}
 CONTEXT, ROWS, RATE, KEPT = 256, 8, 3e-3, 0.6
-HELD_CHARACTERS = 150_000  # of each held-out set, documents cut to 5,000
+HELD_CHARACTERS = 60_000  # of each held-out set, documents cut to 5,000
 HELD = {
     "wikitext": ("wikipedia_wikitext2_valid.jsonl.xz", [0, 1]),
     "textbooks": ("textbooks_openstax.jsonl.xz", [0.98, 1]),
