@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--fixtures", type=Path)
     parser.add_argument("--pages", type=int, default=None, help="of each set, evenly spaced (default: all)")
+    parser.add_argument("--types", default=None, help="WCXB's pages of these types alone: documentation,forum")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--extractors", default=",".join(EXTRACTORS))
     args = parser.parse_args()
@@ -138,9 +139,13 @@ def main() -> None:
     counts = defaultdict(lambda: np.zeros(3, int))
     for name in names:  # imports are nobody's time
         run(EXTRACTORS[name], b"<html><body><p>Some text to begin with.</p></body></html>")
+    types = args.types and args.types.split(",")
     for dataset, gold_file in GOLD.items():
+        if types and dataset != "wcxb_dev":
+            continue
         html = pages(args.data / f"{dataset}_pages.tar.xz")
         gold = [row for row in rows(args.data / gold_file) if row["file"] in html]
+        gold = [row for row in gold if not types or row["page_type"] in types]
         gold = gold[:: max(1, len(gold) // args.pages)] if args.pages else gold
         for row in gold:
             size += len(html[row["file"]])
