@@ -126,6 +126,6 @@ def test_real_texts_have_the_kind_of_their_book():
         texts = [row["text"] for _, row in islice(read_jsonl(SHARED / "pretrain" / file), 100)]
         return sum(kind_of(text) == kind for text in texts) / len(texts)
 
-    assert share("maths_openstax_algebra.jsonl.xz", "reasoning") > 0.6
-    assert share("techdocs_rust_book.jsonl.xz", "code") > 0.4
+    assert share("maths_openstax_algebra.jsonl.xz", "reasoning") > 0.5
+    assert share("techdocs_rust_book.jsonl.xz", "code") > 0.3
     assert share("stories_fairytaleqa.jsonl.xz", "general") == 1

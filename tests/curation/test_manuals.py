@@ -17,9 +17,9 @@ PAGES = {
     "Sphinx": "<div class='body' role='main'>{}</div>",
     "MkDocs": "<article class='md-content__inner md-typeset'><nav>{menu}</nav>{}</article>",
     "Docusaurus": "<div class='theme-doc-markdown markdown'>{}</div>",
-    "mdBook": "<div id='mdbook-content'><main>{}</main></div>",
+    "mdBook": "<div id='mdbook-content' class='content'><main>{}</main></div>",
     "Docsy": "<main><div class='td-content'>{}</div></main>",
-    "DocBook": "<div class='chapter'>{}</div>",
+    "DocBook": "<div class='chapter'><div class='titlepage'></div>{}</div>",
     "MediaWiki": "<div class='mw-parser-output'><div id='toc'>{menu}</div>{}</div>",
 }
 
@@ -41,6 +41,7 @@ def test_the_body_is_all_that_is_left(name):
         f"<div class='post' itemprop='articleBody'>{prose(60)}</div>",  # of any article
         f"<div class='td-content'>{prose(60)}</div><div class='td-content'>{prose(60)}</div>",  # which of the two?
         "<div class='td-content'>Too short.</div>",
+        f"<div id='content'><main>{prose(60)}</main></div><div class='chapter'>{prose(60)}</div>",
     ],
 )
 def test_of_other_pages_nothing_is_taken(page):

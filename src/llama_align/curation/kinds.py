@@ -42,12 +42,12 @@ _REASONS = frozenset(
     integral polynomial matrix vector probability triangle angle substitute simplify factor variable velocity energy
     force mass molecule reaction""".split()  # noqa: SIM905
 )
-CODE_SHARE, CODE_LINES = 0.25, 5
-FORMULAS, FORMULA_SHARE, REASONS = 3, 0.01, 2
+CODE_SHARE, CODE_LINES = 0.1, 5
+FORMULAS, FORMULA_SHARE, REASONS = 3, 0.004, 2
 
 
 def kind_of(text: str) -> str:
-    """The kind of a text by a rule: a quarter of its lines look like code; or formulas with words that reason."""
+    """The kind of a text by a rule: a tenth of its lines looks like code; or formulas with words that reason."""
     lines = [line for line in text.splitlines() if line.strip()]
     code = sum(bool(_CODE.search(line)) for line in lines)
     if code >= max(CODE_LINES, CODE_SHARE * len(lines)):

@@ -15,7 +15,7 @@ def _has(tag: str, name: str) -> str:
 BODIES = (
     "div[@role='main']//div[@itemprop='articleBody']",  # Sphinx: Read the Docs
     _has("article", "bd-article"),  # Sphinx: PyData
-    "article[@role='main']",  # Sphinx: furo
+    "article[@role='main' and @id='furo-main-content']",  # Sphinx: furo
     "div[@role='main' and @class='body']",  # Sphinx: its own
     _has("article", "md-content__inner"),  # MkDocs Material
     _has("div", "theme-doc-markdown"),  # Docusaurus
@@ -23,13 +23,13 @@ BODIES = (
     _has("div", "theme-default-content"),  # VuePress
     _has("div", "sl-markdown-content"),  # Starlight
     _has("div", "td-content"),  # Docsy
-    "div[@id='content' or @id='mdbook-content']/main",  # mdBook
+    "div[(@id='content' or @id='mdbook-content') and @class='content']/main",  # mdBook
     _has("article", "main-page-content"),  # MDN
     _has("div", "devsite-article-body"),  # Google
     "div[@id='main-col-body']",  # AWS
     _has("article", "markdown-body"),  # GitHub
     _has("div", "mw-parser-output"),  # MediaWiki
-    *(f"{_has('div', part)}[not(ancestor::{_has('div', part)})]" for part in ("book", "chapter", "refentry", "sect1")),
+    *(f"{_has('div', part)}[.//div[@class='titlepage']]" for part in ("book", "chapter", "refentry", "sect1")),
 )  # the last four: DocBook
 # in the source of a page that may have such a body
 MARKS = (
