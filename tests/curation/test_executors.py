@@ -1,34 +1,19 @@
-"""Where stages run: options reach datatrove's executors or are refused; Slurm's jobs run by a stand-in for sbatch."""
+"""Where stages run: options reach datatrove's executors or are refused; every stage can be sent to a machine."""
 
 import os
-import sys
 
 import pytest
 
 pytest.importorskip("datatrove", reason="needs the extra 'curation'")
 pytest.importorskip("trafilatura", reason="needs the extra 'curation'")
 
+import dill
+
+from llama_align.curation import options
 from llama_align.curation.executors import Executor, Stage
-from llama_align.curation.pipeline import Pipeline
-from llama_align.curation.reading import Source
-from llama_align.data import SourceError, write_jsonl
+from llama_align.data import SourceError
 
-from .test_pipeline import ONE, content, prose
-
-# runs the array's tasks at once, one after the other, with what Slurm would tell them
-SBATCH = """#!/bin/bash
-script=$(mktemp); cat "${@: -1}" > $script
-last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' $script)
-for task in $(seq 0 ${last:-0}); do
-    SLURM_ARRAY_TASK_ID=$task SLURM_JOB_ID=7 bash $script >> $FAKE_LOG 2>&1 || echo "task $task failed" >> $FAKE_LOG
-done
-echo "$script" >> $FAKE_LOG.scripts
-echo "Submitted batch job 7"
-"""
-SRUN = """#!/bin/bash
-while [[ $1 == -* || $1 =~ ^[0-9]+$ ]]; do shift; done
-exec "$@"
-"""
+from .test_pipeline import pipeline, plant
 
 
 @pytest.mark.parametrize(
@@ -67,24 +52,17 @@ def test_options_of_no_or_another_executor_are_refused(kind, given, message):
         Executor(kind, options=given)
 
 
-def test_jobs_of_slurm_leave_the_corpus_of_a_local_run(tmp_path, monkeypatch):
-    write_jsonl(tmp_path / "in.jsonl", [{"text": prose(60, n)} for n in range(6)])
-    source = Source.parse(str(tmp_path / "in.jsonl"))
-    Pipeline(tmp_path / "local", [source]).run(ONE)
-
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    launch = f"#!{sys.executable}\nfrom datatrove.tools.launch_pickled_pipeline import main\nmain()\n"
-    stand_ins = {"sbatch": SBATCH, "srun": SRUN, "launch_pickled_pipeline": launch, "merge_stats": "#!/bin/bash\n"}
-    for name, text in stand_ins.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-    slurm = Executor("slurm", tasks=2, options={"partition": "p", "qos": ""})
-    assert Pipeline(tmp_path / "slurm", [source]).run(slurm) is None
-    assert content(tmp_path / "slurm") == content(tmp_path / "local"), (tmp_path / "log").read_text()[-3000:]
+def test_every_stage_can_be_sent_to_another_machine(tmp_path):
+    run = pipeline(plant(tmp_path / "planted"), tmp_path, semantic=options.Semantic(), kinds=options.Kinds())
+    run.work = tmp_path / "work"
+    slurm, before = Executor("slurm", tasks=2), None
+    stages = run.stages(2)
+    for stage in stages:
+        before = slurm._make(stage, tmp_path / stage.name, before)
+        sent = dill.loads(dill.dumps(before, fmode=dill.CONTENTS_FMODE))
+        assert [type(step) for step in sent.pipeline] == [type(step) for step in stage.steps]
+        assert sent.tasks == stage.tasks
+    assert [stage.name for stage in stages][-4:] == ["semantic-place", "semantic-choose", "select", "finish"]
 
 
 def test_a_job_that_sbatch_refuses_ends_the_run_in_one_line(tmp_path, monkeypatch):
