@@ -19,7 +19,6 @@ PAGES = {
     "Docusaurus": "<div class='theme-doc-markdown markdown'>{}</div>",
     "mdBook": "<div id='mdbook-content' class='content'><main>{}</main></div>",
     "Docsy": "<main><div class='td-content'>{}</div></main>",
-    "DocBook": "<div class='chapter'><div class='titlepage'></div>{}</div>",
     "MediaWiki": "<div class='mw-parser-output'><div id='toc'>{menu}</div>{}</div>",
 }
 

@@ -29,14 +29,12 @@ BODIES = (
     "div[@id='main-col-body']",  # AWS
     _has("article", "markdown-body"),  # GitHub
     _has("div", "mw-parser-output"),  # MediaWiki
-    *(f"{_has('div', part)}[.//div[@class='titlepage']]" for part in ("book", "chapter", "refentry", "sect1")),
-)  # the last four: DocBook
+)
 # in the source of a page that may have such a body
 MARKS = (
     "articleBody", "bd-article", 'role="main"', "role='main'", "md-content__inner", "theme-doc-markdown", "vp-doc",
     "theme-default-content", "sl-markdown-content", "td-content", 'id="content"', "mdbook-content",
-    "main-page-content", "devsite-article-body", "main-col-body", "markdown-body", "mw-parser-output", 'class="book"',
-    'class="chapter"', 'class="refentry"', 'class="sect1"',
+    "main-page-content", "devsite-article-body", "main-col-body", "markdown-body", "mw-parser-output",
 )  # fmt: skip
 _ORNAMENTS = " | ".join(
     f".//{path}"
