@@ -13,7 +13,7 @@ def _has(tag: str, name: str) -> str:
 
 
 BODIES = (
-    "div[@role='main']//div[@itemprop='articleBody']",  # Sphinx: Read the Docs
+    "div[@role='main' and @class='document']/div[@itemprop='articleBody']",  # Sphinx: Read the Docs
     _has("article", "bd-article"),  # Sphinx: PyData
     "article[@role='main' and @id='furo-main-content']",  # Sphinx: furo
     "div[@role='main' and @class='body']",  # Sphinx: its own
