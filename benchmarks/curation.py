@@ -1,10 +1,6 @@
-"""Curation measured: near duplicates, languages, personal data, classifiers, and speed by step on made-up documents.
+"""Curation measured: near duplicates, near meanings, kinds of pages, languages, personal data, classifiers.
 
-    python benchmarks/curation.py dedup|language|pii|quality --data ../shared/data
-    python benchmarks/curation.py speed --documents 10000 [--tasks 2]
-
-`speed` runs everything but extraction and prints documents and megabytes a second a core for each step, and
-the peak memory of the largest process.
+python benchmarks/curation.py dedup|meanings|kinds|language|pii|quality --data ../shared/data
 """
 
 import argparse
@@ -12,8 +8,6 @@ import gzip
 import json
 import lzma
 import random
-import resource
-import shutil
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -22,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_align.curation import dedup, language, options, pii
+from llama_align.curation import dedup, kinds, language, options, pii, semantic
 
 
 def rows(path: Path) -> list[dict]:
@@ -45,20 +39,58 @@ def near_duplicates(texts: list[str], settings: options.MinHash) -> tuple[list[l
             buckets[bucket, tuple(signature)].append(number)
     pairs = [pair for held in buckets.values() for pair in pairwise(held)]
     groups = dedup.clusters(pairs)
-    gone = [g for group in groups for g in dedup.duplicates([(n, 0, shingles[n]) for n in group], settings.jaccard)]
+    gone = [g for group in groups for g in dedup.duplicates([(n, shingles[n]) for n in group], settings.jaccard)]
     return groups, gone
 
 
-def measure_dedup(data: Path) -> None:
-    articles = rows(data / "dedup/onestopenglish_three_levels.jsonl.xz")
+def three_levels(data: Path) -> tuple[list[str], list[int]]:
+    """Texts, and which article each is."""
     texts, owner = [], []
-    for number, row in enumerate(articles):
+    for number, row in enumerate(rows(data / "dedup/onestopenglish_three_levels.jsonl.xz")):
         levels = row["levels"].values() if isinstance(row["levels"], dict) else row["levels"]
         for level in levels:
             texts.append(level if isinstance(level, str) else level["text"])
             owner.append(number)
+    return texts, owner
+
+
+def measure_meanings(data: Path) -> None:
+    """The same rewritings by their vectors of words, in one cluster and in several."""
+    texts, owner = three_levels(data)
+    others = [row["text"] for row in rows(data / "pretrain/textbooks_openstax.jsonl.xz")[:600]]
+    wanted = len(texts) - len(set(owner))
+    for clusters in (1, 10):
+        space = semantic.Space.fit(texts + others, None, 128, clusters)
+        vectors = space.vectors(texts + others)
+        of = semantic.nearest(vectors, space.centres)
+        for least in (0.95, 0.9, 0.85, 0.8, 0.7):
+            gone = []
+            for cluster in range(clusters):
+                members = np.flatnonzero(of == cluster)
+                gone += [(members[a], members[b]) for a, b, _ in semantic.near(vectors[members], least)]
+            within = [(a, b) for a, b in gone if a < len(texts)]
+            right = sum(b < len(texts) and owner[a] == owner[b] for a, b in within)
+            precision, chapters = right / max(1, len(within)), len(gone) - len(within)
+            print(f"{clusters:2} clusters, cosine {least}: {right} of {wanted} rewritings ({right / wanted:.3f}), "
+                  f"precision {precision:.3f}; {chapters} of 600 chapters")  # fmt: skip
+
+
+def measure_kinds(data: Path) -> None:
+    """What the rule calls texts of books whose kind is known, and the pages' texts that people took out."""
+    for name in ("techdocs_rust_book", "maths_openstax_algebra", "textbooks_openstax", "books_standardebooks",
+                 "dialogue_oasst1_en_messages", "qa_stackexchange_threads"):  # fmt: skip
+        found = rows(data / f"pretrain/{name}.jsonl.xz")[:600]
+        counts = Counter(kinds.kind_of(row.get("text") or row["question"]) for row in found)
+        print(name, {kind: round(count / len(found), 3) for kind, count in counts.most_common()})
+    for kind in ("documentation", "article", "forum"):
+        found = [r for r in rows(data / "html/wcxb_dev_gold.jsonl.xz") if r["page_type"] == kind]
+        print("WCXB", kind, Counter(kinds.kind_of(row["main_content"]) for row in found))
+
+
+def measure_dedup(data: Path) -> None:
+    texts, owner = three_levels(data)
     true = sum(n * (n - 1) // 2 for n in Counter(owner).values())
-    print(f"{len(articles)} articles at three levels, {true} pairs that are one article")
+    print(f"{len(set(owner))} articles at three levels, {true} pairs that are one article")
     for buckets, hashes in ((14, 8), (20, 5), (50, 3), (100, 2)):
         for least in (0.7, 0.5, 0.3, 0.15, 0.05):
             groups, gone = near_duplicates(texts, options.MinHash(buckets=buckets, hashes=hashes, jaccard=least))
@@ -184,77 +216,19 @@ def measure_quality(data: Path, limit: int) -> None:
         print(f"  trained in {trained:.1f} s, {(len(texts) - cut) / spent:.0f} documents a second")
 
 
-def made_up(count: int, path: Path) -> int:
-    """Documents of about 60 words, one in twenty a copy with a change, one in fifty an old version of a URL."""
-    draw = random.Random(0)
-    syllables = ["ba", "do", "ki", "lu", "me", "no", "ra", "si", "te", "vu", "zo", "qui"]
-    words = ["".join(draw.choices(syllables, k=draw.randint(1, 4))) for _ in range(8000)]
-    words[:8] = ["the", "and", "of", "to", "that", "with", "have", "be"]
-    weights = np.cumsum(1 / np.arange(1, len(words) + 1)).tolist()
-    size, last = 0, ""
-    with open(path, "w") as file:
-        for n in range(count):
-            if n % 20 == 19:
-                text = last + " more"
-            else:
-                found = draw.choices(words, cum_weights=weights, k=60)
-                text = "\n".join(" ".join(found[at : at + 12]) + "." for at in range(0, 60, 12))
-            last = text
-            url = f"http://site{n % 997}.example/{n - 1 if n % 50 == 49 else n}"
-            row = {"text": text, "url": url, "date": f"20{n % 20 + 10}-01-01"}
-            size += file.write(json.dumps(row) + "\n")
-    return size
-
-
-def measure_speed(count: int, tasks: int, folder: Path | None) -> None:
-    from llama_align.curation.executors import Executor
-    from llama_align.curation.pipeline import Pipeline
-    from llama_align.curation.reading import Source
-
-    work = Path(tempfile.mkdtemp(dir=folder))
-    size = made_up(count, work / "in.jsonl")
-    pipeline = Pipeline(
-        work / "out",
-        [Source.parse(str(work / "in.jsonl"))],
-        urls=options.Urls(lists=False),
-        language=options.Languages(default=0.0),
-        heuristics=options.Heuristics(bounds={"min_words": 20, "min_stop_words": None}),
-        pii=options.Personal(),
-        minhash=options.MinHash(),
-        lines=options.Lines(),
-    )
-    started = time.perf_counter()
-    metrics = pipeline.run(Executor("local", tasks, tasks))
-    spent = time.perf_counter() - started
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1e6
-    print(f"{count} documents, {size / 1e6:.0f} MB, {tasks} tasks: {spent:.1f} s, {1e6 * spent / count:.0f} µs each")
-    print(f"  {metrics['documents']} left, largest process {peak:.2f} GB")
-    ledger = {step["name"]: step for step in json.loads((work / "out/ledger.json").read_text())["steps"]}
-    for name, seconds in json.loads((work / "out/timings.json").read_text()).items():
-        step = ledger[name]
-        if seconds > 0.01:
-            documents, megabytes = step["documents_in"] / seconds, step["characters_in"] / 1e6 / seconds
-            print(f"  {name:16} {documents:9.0f} documents, {megabytes:7.2f} MB a second a core")
-    shutil.rmtree(work)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["dedup", "language", "pii", "quality", "speed"])
+    parser.add_argument("part", choices=["dedup", "meanings", "kinds", "language", "pii", "quality"])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--documents", type=int, default=10_000)
     parser.add_argument("--limit", type=int, default=200, help="texts of each language; of each class")
-    parser.add_argument("--tasks", type=int, default=2)
-    parser.add_argument("--folder", type=Path, default=None)
     args = parser.parse_args()
-    if args.part == "speed":
-        measure_speed(args.documents, args.tasks, args.folder)
-    elif args.part == "language":
+    if args.part == "language":
         accuracy(args.data, args.limit)
     elif args.part == "quality":
         measure_quality(args.data, args.limit)
     else:
-        {"dedup": measure_dedup, "pii": measure_pii}[args.part](args.data)
+        parts = {"dedup": measure_dedup, "meanings": measure_meanings, "kinds": measure_kinds, "pii": measure_pii}
+        parts[args.part](args.data)
 
 
 if __name__ == "__main__":

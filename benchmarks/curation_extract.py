@@ -1,6 +1,9 @@
 """Extraction beside trafilatura alone, resiliparse and readability on pages with gold text, in one run.
 
     python benchmarks/curation_extract.py --data ../shared/data/html [--pages 60] [--json out.json]
+    python benchmarks/curation_extract.py --fixtures tests/curation/pages
+
+`--fixtures` counts the formulas and code blocks that are kept of the hand-made pages.
 
 Needs `pip install resiliparse readability-lxml` beside the extra `curation`. Word F1 (bags of words) on WCXB and
 readability's pages; on trafilatura's pages the F1 of segments that must and must not be there. Two times: seconds a
@@ -104,22 +107,45 @@ def interval(values: list[float], seed: int = 0) -> tuple[float, float]:
     return tuple(np.quantile(means, [0.025, 0.975]))
 
 
+def count_fixtures(folder: Path, names: list[str]) -> None:
+    """Formulas that come out as their TeX, each once, spaces aside; code blocks with all their spaces and lines."""
+    expected = [json.loads(line) for line in (folder / "expected.jsonl").read_text("utf-8").splitlines()]
+    for name in names:
+        kept, asked = Counter(), Counter()
+        for row in expected:
+            text = run(EXTRACTORS[name], (folder / f"{row['page']}.html").read_bytes())[0]
+            asked.update(formulas=len(row["formulas"]), code=len(row["code"]))
+            joined = "".join(text.split())
+            kept["formulas"] += sum(joined.count("".join(formula.split())) == 1 for formula in row["formulas"])
+            kept["code"] += sum(f"\n{code}\n" in f"\n{text}\n" for code in row["code"])
+        print(name, ", ".join(f"{kept[kind]} of {asked[kind]} {kind}" for kind in asked))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--fixtures", type=Path)
     parser.add_argument("--pages", type=int, default=None, help="of each set, evenly spaced (default: all)")
+    parser.add_argument("--types", default=None, help="WCXB's pages of these types alone: documentation,forum")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--extractors", default=",".join(EXTRACTORS))
     args = parser.parse_args()
     names = args.extractors.split(",")
+    if args.fixtures:
+        count_fixtures(args.fixtures, [name for name in names if name != "ours_with_formulas"])
+        return
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     seconds, size = defaultdict(float), 0
     counts = defaultdict(lambda: np.zeros(3, int))
     for name in names:  # imports are nobody's time
         run(EXTRACTORS[name], b"<html><body><p>Some text to begin with.</p></body></html>")
+    types = args.types and args.types.split(",")
     for dataset, gold_file in GOLD.items():
+        if types and dataset != "wcxb_dev":
+            continue
         html = pages(args.data / f"{dataset}_pages.tar.xz")
         gold = [row for row in rows(args.data / gold_file) if row["file"] in html]
+        gold = [row for row in gold if not types or row["page_type"] in types]
         gold = gold[:: max(1, len(gold) // args.pages)] if args.pages else gold
         for row in gold:
             size += len(html[row["file"]])

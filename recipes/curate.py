@@ -19,6 +19,8 @@ except ImportError as error:  # --help and a plan's checks work without the extr
 else:
     missing = None
 
+OPTIONAL = ("kinds", "semantic")  # steps that are left out unless they are asked for
+
 
 @dataclass
 class CurateArguments:
@@ -28,11 +30,13 @@ class CurateArguments:
     extraction: dict | None = field(default=None, metadata={"help": "comments, timeout, memory"})
     urls: dict | None = field(default=None, metadata={"help": "newest versions and block lists"})
     language: dict | None = field(default=None, metadata={"help": "keep, thresholds, model, max_tokens"})
+    kinds: dict | None = field(default=None, metadata={"help": "code and reasoning go their own way; {} for a rule"})
     heuristics: dict | None = field(default=None, metadata={"help": "bounds, repetition, dirty words, divergence"})
     pii: dict | None = field(default=None, metadata={"help": "personal data: replace or drop"})
     minhash: dict | None = field(default=None, metadata={"help": "near duplicates of documents"})
     lines: dict | None = field(default=None, metadata={"help": "lines that occur too often"})
     quality: dict | None = field(default=None, metadata={"help": "a light classifier's model and threshold"})
+    semantic: dict | None = field(default=None, metadata={"help": "near meanings by clusters; {} for the defaults"})
     topics: dict | None = field(default=None, metadata={"help": "a light classifier's model, targets by class"})
     decontamination: dict | None = field(default=None, metadata={"help": "evaluation files, ngrams"})
     without: list[str] = field(default_factory=list, metadata={"help": "steps to leave out, by the names above"})
@@ -51,18 +55,20 @@ def main(args: CurateArguments) -> None:
         )
     if not args.sources:
         raise recipe.RecipeError("sources: found an empty list, expected at least one source")
-    kinds = {"urls": options.Urls, "language": options.Languages, "heuristics": options.Heuristics,
-             "pii": options.Personal, "minhash": options.MinHash, "lines": options.Lines, "quality": options.Quality,
+    steps = {"urls": options.Urls, "language": options.Languages, "kinds": options.Kinds,
+             "heuristics": options.Heuristics, "pii": options.Personal, "minhash": options.MinHash,
+             "lines": options.Lines, "quality": options.Quality, "semantic": options.Semantic,
              "topics": options.Topics, "decontamination": options.Decontamination}  # fmt: skip
-    if unknown := sorted(set(args.without) - set(kinds)):
-        raise recipe.RecipeError(f"without: found {unknown[0]!r}, expected some of {', '.join(kinds)}")
+    if unknown := sorted(set(args.without) - set(steps)):
+        raise recipe.RecipeError(f"without: found {unknown[0]!r}, expected some of {', '.join(steps)}")
+    left_out = [*args.without, *(name for name in OPTIONAL if getattr(args, name) is None)]
     pipeline = Pipeline(
         output=args.output_dir,
         sources=[Source.parse(source) for source in args.sources],
         title=args.title,
         extraction=options.options(options.Extraction, args.extraction, "extraction"),
         form=options.options(options.Output, args.output, "output"),
-        **{k: options.options(kind, k not in args.without and getattr(args, k), k) for k, kind in kinds.items()},
+        **{k: options.options(kind, k not in left_out and getattr(args, k), k) for k, kind in steps.items()},
     )
     metrics = pipeline.run(Executor(args.executor, args.tasks, args.workers, args.executor_options or {}))
     if metrics is None:

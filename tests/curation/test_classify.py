@@ -11,11 +11,11 @@ pytest.importorskip("datatrove", reason="needs the extra 'curation'")
 
 from llama_align.curation import options
 from llama_align.curation.classify import Light, load
-from llama_align.curation.files import write_rows
 from llama_align.curation.heavy import Heavy
 from llama_align.curation.labels import agreement, ask_for_labels, question, read_answer
 from llama_align.curation.pipeline import Pipeline
 from llama_align.curation.reading import Source
+from llama_align.data import write_jsonl
 
 from ..conftest import made_up_text
 from .test_pipeline import ONE, rows_of, steps_of
@@ -125,7 +125,7 @@ def test_agreement_is_that_of_the_definitions():
 def test_quality_and_topics_act_in_the_pipeline(tmp_path):
     Light.train(*lessons(80)).save(tmp_path / "light.safetensors")
     texts, labels = lessons(60, 500)
-    write_rows(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+    write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
     model, source = str(tmp_path / "light.safetensors"), Source.parse(str(tmp_path / "in.jsonl"))
     Pipeline(tmp_path / "quality", [source], quality=options.Quality(model)).run(ONE)
     rows = rows_of(tmp_path / "quality")
@@ -143,7 +143,7 @@ def test_quality_and_topics_act_in_the_pipeline(tmp_path):
 
 
 def test_the_best_documents_of_a_language_stay(tmp_path):
-    write_rows(tmp_path / "in.jsonl", [{"text": prose(100, n)} for n in range(10)])
+    write_jsonl(tmp_path / "in.jsonl", [{"text": prose(100, n)} for n in range(10)])
     languages = options.Languages(max_tokens={"en": 350})
     Pipeline(tmp_path / "out", [Source.parse(str(tmp_path / "in.jsonl"))], language=languages).run(ONE)
     last = steps_of(tmp_path / "out")["balance"]

@@ -5,8 +5,7 @@ import itertools
 import json
 import lzma
 import os
-import random
-import signal
+import struct
 import tarfile
 import time
 from io import BytesIO
@@ -19,14 +18,18 @@ import pytest
 pytest.importorskip("datatrove", reason="needs the extra 'curation'")
 pytest.importorskip("trafilatura", reason="needs the extra 'curation'")
 
+from datatrove.data import Document
+
 from llama_align.curation import dedup, options
+from llama_align.curation.corpus_steps import Clusters, Shards
 from llama_align.curation.executors import Executor
-from llama_align.curation.files import DiskError, Spill, load, partitions_of, whole, write_rows
+from llama_align.curation.files import Spill, load, partitions_of
 from llama_align.curation.finish import rates
 from llama_align.curation.pipeline import Pipeline
 from llama_align.curation.reading import Source, records
-from llama_align.data import RecordError, SourceError, load_records
+from llama_align.data import RecordError, SourceError, load_records, write_jsonl
 
+from .kills import killed
 from .test_text import FAULTS, prose
 
 ONE = Executor("local", tasks=1, workers=1)
@@ -84,12 +87,15 @@ def planted() -> list[dict]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("planted")
+    return plant(tmp_path_factory.mktemp("planted"))
+
+
+def plant(folder: Path) -> Path:
     rows = planted()
-    write_rows(folder / "texts-0.jsonl", rows[::2])
-    write_rows(folder / "texts-1.jsonl", rows[1::2])
+    write_jsonl(folder / "texts-0.jsonl", rows[::2])
+    write_jsonl(folder / "texts-1.jsonl", rows[1::2])
     (folder / "dirty.txt").write_text("darnit\nsome phrase\n")
-    write_rows(folder / "eval" / "test.jsonl", [{"question": " ".join(f"question{n}" for n in range(13))}])
+    write_jsonl(folder / "eval" / "test.jsonl", [{"question": " ".join(f"question{n}" for n in range(13))}])
     return folder
 
 
@@ -170,32 +176,8 @@ def test_any_number_of_tasks_gives_the_same_bytes(made, run, tmp_path):
 
 
 def test_kills_at_random_change_nothing(made, run, tmp_path):
-    draw, kills = random.Random(0), 0
-    delay = 0.3
-    while True:
-        child = os.fork()
-        if child == 0:
-            os.setpgid(0, 0)
-            code = 1
-            try:
-                pipeline(made, tmp_path).run(Executor("local", tasks=2, workers=2))
-                code = 0
-            finally:
-                os._exit(code)
-        deadline = time.monotonic() + draw.uniform(0.1, delay)
-        while time.monotonic() < deadline or kills >= 20:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                break
-            time.sleep(0.02)
-        if done:
-            assert status == 0
-            break
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        kills += 1
-        delay += 0.2
-    assert kills >= 3
+    two = Executor("local", tasks=2, workers=2)
+    assert killed(lambda: pipeline(made, tmp_path).run(two), kills=4, seconds=4, seed=0) >= 3
     assert content(tmp_path) == content(run)
 
 
@@ -204,6 +186,19 @@ def test_a_second_run_does_nothing_again(made, run, monkeypatch):
     monkeypatch.setattr("llama_align.curation.steps.extract", lambda *_, **__: pytest.fail("extracted again"))
     pipeline(made, run).run(ONE)
     assert content(run) == before
+
+
+def test_a_file_that_changed_is_read_again(made, tmp_path):
+    here = pipeline(made, tmp_path)
+    before = here.digest(ONE)
+    assert pipeline(made, tmp_path).digest(ONE) == before
+    words = made / "dirty.txt"
+    text, times = words.read_text(), (words.stat().st_atime_ns, words.stat().st_mtime_ns)
+    words.write_text(text.replace("phrase", "parhse"))
+    assert pipeline(made, tmp_path).digest(ONE) != before
+    words.write_text(text)
+    os.utime(words, ns=times)
+    assert pipeline(made, tmp_path).digest(ONE) == before
 
 
 def test_steps_can_be_left_out(made, tmp_path):
@@ -228,7 +223,9 @@ def test_parquet_holds_the_same_rows(run, tmp_path):
 
 def test_the_page_holds_nothing_that_runs_and_no_address_to_load(tmp_path):
     evil = "<script>alert(1)</script><img src=http://evil.example/x>"
-    write_rows(tmp_path / "in.jsonl", [{"text": f"{evil} {n}", "url": f"http://e{n}.example/{evil}"} for n in range(3)])
+    write_jsonl(
+        tmp_path / "in.jsonl", [{"text": f"{evil} {n}", "url": f"http://e{n}.example/{evil}"} for n in range(3)]
+    )
     source = Source.parse({"path": str(tmp_path / "in.jsonl"), "name": evil})
     Pipeline(tmp_path / "out", [source], title=evil, heuristics=options.Heuristics()).run(ONE)
     page = (tmp_path / "out" / "ledger.html").read_text("utf-8")
@@ -286,7 +283,7 @@ def test_bad_input_ends_in_counted_named_refusals(tmp_path):
 def test_rows_and_tables_are_read_as_by_every_recipe(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
-    write_rows(folder / "good.jsonl", [{"text": prose(80)}])
+    write_jsonl(folder / "good.jsonl", [{"text": prose(80)}])
     (folder / "twice.jsonl").write_text('{"text": "a", "text": "b"}\n')
     (folder / "more.jsonl.xz").write_bytes(lzma.compress(b'{"text": "a b c"}\n') + b"junk")
     (folder / "cut.parquet").write_bytes(b"PAR1 and no more")
@@ -353,16 +350,16 @@ def test_archives_of_the_web(tmp_path):
 
 
 def test_a_full_disk_is_named_at_once(tmp_path):
-    target = tmp_path / "rows.jsonl"
-    os.symlink("/dev/full", tmp_path / ".rows.jsonl.part")
-    with pytest.raises(DiskError, match=r"rows\.jsonl: not written, No space left on device"), whole(target) as file:
-        file.write(b"x" * 100_000)
-    assert not target.exists()
+    os.symlink("/dev/full", tmp_path / f".00000.jsonl.{os.getpid()}.part")
+    step = Shards(tmp_path)
+    with pytest.raises(OSError, match=r"No space left on device: .*00000\.jsonl"):
+        list(step.run([Document("x" * 100_000, "x")], 0))
+    assert not (tmp_path / "00000.jsonl").exists()
 
 
 def test_a_stage_is_not_begun_without_room(made, tmp_path, monkeypatch):
     monkeypatch.setattr("llama_align.curation.executors.shutil.disk_usage", lambda _: SimpleNamespace(free=5 << 20))
-    with pytest.raises(DiskError, match="5 MiB free before 'pages'"):
+    with pytest.raises(OSError, match="5 MiB free before 'pages'"):
         pipeline(made, tmp_path).run(ONE)
 
 
@@ -401,13 +398,20 @@ def test_a_spill_comes_back_whole_whatever_its_parts(tmp_path):
     assert np.array_equal(np.sort(back["hash"]), np.sort(rows["hash"]))
 
 
-def test_of_a_cluster_the_newest_stays_and_the_unlike_too():
+def test_of_a_cluster_the_newest_stays_and_the_unlike_too(tmp_path):
     text = prose(200, 1).split()
     like, unlike = " ".join([*text[:-3], "other", "end", "now"]), prose(200, 2)
-    members = [
-        (n, date, dedup.shingles(t)) for n, (date, t) in enumerate([(5, " ".join(text)), (9, like), (7, unlike)])
-    ]
-    assert [(gone, stays) for gone, stays, _ in dedup.duplicates(members, 0.7)] == [(0, 1)]
+    dated = [("2005", " ".join(text)), ("2009", like), ("2007", unlike), ("2009", like)]
+    rows = [{"text": t, "place": n, "date": date} for n, (date, t) in enumerate(dated)]
+    write_jsonl(tmp_path / "shards" / "00000.jsonl", rows[:2])
+    write_jsonl(tmp_path / "shards" / "00001.jsonl", rows[2:])
+    (tmp_path / "pairs").mkdir()
+    pairs = [(0, 0, 0, 1), (0, 1, 1, 0), (1, 0, 1, 1)]
+    (tmp_path / "pairs" / "0.dups").write_bytes(b"".join(struct.pack("<4I", *pair) for pair in pairs))
+    Clusters(tmp_path / "pairs", tmp_path / "shards", tmp_path, options.MinHash()).run()
+    gone = [json.loads(line) for line in (tmp_path / "gone.jsonl").open()]
+    assert [(row["place"], row["stays"]) for row in gone] == [(0, 1), (3, 1)]
+    assert gone[1]["jaccard"] == 1
     assert dedup.clusters([(1, 2), (4, 5), (2, 3), (9, 9)]) == [[1, 2, 3], [4, 5], [9]]
 
 
@@ -439,6 +443,7 @@ def test_a_wrong_option_is_refused_by_name(given, message):
         (options.Output, {"format": "csv"}, r"format': found 'csv', expected one of jsonl.gz, parquet"),
         (options.Quality, {"threshold": 0.3}, "key 'model': found nothing"),
         (options.Quality, {"model": "nowhere.safetensors"}, "found nothing at 'nowhere.safetensors'"),
+        (options.Languages, {"model": "nowhere.bin"}, "found nothing at 'nowhere.bin'"),
         (options.Decontamination, {"files": ["nowhere.jsonl"]}, "found nothing at 'nowhere.jsonl'"),
     ],
 )

@@ -11,7 +11,7 @@ pytest.importorskip("datatrove", reason="needs the extra 'curation'")
 pytest.importorskip("sklearn", reason="needs the extra 'curation'")
 
 from llama_align import recipe
-from llama_align.curation.files import write_rows
+from llama_align.data import write_jsonl
 
 from .test_classify import lessons
 from .test_pipeline import rows_of
@@ -34,7 +34,7 @@ def module(monkeypatch):
 
 def test_from_sources_to_a_corpus(module, tmp_path):
     curate = module("curate")
-    write_rows(tmp_path / "in.jsonl", [{"text": prose(100, n % 3)} for n in range(6)])
+    write_jsonl(tmp_path / "in.jsonl", [{"text": prose(100, n % 3)} for n in range(6)])
     args = curate.CurateArguments(
         str(tmp_path / "out"), [{"path": str(tmp_path / "in.jsonl")}], minhash={"buckets": 4}, tasks=1, workers=1,
         without=["urls", "pii", "lines"],
@@ -64,7 +64,7 @@ def test_mistakes_are_named(module, tmp_path, changes, message):
 def test_from_labels_to_a_classifier_with_its_agreement(module, tmp_path):
     classify = module("classify")
     texts, labels = lessons(100)
-    write_rows(tmp_path / "labels.jsonl", [{"text": t, "label": x} for t, x in zip(texts, labels, strict=True)])
+    write_jsonl(tmp_path / "labels.jsonl", [{"text": t, "label": x} for t, x in zip(texts, labels, strict=True)])
     classify.main(classify.ClassifyArguments(str(tmp_path / "out"), labels=str(tmp_path / "labels.jsonl")))
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["labels"] == {"bad": 50, "good": 50}
@@ -75,7 +75,7 @@ def test_from_labels_to_a_classifier_with_its_agreement(module, tmp_path):
 
 def test_labels_that_cannot_teach_are_refused(module, tmp_path):
     classify = module("classify")
-    write_rows(tmp_path / "labels.jsonl", [{"text": str(n), "label": "good"} for n in range(30)])
+    write_jsonl(tmp_path / "labels.jsonl", [{"text": str(n), "label": "good"} for n in range(30)])
     with pytest.raises(recipe.RecipeError, match=r"labels: found \{'good': 30\}, expected two classes"):
         classify.main(classify.ClassifyArguments(str(tmp_path / "out"), labels=str(tmp_path / "labels.jsonl")))
     with pytest.raises(recipe.RecipeError, match="found both or neither"):
@@ -89,7 +89,7 @@ def test_a_checkpoint_is_asked_for_labels(module, tmp_path, tokenizer, tiny_conf
     LlamaHerdForCausalLM(tiny_config(max_position_embeddings=2048)).save_pretrained(tmp_path / "chat")
     tokenizer.save_pretrained(tmp_path / "chat")
     texts, _ = lessons(40)
-    write_rows(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+    write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
     args = module("classify").ClassifyArguments(
         str(tmp_path / "out"),
         model=str(tmp_path / "chat"),

@@ -5,8 +5,10 @@ import json
 import lzma
 import os
 import random
+import sys
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +16,11 @@ import pytest
 pytest.importorskip("xxhash", reason="needs the extra 'curation'")
 pytest.importorskip("datatrove", reason="needs the extra 'curation'")
 
-from llama_align.curation import heuristics, language, pii, urls
+from datatrove.data import Document
+
+from llama_align.curation import heuristics, language, options, pii, steps, urls
 from llama_align.curation.heuristics import DirtyWords, Lengths
+from llama_align.curation.ledger import Tally
 
 SHARED = Path(os.environ.get("LLAMA_ALIGN_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not beside the checkout")
@@ -96,11 +101,84 @@ def test_text_without_letters_has_no_language():
     assert language.identify("12 34 -- ... http://a.b/c") == ("und", 0.0)
 
 
-def test_a_languages_threshold_follows_its_own_probabilities():
-    assert language.threshold([0.99] * 50) == 0.9
-    assert language.threshold([0.1, 0.2, 0.1]) == 0.3
-    assert 0.5 < language.threshold([0.6, 0.65, 0.7, 0.62]) < 0.65
-    assert language.threshold([]) == 0.3
+@pytest.fixture
+def little_lists(tmp_path, monkeypatch):
+    """datatrove's lists cut down to a line each: its own take half a minute and a gigabyte."""
+    import tarfile
+
+    from datatrove.pipeline.filters import url_filter
+
+    assets, cache = tmp_path / "assets", tmp_path / "cache"
+    for folder in (assets, cache):
+        folder.mkdir()
+    lists = {"domains": "adult.com\nsub.mixed.com\n", "urls": "http://fine.example/not-this\n"}
+    with tarfile.open(assets / "url_filterblacklistsv0_3_0.tar.gz", "w:gz") as tar:
+        for name, text in lists.items():
+            (tmp_path / name).write_text(text)
+            tar.add(tmp_path / name, name)
+    for name, text in (("banned_words", "banned"), ("banned_subwords", "subword"), ("soft_banned_words", "one\ntwo")):
+        (assets / f"{name}.txt").write_text(f"{text}\n")
+    monkeypatch.setattr(url_filter, "ASSETS_PATH", str(assets))
+    monkeypatch.setattr(url_filter, "cached_assets_path", lambda **_: str(cache))
+    steps.block_lists.cache_clear()
+    yield
+    steps.block_lists.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://www.adult.com/page", "block list: domain"),
+        ("http://sub.mixed.com/page", "block list: subdomain"),
+        ("http://other.mixed.com/page", None),
+        ("http://fine.example/not-this", "block list: url"),
+        ("http://fine.example/a-banned-word", "block list: hard_blacklisted"),
+        ("http://fine.example/xsubwordx", "block list: blacklisted_subword"),
+        ("http://fine.example/one/two", "block list: soft_blacklisted"),
+        ("http://fine.example/one", None),
+        ("http://mine.example/", "block list: domain"),
+        ("http://fine.example/mineword", "block list: hard_blacklisted"),
+        (None, None),
+    ],
+)
+def test_block_lists_of_datatrove_and_ones_own(url, reason, little_lists, tmp_path):
+    step = steps.Address(options.Urls(lists=True, domains=("mine.example",), words=("mineword",)), tmp_path)
+    step.start(0, 1)
+    document = Document("text", "id", metadata={"url": url} if url else {})
+    assert step.judge(document, Tally("urls")) == reason
+
+
+class StubModel:
+    """What the module fasttext gives, as far as it is used."""
+
+    def __init__(self, path: str):
+        assert Path(path).is_file()
+        self.f = self
+
+    def predict(self, text: str, k: int, threshold: float, on_unicode_error: str) -> list[tuple[float, str]]:
+        assert text.endswith("\n")
+        assert text.count("\n") == 1
+        return [(1.00001, "__label__de" if "Brücke" in text else "__label__en")][:k]
+
+
+def test_a_model_of_fasttext_is_asked_as_its_library_wants(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fasttext", SimpleNamespace(load_model=StubModel))
+    (tmp_path / "lid.bin").write_bytes(b"")
+    identify = language.fasttext(str(tmp_path / "lid.bin"))
+    assert identify(f"{LANGUAGES['de']}\n{LANGUAGES['de']}") == ("de", 1.0)
+    assert identify("12 34") == ("und", 0.0)
+
+
+def test_a_real_model_of_fasttext_tells_languages_apart(tmp_path):
+    library = pytest.importorskip("fasttext", reason="fasttext is not installed")
+    lines = [f"__label__{code} {LANGUAGES[code]}" for code in LANGUAGES for _ in range(30)]
+    (tmp_path / "train.txt").write_text("\n".join(lines), "utf-8")
+    model = library.train_supervised(
+        str(tmp_path / "train.txt"), epoch=30, minn=2, maxn=4, dim=16, bucket=2000, thread=1
+    )
+    model.save_model(str(tmp_path / "lid.bin"))
+    identify = language.fasttext(str(tmp_path / "lid.bin"))
+    assert [identify(text)[0] for text in LANGUAGES.values()] == list(LANGUAGES)
 
 
 GOOD = prose(120)

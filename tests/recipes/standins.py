@@ -33,7 +33,8 @@ from llama_align.chat import ControlTokens
 from llama_align.models import preset
 from llama_align.recipe.quantised import bitsandbytes_knows
 from llama_align.rounds import Plan
-from llama_align.rounds.plan import LAUNCHED, resolve
+from llama_align.rounds.references import resolve
+from llama_align.rounds.steps import LAUNCHED
 from llama_align.runtime.replacing import replaced
 
 from ..chat import families

@@ -336,11 +336,11 @@ def test_a_step_record_of_another_type_is_named(place, content, found):
 
 
 def test_a_full_disk_is_named_with_the_file(place, monkeypatch):
-    def full(self, *_):
+    def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     run = make_run(place)
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"No space left on device: '.*run\.json'") as error:
         run.execute()
     assert error.value.errno == errno.ENOSPC

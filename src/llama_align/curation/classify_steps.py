@@ -1,29 +1,36 @@
-"""Steps that apply a light classifier: better and worse documents, and topics."""
+"""Steps that apply classifiers: better and worse documents, and topics."""
 
+from functools import cache
 from pathlib import Path
 
 from datatrove.data import Document
 
 from ..data.opening import expand
 from .classify import load
+from .kinds import KINDS
 from .ledger import Rule, Tally
 from .options import Quality, Topics
 
 
 class Better(Rule):
-    """Drops documents whose probability of the last class in order, the better one, is below the threshold."""
+    """Drops documents whose probability of the last class in order, the better one, is below their kind's threshold."""
 
     def __init__(self, options: Quality, folder: Path):
         super().__init__("quality", folder)
         self.options = options
 
     def start(self, rank: int, world_size: int) -> None:
-        self.classifier = load(expand(self.options.model))
+        loaded = cache(load)
+        self.of = {kind: (loaded(expand(of.model)), of) for kind in KINDS for of in [self.options.of(kind)]}
 
     def judge(self, document: Document, tally: Tally) -> str | None:
-        probability = round(float(self.classifier.probabilities([document.text])[0, -1]), 4)
+        kind = document.metadata.get("kind", KINDS[0])
+        classifier, options = self.of[kind]
+        probability = round(float(classifier.probabilities([document.text])[0, -1]), 4)
         document.metadata.setdefault("scores", {})["quality"] = probability
-        return None if probability >= self.options.threshold else "low quality"
+        if probability >= options.threshold:
+            return None
+        return "low quality" if kind == KINDS[0] else f"low quality, {kind}"
 
 
 class Topic(Rule):

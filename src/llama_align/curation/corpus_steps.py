@@ -14,9 +14,12 @@ from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignatur
 from datatrove.utils.binaryio import read_tuples_from_file
 from datatrove.utils.hashing import create_hash_func
 
+from ..data import write_jsonl
+from ..runtime.files import whole, write_json
 from . import dedup, heuristics, urls
 from .decontaminate import Contamination
-from .files import Spill, load, partitions_of, read_rows, whole, write_json, write_rows
+from .files import Spill, load, partitions_of, read_rows, save
+from .kinds import KINDS
 from .ledger import Rule, Tally, name_of, total
 from .options import Decontamination, Heuristics, Lines, MinHash, Urls
 from .words import hash64
@@ -35,7 +38,7 @@ class Shards(PipelineStep):
         with whole(self.folder / f"{rank:05d}.jsonl") as file:
             for document in data:
                 row = {"text": document.text, "id": document.id} | document.metadata
-                file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
                 yield document
 
 
@@ -64,25 +67,22 @@ class Collect(PipelineStep):
 
     def run(self, data: DocumentsPipeline, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         versions = Spill(self.folder / "versions", rank, dedup.VERSION)
-        domains: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
-        histogram = np.zeros(heuristics.BUCKETS, np.int64)
+        domains = Spill(self.folder / "domains", rank, dedup.DOMAIN)
+        histogram = np.zeros((len(KINDS), heuristics.BUCKETS), np.int64)
         for document in data:
             known = document.metadata
             if "key" in known:
                 row = (hash64(known["key"]), urls.seconds(known.get("date")), known["place"])
                 versions.add(np.array([row], dedup.VERSION))
-                shares = domains[known["domain"]]
-                shares[0] += 1
-                # in integers, so that the order of addition is of no account
-                shares[1] += round(known.get("scores", {}).get("pii", 0) * 1e5)
-                shares[2] += round(known.get("scores", {}).get("dirty", 0) * 1e5)
+                # shares in integers, so that the order of addition is of no account
+                shares = [round(known.get("scores", {}).get(name, 0) * 1e5) for name in ("pii", "dirty")]
+                domains.add(np.array([(hash64(known["domain"]), 1, *shares)], dedup.DOMAIN))
             if self.tokens:
-                np.add.at(histogram, heuristics.token_places(document.text), 1)
+                np.add.at(histogram[number_of(known)], heuristics.token_places(document.text), 1)
             yield document
         versions.flush()
-        write_json(self.folder / "domains" / f"{rank:05d}.json", domains)
-        with whole(self.folder / "histogram" / f"{rank:05d}.npy") as file:
-            np.save(file, histogram, allow_pickle=False)
+        domains.flush()
+        save(self.folder / "histogram" / f"{rank:05d}.npy", histogram)
 
 
 class Decide(PipelineStep):
@@ -97,29 +97,15 @@ class Decide(PipelineStep):
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> None:
         versions = partitions_of(self.folder / "versions") if self.options and self.options.newest else []
         gone = [dedup.losers(load(partition)) for partition in versions]
-        with whole(self.folder / "older.npy") as file:
-            np.save(file, np.sort(np.concatenate([np.zeros(0, np.uint64), *gone])), allow_pickle=False)
-        write_json(self.folder / "domains.json", self._domains())
+        save(self.folder / "older.npy", np.sort(np.concatenate([np.zeros(0, np.uint64), *gone])))
+        for name, limit in (("pii", "max_pii"), ("dirty", "max_dirty")):
+            found = [np.zeros(0, np.uint64)]
+            if self.options and (most := getattr(self.options, limit)) is not None:
+                parts = map(load, partitions_of(self.folder / "domains"))
+                found += [dedup.over(rows, name, most * 1e5, self.options.min_pages) for rows in parts]
+            save(self.folder / f"domains-{name}.npy", np.sort(np.concatenate(found)))
         tables = [np.load(path, allow_pickle=False) for path in sorted((self.folder / "histogram").glob("*.npy"))]
-        with whole(self.folder / "histogram.npy") as file:
-            np.save(file, sum(tables), allow_pickle=False)
-
-    def _domains(self) -> dict[str, str]:
-        sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-        for path in sorted((self.folder / "domains").glob("*.json")):
-            for domain, shares in json.loads(path.read_text()).items():
-                sums[domain] = [a + b for a, b in zip(sums[domain], shares, strict=True)]
-        gone = {}
-        for domain, (pages, personal, dirty) in sums.items():
-            if not self.options or pages < self.options.min_pages:
-                continue
-            for name, limit, found in (
-                ("personal data", self.options.max_pii, personal),
-                ("dirty words", self.options.max_dirty, dirty),
-            ):
-                if limit is not None and found / 1e5 / pages > limit:
-                    gone.setdefault(domain, name)
-        return gone
+        save(self.folder / "histogram.npy", sum(tables))
 
 
 class Newest(Rule):
@@ -131,14 +117,18 @@ class Newest(Rule):
 
     def start(self, rank: int, world_size: int) -> None:
         self.older = np.load(self.decisions / "older.npy", allow_pickle=False)
-        self.domains = json.loads((self.decisions / "domains.json").read_text())
+        self.domains = {
+            reason: np.load(self.decisions / f"domains-{name}.npy", allow_pickle=False)
+            for name, reason in (("pii", "domain: personal data"), ("dirty", "domain: dirty words"))
+        }
 
     def judge(self, document: Document, tally: Tally) -> str | None:
         if within(self.older, document.metadata["place"]):
             return "older version"
-        if name := self.domains.get(document.metadata.get("domain", "")):
-            return f"domain: {name}"
-        return None
+        if not document.metadata.get("domain"):
+            return None
+        domain = hash64(document.metadata["domain"])
+        return next((reason for reason, gone in self.domains.items() if within(gone, domain)), None)
 
 
 def within(places: np.ndarray, place: int) -> bool:
@@ -146,8 +136,13 @@ def within(places: np.ndarray, place: int) -> bool:
     return bool(at < len(places) and places[at] == place)
 
 
+def number_of(known: dict) -> int:
+    """Of the kind of a page, which has a distribution of tokens of its own."""
+    return KINDS.index(known.get("kind", KINDS[0]))
+
+
 class Divergence(Rule):
-    """Measures each text's divergence from the corpus and collects mean and deviation by length."""
+    """Measures each text's divergence from the corpus' texts of its kind; mean and deviation by kind and length."""
 
     def __init__(self, decisions: Path, folder: Path):
         super().__init__("divergence-measured", folder)
@@ -156,17 +151,18 @@ class Divergence(Rule):
     def start(self, rank: int, world_size: int) -> None:
         self.rank = rank
         self.corpus = np.load(self.decisions / "histogram.npy", allow_pickle=False)
-        self.moments: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self.moments: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
 
     def judge(self, document: Document, tally: Tally) -> str | None:
-        value = round(heuristics.divergence(document.text, self.corpus), 4)
-        document.metadata.setdefault("scores", {})["divergence"] = value
+        known = document.metadata
+        value = round(heuristics.divergence(document.text, self.corpus[number_of(known)]), 4)
+        known.setdefault("scores", {})["divergence"] = value
+        known["alike"] = f"{number_of(known)} {heuristics.length_class(known['tokens'])}"
         whole_number = round(value * 1e4)  # sums of integers are the same in any order
-        moments = self.moments[heuristics.length_class(document.metadata["tokens"])]
+        moments = self.moments[known["alike"]]
         moments[0] += 1
         moments[1] += whole_number
         moments[2] += whole_number**2
-        document.metadata["length_class"] = heuristics.length_class(document.metadata["tokens"])
         return None
 
     def end(self) -> None:
@@ -185,15 +181,15 @@ class Outliers(Rule):
     def start(self, rank: int, world_size: int) -> None:
         sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
         for path in sorted((self.decisions / "moments").glob("*.json")):
-            for length, moments in json.loads(path.read_text()).items():
-                sums[length] = [a + b for a, b in zip(sums[length], moments, strict=True)]
+            for alike, moments in json.loads(path.read_text()).items():
+                sums[alike] = [a + b for a, b in zip(sums[alike], moments, strict=True)]
         self.normal = {}
-        for length, (count, first, second) in sums.items():
+        for alike, (count, first, second) in sums.items():
             mean = first / count / 1e4
-            self.normal[int(length)] = (count, mean, max(second / count / 1e8 - mean**2, 0.0) ** 0.5)
+            self.normal[alike] = (count, mean, max(second / count / 1e8 - mean**2, 0.0) ** 0.5)
 
     def judge(self, document: Document, tally: Tally) -> str | None:
-        count, mean, deviation = self.normal[document.metadata.pop("length_class")]
+        count, mean, deviation = self.normal[document.metadata.pop("alike")]
         if count < self.LEAST or deviation == 0:
             return None
         distance = (document.metadata["scores"]["divergence"] - mean) / deviation
@@ -228,19 +224,16 @@ class Clusters(PipelineStep):
         self.pairs, self.documents, self.output, self.options = Path(pairs), Path(documents), Path(output), options
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> None:
-        found = dedup.clusters(self._pairs())
-        gone: list[tuple[int, int, float]] = []
-        batch: list[list[int]] = []
-        for group in [*found, None]:
-            if group is None or sum(map(len, batch)) + len(group) > self.options.members:
-                gone += self._decide(batch)
-                batch = []
-            if group is not None:
-                batch.append(group)
+        groups = dedup.clusters(self._pairs())
+        known = self._found({node for group in groups for node in group})
+        gone = []
+        for group in groups:  # the newest first; of equal dates the first in order
+            newest = sorted((known[node] for node in group), key=lambda found: (-found[1], found[0]))
+            members = ((place, self._shingles(where)) for place, _, where in newest)
+            gone += dedup.duplicates(members, self.options.jaccard)
         gone.sort()
-        write_rows(self.output / "gone.jsonl", ({"place": p, "stays": s, "jaccard": round(j, 4)} for p, s, j in gone))
-        with whole(self.output / "gone.npy") as file:
-            np.save(file, np.array([place for place, _, _ in gone], np.uint64), allow_pickle=False)
+        write_jsonl(self.output / "gone.jsonl", ({"place": p, "stays": s, "jaccard": round(j, 4)} for p, s, j in gone))
+        save(self.output / "gone.npy", np.array([place for place, _, _ in gone], np.uint64))
 
     def _pairs(self):
         for path in sorted(self.pairs.glob("*.dups")):
@@ -248,17 +241,24 @@ class Clusters(PipelineStep):
                 for rank_a, a, rank_b, b in read_tuples_from_file(file, "4I", lines_to_buffer=10_000):
                     yield rank_a << 32 | a, rank_b << 32 | b
 
-    def _decide(self, groups: list[list[int]]) -> list[tuple[int, int, float]]:
-        wanted = {node for group in groups for node in group}
-        if not wanted:
-            return []
-        members = {}
+    def _found(self, wanted: set[int]) -> dict[int, tuple[int, int, tuple[Path, int]]]:
+        """Place, date and where it stands of each candidate, by one pass over the shards; no text is held."""
+        known = {}
         for rank in sorted({node >> 32 for node in wanted}):
-            for number, row in enumerate(read_rows(self.documents / f"{rank:05d}.jsonl")):
-                if (node := rank << 32 | number) in wanted:
-                    shingles = dedup.shingles(row["text"], self.options.ngrams)
-                    members[node] = (row["place"], urls.seconds(row.get("date")), shingles)
-        return [row for group in groups for row in dedup.duplicates([members[n] for n in group], self.options.jaccard)]
+            path, at = self.documents / f"{rank:05d}.jsonl", 0
+            with open(path, "rb") as file:
+                for number, line in enumerate(file):
+                    if (node := rank << 32 | number) in wanted:
+                        row = json.loads(line)
+                        known[node] = row["place"], urls.seconds(row.get("date")), (path, at)
+                    at += len(line)
+        return known
+
+    def _shingles(self, where: tuple[Path, int]) -> np.ndarray:
+        path, at = where
+        with open(path, "rb") as file:
+            file.seek(at)
+            return dedup.shingles(json.loads(file.readline())["text"], self.options.ngrams)
 
 
 class Unlike(Rule):
@@ -308,8 +308,7 @@ class FrequentLines(PipelineStep):
         parts = [dedup.frequent(load(part), self.options.limit) for part in partitions_of(self.folder / "lines")]
         rows = np.concatenate([np.zeros(0, dedup.LINE), *parts])
         for bucket in np.unique(rows["bucket"]):
-            with whole(self.folder / f"frequent-{bucket:05d}.npy") as file:
-                np.save(file, np.sort(rows["hash"][rows["bucket"] == bucket]), allow_pickle=False)
+            save(self.folder / f"frequent-{bucket:05d}.npy", np.sort(rows["hash"][rows["bucket"] == bucket]))
 
 
 class RareLines(Rule):
@@ -355,4 +354,4 @@ class Clean(Rule):
         return f"shares words with {hit[0]}"
 
     def end(self) -> None:
-        write_rows(self.folder / self.name / f"{self.rank:05d}.list", self.found)
+        write_jsonl(self.folder / self.name / f"{self.rank:05d}.list", self.found)

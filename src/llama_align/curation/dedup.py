@@ -14,6 +14,8 @@ from .words import hash64, hashes, ngrams, words
 
 # hash of the URL or text, date in seconds, the document's place among all
 VERSION = np.dtype([("hash", "<u8"), ("date", "<i8"), ("place", "<u8")])
+# hash of the domain, its pages, the sums of their shares in 1/100,000
+DOMAIN = np.dtype([("hash", "<u8"), ("pages", "<u8"), ("pii", "<u8"), ("dirty", "<u8")])
 LINE = np.dtype([("hash", "<u8"), ("bucket", "<u4"), ("count", "<u4")])
 
 
@@ -25,6 +27,15 @@ def losers(versions: np.ndarray) -> np.ndarray:
     ordered = versions[newest_first]
     older = np.concatenate([[False], ordered["hash"][1:] == ordered["hash"][:-1]])
     return np.sort(ordered["place"][older])
+
+
+def over(domains: np.ndarray, share: str, limit: float, pages: int) -> np.ndarray:
+    """Hashes of the domains of at least so many pages whose mean share is above the limit."""
+    found, where = np.unique(domains["hash"], return_inverse=True)
+    sums = {name: np.zeros(len(found), np.uint64) for name in ("pages", share)}
+    for name, total in sums.items():
+        np.add.at(total, where, domains[name])
+    return found[(sums["pages"] >= pages) & (sums[share] > limit * sums["pages"])]
 
 
 def shingles(text: str, n: int = 5) -> np.ndarray:
@@ -39,14 +50,14 @@ def jaccard(a: np.ndarray, b: np.ndarray) -> float:
     return common / max(1, len(a) + len(b) - common)
 
 
-def duplicates(members: list[tuple[int, int, np.ndarray]], least: float) -> list[tuple[int, int, float]]:
-    """(place that goes, place that stays, Jaccard) of a cluster of (place, date, shingles): the newest stay.
+def duplicates(members: Iterable[tuple[int, np.ndarray]], least: float) -> list[tuple[int, int, float]]:
+    """(place that goes, place that stays, Jaccard) of a cluster of (place, shingles), what is to stay first.
 
     A member goes where it is like one that stays by at least `least`; candidates of one bucket need not all be alike.
     """
     kept: list[tuple[int, np.ndarray]] = []
     gone = []
-    for place, _, found in sorted(members, key=lambda member: (-member[1], member[0])):
+    for place, found in members:
         alike = max(((jaccard(found, other), -of) for of, other in kept), default=(0.0, 0))
         if kept and alike[0] >= least:
             gone.append((place, -alike[1], alike[0]))

@@ -1,7 +1,10 @@
 """datatrove's executors by name: local by default, Slurm or Ray by one key. Knows stages; nothing of what they do."""
 
+import errno
 import shutil
+import subprocess
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,10 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.logging import logger
 
 from ..data import SourceError
-from .files import DiskError
 
 KINDS = ("local", "slurm", "ray")
+# of datatrove's executors: what stages and other keys decide
+OURS = {"pipeline", "tasks", "workers", "depends", "depends_job_id", "logging_dir", "start_method", "skip_completed"}
 LEAST_FREE = 64 << 20  # bytes below which no stage is begun
 
 
@@ -43,6 +47,9 @@ class Executor:
         for name in ("tasks", "workers"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise SourceError(f"executor, key {name!r}: found {getattr(self, name)!r}, expected 1 or more")
+        known = sorted(set(signature(_class(self.kind)).parameters) - OURS)
+        if unknown := sorted(set(self.options) - set(known)):
+            raise SourceError(f"executor_options: found {unknown[0]!r}, expected some of {', '.join(known)}")
 
     def run(self, stages: list[Stage], logs: Path) -> None:
         """Runs what is not done. A stage's tasks leave markers in `logs`; on Slurm all stages are submitted at once."""
@@ -55,23 +62,28 @@ class Executor:
                 continue
             free = shutil.disk_usage(logs.parent).free
             if free < LEAST_FREE:
-                raise DiskError(28, f"{logs.parent}: {free >> 20} MiB free before {stage.name!r}, expected at least 64")
+                found = f"{free >> 20} MiB free before {stage.name!r}, expected at least {LEAST_FREE >> 20}"
+                raise OSError(errno.ENOSPC, found, str(logs.parent))
             before.run()
         if self.kind == "slurm":
-            before.run()
+            try:
+                before.run()
+            except subprocess.CalledProcessError as error:  # sbatch has said why
+                raise SourceError(f"executor: sbatch ended with {error.returncode}, expected a job's number") from error
 
     def _make(self, stage: Stage, logs: Path, before: Any) -> Any:
-        common = {"pipeline": stage.steps, "tasks": stage.tasks, "logging_dir": str(logs)}
+        given: dict[str, Any] = {"pipeline": stage.steps, "tasks": stage.tasks, "logging_dir": str(logs)}
         if self.kind == "local":
-            from datatrove.executor import LocalPipelineExecutor
+            given |= {"workers": min(self.workers, stage.tasks), "start_method": "fork"}
+        elif self.kind == "slurm":
+            given |= {"depends": before}
+            given = {"time": "12:00:00", "partition": "cpu", "job_name": f"curate-{stage.name}"} | self.options | given
+        else:
+            given |= {"workers": self.workers}
+        return _class(self.kind)(**self.options | given)
 
-            workers = min(self.workers, stage.tasks)
-            return LocalPipelineExecutor(**common, workers=workers, start_method="fork", **self.options)
-        if self.kind == "slurm":
-            from datatrove.executor import SlurmPipelineExecutor
 
-            defaults = {"time": "12:00:00", "partition": "cpu", "job_name": f"curate-{stage.name}"}
-            return SlurmPipelineExecutor(**common, depends=before, **defaults | self.options)
-        from datatrove.executor import RayPipelineExecutor
+def _class(kind: str) -> type:
+    from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
 
-        return RayPipelineExecutor(**common, workers=self.workers, **self.options)
+    return {"local": LocalPipelineExecutor, "slurm": SlurmPipelineExecutor, "ray": RayPipelineExecutor}[kind]

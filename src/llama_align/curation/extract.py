@@ -9,9 +9,9 @@ represented as pre-rendered images where the math is also provided in the alt at
 import trafilatura
 from trafilatura.utils import decode_file, load_html
 
+from . import forums, manuals
 from .code import hide_code, shown
 from .formulas import write_formulas
-from .forums import MARKS, posts_of
 from .plain import plain
 
 # a page whose source has none of these has neither formulas nor code blocks
@@ -29,7 +29,8 @@ class PageError(ValueError):
 def extract(html: str | bytes, url: str | None = None, comments: bool = True) -> str:
     """The main text of a page, with formulas as TeX and code with its indentation; "" where there is none.
 
-    comments: also what readers wrote below an article; of a known forum, all posts and nothing else.
+    comments: also what readers wrote below an article; of a known forum, all posts and nothing else. Of a manual whose
+    generator is known, the body and nothing else.
 
     Raises:
         PageError: a page too large, or that is no HTML at all.
@@ -44,6 +45,8 @@ def extract(html: str | bytes, url: str | None = None, comments: bool = True) ->
     if any(mark in lowered for mark in _WORTH_A_PASS):
         write_formulas(tree)
         hide_code(tree)
-    posts = posts_of(tree) if comments and any(mark in source for mark in MARKS) else None
-    text = trafilatura.extract(tree if posts is None else posts, url=url, include_comments=comments)
+    part = forums.posts_of(tree) if comments and any(mark in source for mark in forums.MARKS) else None
+    if part is None and any(mark in source for mark in manuals.MARKS):
+        part = manuals.body_of(tree)
+    text = trafilatura.extract(tree if part is None else part, url=url, include_comments=comments)
     return shown(plain(text)) if text else ""

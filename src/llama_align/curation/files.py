@@ -1,65 +1,23 @@
-"""Files of a stage: documents as JSON lines that are whole or absent, spills of numbers; a full disk has a name.
+"""What stages leave each other: documents as JSON lines, and spills of numbers by partition."""
 
-A datatrove task that is killed leaves no file of its own; one that ends has its bytes on the disk.
-"""
-
-import errno
 import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
-
-class DiskError(OSError):
-    """A file that could not be written whole."""
-
-
-@contextmanager
-def whole(path: Path, mode: str = "wb") -> Iterator[IO]:
-    """A file that appears with all its bytes, or not at all: written beside, on the disk, renamed.
-
-    Raises:
-        DiskError: the disk is full or refuses; the message names the file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        with open(partial, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-            raise DiskError(error.errno, f"{path}: not written, {os.strerror(error.errno)}") from error
-        raise
-    finally:
-        if not os.path.islink(partial):
-            partial.unlink(missing_ok=True)
-
-
-def write_rows(path: Path, rows: Iterable[dict]) -> int:
-    """Writes rows as JSON lines and returns how many."""
-    count = 0
-    with whole(path) as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-            count += 1
-    return count
+from ..runtime.files import whole
 
 
 def read_rows(path: Path) -> Iterator[dict]:
+    """Rows that a stage wrote, unchecked: a stage's files are whole, and ours."""
     with open(path, "rb") as file:
         yield from map(json.loads, file)
 
 
-def write_json(path: Path, content: object) -> None:
+def save(path: Path, rows: np.ndarray) -> None:
     with whole(path) as file:
-        file.write(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+        np.save(file, rows, allow_pickle=False)
 
 
 class Spill:
@@ -91,8 +49,7 @@ class Spill:
         # a shift by 64 is undefined, and one partition needs none
         places = np.zeros(len(rows), np.uint64) if self.shift >= 64 else first.astype(np.uint64) >> self.shift
         for place in np.unique(places):
-            with whole(self.folder / f"{place:03d}" / f"{self.rank:05d}-{self.parts:05d}.npy") as file:
-                np.save(file, rows[places == place], allow_pickle=False)
+            save(self.folder / f"{place:03d}" / f"{self.rank:05d}-{self.parts:05d}.npy", rows[places == place])
         self.rows, self.held, self.parts = [], 0, self.parts + 1
 
 

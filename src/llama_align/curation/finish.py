@@ -3,24 +3,29 @@
 One task, a document of each shard in memory at a time.
 """
 
-import gzip
 import heapq
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
-from .files import read_rows, whole, write_json
+from ..data import write_jsonl
+from ..runtime.files import remove_stale_parts, whole, write_json, write_text
+from .files import read_rows
+from .kinds import KINDS
 from .ledger import EXAMPLES, Tally, seconds, total, write
 from .options import Languages, Output, Topics
 from .page import data_card, page
 from .words import hash64
 
 LOWEST, HIGHEST = (-np.inf, 0), (np.inf, 0)
+GROUP = 1000  # rows of a table that are held
 FIELDS = ("text", "source", "url", "date", "language", "scores")
 
 
@@ -28,13 +33,15 @@ class Finish(PipelineStep):
     type, name = "curation", "finish"
 
     def __init__(self, shards: Path, output: Path, ledgers: Path, steps: list[str], options: Output,
-                 languages: Languages | None, topics: Topics | None, title: str, sources: list[dict]):  # fmt: skip
+                 languages: Languages | None, topics: Topics | None, title: str, sources: list[dict],
+                 kinds: tuple[str, ...]):  # fmt: skip
         super().__init__()
         self.shards, self.output, self.ledgers = Path(shards), Path(output), Path(ledgers)
         self.steps, self.options, self.languages, self.topics = steps, options, languages, topics
-        self.title, self.sources = title, sources
+        self.title, self.sources, self.kinds = title, sources, kinds
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> None:
+        remove_stale_parts(self.output, before=time.time())  # of a run that was killed here
         self._balance()
         for stale in self.output.glob("corpus-*"):
             stale.unlink()
@@ -50,14 +57,12 @@ class Finish(PipelineStep):
         listed = [row for path in sorted((self.ledgers / "decontamination").glob("*.list")) for row in read_rows(path)]
         if "decontamination" in self.steps:
             listed.sort(key=lambda row: json.dumps(row, sort_keys=True))
-            with whole(self.output / "contaminated.jsonl") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in listed)
+            write_jsonl(self.output / "contaminated.jsonl", listed)
         for name, text in (
             ("ledger.html", page(self.title, rows, times, self.counts)),
             ("README.md", data_card(self.title, rows, self.counts, self.sources, self.options.format)),
         ):
-            with whole(self.output / name) as file:
-                file.write(text.encode())
+            write_text(self.output / name, text)
 
     def _rows(self) -> Iterator[dict]:
         shards = [read_rows(path) for path in sorted(self.shards.glob("*.jsonl"))]
@@ -76,9 +81,11 @@ class Finish(PipelineStep):
         self.least = {code: _least(rows, wanted[code]) for code, rows in held.items()}
         self.rates = rates(topics, (self.topics and self.topics.targets) or {})
 
-    def _kept(self) -> Iterator[dict]:
-        tally, self.counts = Tally("balance"), {}
+    def _kept(self, kind: str, tally: Tally) -> Iterator[dict]:
+        """Records of a kind of pages."""
         for row in self._rows():
+            if row.get("kind", KINDS[0]) != kind:
+                continue
             tally.documents_in += 1
             tally.characters_in += len(row["text"])
             tally.tokens_in += row["tokens"]
@@ -92,11 +99,7 @@ class Finish(PipelineStep):
             counts = self.counts.setdefault(row.get("language", "und"), [0, 0])
             counts[0] += 1
             counts[1] += row["tokens"]
-            record = {name: row[name] for name in FIELDS if row.get(name)}
-            if record.get("scores", {}) == {}:
-                record.pop("scores", None)
-            yield record
-        write(self.ledgers, tally, 0.0, 0)
+            yield {name: row[name] for name in FIELDS if row.get(name)}
 
     def _reason(self, row: dict) -> str | None:
         if _rank(row) < self.least.get(row.get("language"), LOWEST):
@@ -107,33 +110,30 @@ class Finish(PipelineStep):
         return None
 
     def _write(self) -> list[str]:
-        names, batch = [], []
-        for record in self._kept():
-            batch.append(record)
-            if len(batch) == self.options.documents:
-                names.append(self._part(len(names), batch))
-                batch = []
-        if batch or not names:
-            names.append(self._part(len(names), batch))
+        """The files' names: a kind's documents are in files of their own; one without rows where nothing is left."""
+        names, tally, self.counts = [], Tally("balance"), {}
+        for kind in self.kinds:
+            kept, number = self._kept(kind, tally), 0
+            row = next(kept, None)
+            while row is not None or not names:
+                part = chain(() if row is None else (row,), islice(kept, self.options.documents - 1))
+                own = "" if kind == KINDS[0] else f"{kind}-"
+                names.append(f"corpus-{own}{number:05d}.{self.options.format}")
+                (_parquet if self.options.format == "parquet" else write_jsonl)(self.output / names[-1], part)
+                row, number = next(kept, None), number + 1
+        write(self.ledgers, tally, 0.0, 0)
         return names
 
-    def _part(self, number: int, records: list[dict]) -> str:
-        name = f"corpus-{number:05d}.{self.options.format}"
-        with whole(self.output / name) as file:
-            if self.options.format == "parquet":
-                import pyarrow
-                import pyarrow.parquet
 
-                columns = {key: [record.get(key) for record in records] for key in FIELDS}
-                columns["scores"] = [json.dumps(scores) if scores else None for scores in columns["scores"]]
-                table = pyarrow.table({key: pyarrow.array(values, pyarrow.string()) for key, values in columns.items()})
-                pyarrow.parquet.write_table(table, file, compression="zstd")
-            else:
-                # neither name nor time in the header: equal rows give equal bytes
-                with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
-                    for record in records:
-                        packed.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        return name
+def _parquet(path: Path, rows: Iterator[dict]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = pyarrow.schema([(name, pyarrow.string()) for name in FIELDS])
+    with whole(path) as file, pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        while batch := list(islice(rows, GROUP)):
+            texts = [row | ({"scores": json.dumps(row["scores"])} if "scores" in row else {}) for row in batch]
+            writer.write_table(pyarrow.Table.from_pylist(texts, schema))
 
 
 def _rank(row: dict) -> tuple[float, int]:

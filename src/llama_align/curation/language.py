@@ -7,7 +7,6 @@ languages."
 import re
 from collections.abc import Callable
 from functools import cache
-from statistics import median, stdev
 
 SAMPLE = 2000  # characters that decide; more change the answer of no document we saw
 _NOISE = re.compile(r"https?://\S+|[\d_]+|\s+")
@@ -52,13 +51,8 @@ def fasttext(path: str) -> Identifier:
         sample = sample_of(text)
         if not any(map(str.isalpha, sample)):
             return "und", 0.0
-        (label,), (probability,) = model.predict(sample)
+        # `model.predict` fails with numpy 2, which its library does not know
+        ((probability, label),) = model.f.predict(f"{sample}\n", 1, 0.0, "strict")
         return label.removeprefix("__label__"), min(1.0, float(probability))
 
     return identify
-
-
-def threshold(probabilities: list[float], low: float = 0.3, high: float = 0.9) -> float:
-    """The least probability a language's documents need: its median less a deviation, within bounds (FineWeb 2)."""
-    spread = stdev(probabilities) if len(probabilities) > 1 else 0.0
-    return max(low, min(high, median(probabilities) - spread)) if probabilities else low

@@ -13,7 +13,7 @@ from pathlib import Path
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
-from .files import write_json
+from ..runtime.files import write_json
 from .words import hash64, token_count
 
 EXAMPLES = 20
@@ -60,6 +60,7 @@ class Tally:
         return asdict(self) | {
             "dropped": dict(sorted(self.dropped.items())),
             "changed": dict(sorted(self.changed.items())),
+            "examples": dict(sorted(self.examples.items())),
         }
 
     @classmethod

@@ -1,13 +1,14 @@
 """Options of the pipeline's steps; each step can be left out by `false`. Knows values; nothing of what they do."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..data import SourceError
 from ..data.opening import expand
 from ..data.records import is_number
-from .pii import KINDS
+from .kinds import HEURISTICS, KINDS
+from .pii import KINDS as PERSONAL
 
 T = TypeVar("T")
 
@@ -58,12 +59,16 @@ class Languages:
     model: str | None = None
     max_tokens: dict[str, int] | None = None
 
+    def __post_init__(self) -> None:
+        _there("language, key 'model'", self.model or "")
+
 
 @dataclass(frozen=True)
 class Heuristics:
     """bounds: Gopher's, by name, null to leave one out. repetition: Gopher's. max_dirty: dirty words for each word.
     dirty_words: files of them. coverage: n-grams for repeated lines, and the share of such lines over which a
-    document goes. divergence: standard deviations from texts of the same length."""
+    document goes. divergence: standard deviations from texts of the same length. kinds: other bounds, repetition,
+    coverage and max_coverage for code and reasoning."""
 
     bounds: dict[str, float | None] | None = None
     repetition: bool = True
@@ -72,6 +77,20 @@ class Heuristics:
     coverage: int | None = 5
     max_coverage: float = 0.5
     divergence: float | None = 4.0
+    kinds: dict[str, dict] | None = None
+
+    def __post_init__(self) -> None:
+        for kind, given in (self.kinds or {}).items():
+            _one_of("heuristics, key 'kinds'", kind, KINDS[1:])
+            for key in given:
+                _one_of(f"heuristics, key 'kinds', {kind}", key, ("bounds", "repetition", "coverage", "max_coverage"))
+
+    def of(self, kind: str) -> "Heuristics":
+        """The options for pages of a kind."""
+        changes: dict[str, Any] = {"kinds": None, "bounds": dict(self.bounds or {})}
+        for given in (HEURISTICS.get(kind, {}), (self.kinds or {}).get(kind, {})):
+            changes |= given | {"bounds": changes["bounds"] | (given.get("bounds") or {})}
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True)
@@ -85,7 +104,7 @@ class Personal:
     def __post_init__(self) -> None:
         _one_of("pii, key 'action'", self.action, ("replace", "drop"))
         for kind in self.kinds:
-            _one_of("pii, key 'kinds'", kind, KINDS)
+            _one_of("pii, key 'kinds'", kind, PERSONAL)
 
 
 @dataclass(frozen=True)
@@ -94,7 +113,6 @@ class MinHash:
     buckets: int = 14
     hashes: int = 8
     jaccard: float = 0.7
-    members: int = 200_000
 
 
 @dataclass(frozen=True)
@@ -107,14 +125,57 @@ class Lines:
 
 
 @dataclass(frozen=True)
+class Semantic:
+    """similarity: cosine from which a document goes. model: a checkpoint whose mean states are the vectors (none:
+    weighted words in `dimensions`). cluster: documents in one, about. sample: documents that give the clusters."""
+
+    similarity: float = 0.9
+    model: str | None = None
+    dimensions: int = 128
+    cluster: int = 1000
+    sample: int = 20_000
+
+    def __post_init__(self) -> None:
+        _there("semantic, key 'model'", self.model or "")
+        if self.similarity > 1:
+            raise SourceError(f"semantic, key 'similarity': found {self.similarity}, expected a cosine between 0 and 1")
+        for name in ("dimensions", "cluster", "sample"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise SourceError(
+                    f"semantic, key {name!r}: found {getattr(self, name)!r}, expected a whole number of at least 1"
+                )
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """model: a classifier with the classes general, code and reasoning (none: a rule)."""
+
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        _there("kinds, key 'model'", self.model or "")
+
+
+@dataclass(frozen=True)
 class Quality:
-    """model: a light classifier's file. threshold: least probability of the better class."""
+    """model: a classifier's file or folder. threshold: least probability of the better class.
+    kinds: model and threshold of code's and reasoning's own classifiers."""
 
     model: str = ""
     threshold: float = 0.5
+    kinds: dict[str, dict] | None = None
 
     def __post_init__(self) -> None:
         _there("quality, key 'model'", self.model)
+        for kind, given in (self.kinds or {}).items():
+            _one_of("quality, key 'kinds'", kind, KINDS[1:])
+            for key in given:
+                _one_of(f"quality, key 'kinds', {kind}", key, ("model", "threshold"))
+            _there(f"quality, key 'kinds', {kind}", given.get("model", ""))
+
+    def of(self, kind: str) -> "Quality":
+        """The options for pages of a kind."""
+        return replace(self, **{"kinds": None} | (self.kinds or {}).get(kind, {}))
 
 
 @dataclass(frozen=True)

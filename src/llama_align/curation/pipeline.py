@@ -6,6 +6,7 @@ does what is missing. The result is the same for any number of tasks.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
 from datatrove.utils.text import TextNormConfig
 
-from . import corpus_steps, options, steps
+from ..data.opening import expand
+from . import corpus_steps, options, semantic_steps, steps
 from .classify_steps import Better, Topic
 from .executors import Executor, Stage
 from .finish import Finish
+from .kinds import KINDS
 from .reading import Read, Source
 
 
@@ -31,11 +34,13 @@ class Pipeline:
     extraction: options.Extraction = field(default_factory=options.Extraction)
     urls: options.Urls | None = None
     language: options.Languages | None = None
+    kinds: options.Kinds | None = None
     heuristics: options.Heuristics | None = None
     pii: options.Personal | None = None
     minhash: options.MinHash | None = None
     lines: options.Lines | None = None
     quality: options.Quality | None = None
+    semantic: options.Semantic | None = None
     topics: options.Topics | None = None
     decontamination: options.Decontamination | None = None
     form: options.Output = field(default_factory=options.Output)
@@ -44,16 +49,19 @@ class Pipeline:
         """Runs all stages; the ledger's counts, or None where they were only submitted."""
         self.work = Path(self.output) / "work" / self.digest(executor)
         stages = self.stages(executor.tasks)
-        if executor.kind == "local" and self.urls and not (self.work / "decisions" / "domains.json").is_file():
+        if executor.kind == "local" and self.urls and not (self.work / "decisions" / "older.npy").is_file():
             steps.block_lists(self.urls.lists, self.urls.domains, self.urls.words)  # once, before tasks fork
         executor.run(stages, self.work / "logs")
         metrics = Path(self.output) / "metrics.json"
         return json.loads(metrics.read_text()) if executor.kind != "slurm" else None
 
     def digest(self, executor: Executor) -> str:
-        """Names the folder of the stages: other options, sources or tasks never go on from these files."""
+        """Names the folder of the stages: other options, files or tasks never go on from what is there."""
         parts = {name: value for name, value in asdict(self).items() if name != "output"}
-        stamps = [(f, Path(f).stat().st_size) for source in self.sources for f in source.files if Path(f).is_file()]
+        read = [text for source in self.sources for text in (*source.files, *(source.index or {}).values())]
+        named = map(Path, map(expand, [*read, *_texts({**parts, "sources": None})]))
+        files = sorted({f for path in named for f in (path.rglob("*") if path.is_dir() else [path]) if f.is_file()})
+        stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         text = json.dumps([parts, stamps, executor.tasks], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -65,6 +73,8 @@ class Pipeline:
             flow.then(steps.Address(self.urls, ledgers))
         if self.language:
             flow.then(steps.Language(self.language, ledgers))
+        if self.kinds:
+            flow.then(steps.Kind(self.kinds, ledgers))
         if self.heuristics:
             flow.then(steps.Looks(self.heuristics, ledgers))
         if self.pii:
@@ -88,6 +98,8 @@ class Pipeline:
             flow.then(corpus_steps.RareLines(work / "lines", ledgers))
         if self.quality and self.quality.model:
             flow.then(Better(self.quality, ledgers))
+        if self.semantic:
+            self._near_meanings(flow, ledgers)
         if self.topics and self.topics.model:
             flow.then(Topic(self.topics, ledgers))
         if self.decontamination and self.decontamination.files:
@@ -104,6 +116,7 @@ class Pipeline:
             self.topics,
             self.title,
             listed,
+            KINDS if self.kinds else KINDS[:1],
         )
         flow.once("finish", finish)
         return flow.stages
@@ -124,6 +137,14 @@ class Pipeline:
         flow.once("clusters", corpus_steps.Clusters(found / "pairs", held, found, self.minhash))
         flow.then(corpus_steps.Unlike(found, ledgers))
 
+    def _near_meanings(self, flow: "_Flow", ledgers: Path) -> None:
+        held, found = flow.cut("scored"), self.work / "semantic"
+        shared = (held, found, ledgers, self._before("semantic"), self.semantic)
+        flow.once("semantic-fit", semantic_steps.Fit(*shared))
+        flow.once("semantic-place", semantic_steps.Place(*shared), flow.tasks)
+        flow.once("semantic-choose", semantic_steps.Choose(found, self.semantic))
+        flow.then(semantic_steps.Distinct(found, ledgers))
+
     @property
     def measured(self) -> bool:
         return self.heuristics is not None and self.heuristics.divergence is not None
@@ -135,13 +156,22 @@ class Pipeline:
     def step_names(self) -> list[str]:
         """Steps in the order in which documents pass them."""
         asked = [
-            ("read", True), ("extract", True), ("urls", self.urls), ("language", self.language),
+            ("read", True), ("extract", True), ("urls", self.urls), ("language", self.language), ("kinds", self.kinds),
             ("heuristics", self.heuristics), ("pii", self.pii), ("versions", self.urls), ("divergence", self.measured),
             ("minhash", self.minhash), ("lines", self.lines), ("quality", self.quality and self.quality.model),
-            ("topics", self.topics and self.topics.model),
+            ("semantic", self.semantic), ("topics", self.topics and self.topics.model),
             ("decontamination", self.decontamination and self.decontamination.files),
         ]  # fmt: skip
         return [name for name, there in asked if there]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts of options: which of them are files is seen on the disk."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 class _Flow:

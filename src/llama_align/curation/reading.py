@@ -203,11 +203,16 @@ def _column(row: dict, column: str) -> Any:
         return None
 
 
+def sound(text: str) -> str:
+    """Text that UTF-8 can hold: half a surrogate pair, as in a file's name of another encoding, becomes "?"."""
+    return text.encode("utf-8", "replace").decode()
+
+
 class _Refused(list):
     """What was refused since the last record."""
 
     def add(self, reason: str, name: str, excerpt: str) -> None:
-        self.append((reason, name, excerpt))
+        self.append((reason, sound(name), sound(excerpt)))
 
 
 class Read(PipelineStep):
@@ -258,6 +263,7 @@ class Read(PipelineStep):
     @staticmethod
     def _document(source: Source, place: int, raw: Raw) -> Document:
         name, text, metadata = raw
+        name, text = sound(name), sound(text) if isinstance(text, str) else text
+        metadata = {key: sound(value) for key, value in metadata.items() if value}
         tokens = token_count(text) if isinstance(text, str) else 0
-        known = {key: value for key, value in metadata.items() if value}
-        return Document(text, name, metadata=known | {"place": place, "source": source.name, "tokens": tokens})
+        return Document(text, name, metadata=metadata | {"place": place, "source": source.name, "tokens": tokens})

@@ -13,11 +13,13 @@ from datatrove.pipeline.filters.url_filter import URLFilter
 
 from ..data import SourceError
 from ..data.opening import expand
-from . import heuristics, language, pii, urls
+from . import heuristics, kinds, language, pii, urls
+from .classify import load
 from .extract import PageError, extract
-from .ledger import Rule, Tally
-from .options import Extraction, Heuristics, Languages, Personal, Urls
+from .ledger import Rule, Tally, name_of
+from .options import Extraction, Heuristics, Kinds, Languages, Personal, Urls
 from .plain import plain
+from .reading import sound
 
 MEMORY = "out of memory"
 
@@ -51,7 +53,7 @@ class Extract(Rule, BaseExtractor):
             return "time limit"
         except (EOFError, ConnectionError):
             return "extractor died"
-        document.text = text
+        document.text = sound(text)
         return reason
 
 
@@ -137,16 +139,43 @@ class Language(Rule):
         return None if probability >= least else "language uncertain"
 
 
+class Kind(Rule):
+    """Says which kind of page each is, by a rule or a classifier; what follows may treat kinds differently."""
+
+    def __init__(self, options: Kinds, folder: Path):
+        super().__init__("kinds", folder)
+        self.options = options
+
+    def start(self, rank: int, world_size: int) -> None:
+        self.kind_of = kinds.kind_of
+        if self.options.model:
+            classifier = load(expand(self.options.model))
+            if unknown := sorted(set(classifier.classes) - set(kinds.KINDS)):
+                known = ", ".join(kinds.KINDS)
+                raise SourceError(f"{self.options.model}: found the class {unknown[0]!r}, expected some of {known}")
+            self.kind_of = lambda text: classifier.labels([text])[0]
+
+    def judge(self, document: Document, tally: Tally) -> str | None:
+        kind = document.metadata["kind"] = self.kind_of(document.text)
+        tally.changed[kind] += 1
+        if kind != kinds.KINDS[0]:
+            tally.example(kind, name_of(document), document.text)
+        return None
+
+
 class Looks(Rule):
-    """Lengths, symbols, repetition, repeated lines and dirty words."""
+    """Lengths, symbols, repetition, repeated lines and dirty words, with bounds for each kind of page."""
 
     def __init__(self, options: Heuristics, folder: Path):
         super().__init__("heuristics", folder)
         self.options = options
-        if unknown := sorted(set(options.bounds or {}) - set(heuristics.Lengths.__dataclass_fields__)):
-            known = ", ".join(heuristics.Lengths.__dataclass_fields__)
-            raise SourceError(f"heuristics, key 'bounds': found {unknown[0]!r}, expected some of {known}")
-        self.bounds = heuristics.Lengths(**(options.bounds or {}))
+        self.of = {kind: options.of(kind) for kind in kinds.KINDS}
+        known = heuristics.Lengths.__dataclass_fields__
+        for of_kind in self.of.values():
+            if unknown := sorted(set(of_kind.bounds) - set(known)):
+                found = f"heuristics, key 'bounds': found {unknown[0]!r}"
+                raise SourceError(f"{found}, expected some of {', '.join(known)}")
+        self.bounds = {kind: heuristics.Lengths(**of_kind.bounds) for kind, of_kind in self.of.items()}
         missing = [path for path in map(expand, options.dirty_words) if not Path(path).is_file()]
         if missing:
             raise SourceError(f"heuristics, key 'dirty_words': found no file {missing[0]!r}, expected lists of words")
@@ -154,18 +183,19 @@ class Looks(Rule):
 
     def judge(self, document: Document, tally: Tally) -> str | None:
         text, scores = document.text, document.metadata.setdefault("scores", {})
-        english = document.metadata.get("language", "en") == "en"
-        if reason := heuristics.quality(text, self.bounds, english):
+        kind = document.metadata.get("kind", kinds.KINDS[0])
+        options, english = self.of[kind], document.metadata.get("language", "en") == "en"
+        if reason := heuristics.quality(text, self.bounds[kind], english):
             return reason
-        if self.options.repetition and (reason := heuristics.repetition(text)):
+        if options.repetition and (reason := heuristics.repetition(text)):
             return reason
         if self.dirty.phrases:
             scores["dirty"] = round(self.dirty.ratio(text), 5)
-            if scores["dirty"] > self.options.max_dirty:
+            if scores["dirty"] > options.max_dirty:
                 return "dirty words"
-        if self.options.coverage:
-            scores["repeated_lines"] = round(heuristics.line_coverage(text, self.options.coverage), 4)
-            if scores["repeated_lines"] > self.options.max_coverage:
+        if options.coverage:
+            scores["repeated_lines"] = round(heuristics.line_coverage(text, options.coverage), 4)
+            if scores["repeated_lines"] > options.max_coverage:
                 return "repeated n-grams by line"
         return None
 

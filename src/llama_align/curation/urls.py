@@ -7,7 +7,7 @@ each URL."
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, lru_cache
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 # set by those who link, read by those who count; the page is the same without
@@ -46,7 +46,7 @@ def _suffixes():
     return TLDExtract(suffix_list_urls=(), cache_dir=None)  # the list in the package, no network
 
 
-@cache
+@lru_cache(1 << 16)  # a crawl has millions of hosts
 def _domain(host: str) -> str:
     return _suffixes()(host).top_domain_under_public_suffix or host
 

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from ..runtime.files import naming
+from ..runtime.files import whole
 from .decoding import Decoder, refuse_unsound
 from .records import Record, RecordError, show
 
@@ -150,22 +150,12 @@ def write_jsonl(path: str | os.PathLike, rows: Iterable[Record | dict[str, Any]]
 
     Raises ValueError for a number JSON cannot hold (NaN, infinity), TypeError for a value it cannot.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     count = 0
-    try:
-        with naming(path), open(partial, "wb") as raw:
-            with _compressed(raw, path.suffix) as file:
-                for row in rows:
-                    row = row.to_dict() if isinstance(row, Record) else row
-                    file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-                    count += 1
-            raw.flush()
-            os.fsync(raw.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as raw, _compressed(raw, Path(path).suffix) as file:
+        for row in rows:
+            row = row.to_dict() if isinstance(row, Record) else row
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            count += 1
     return count
 
 

@@ -1,4 +1,4 @@
-"""Text files that are whole or absent."""
+"""Files that are whole or absent."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
@@ -30,17 +30,30 @@ def naming(path: str | Path) -> Iterator[None]:
         raise OSError(f"{path}: could not be written ({str(error).splitlines()[0]})") from error
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes beside, then renames; what could not be finished is taken away."""
+@contextmanager
+def whole(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file that appears with all its bytes, or not at all: written beside, put on the disk, renamed.
+
+    Raises:
+        OSError: the disk is full or refuses; it names the file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with naming(path):
-            partial.write_text(text, "utf-8")
+        with naming(path), open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes text as `whole` does."""
+    with whole(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: str | Path, content: Any) -> None:
