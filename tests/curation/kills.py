@@ -18,8 +18,8 @@ from pathlib import Path
 def killed(start: Callable[[], None], kills: int, seconds: float, seed: int) -> int:
     """Runs `start` in a process that is killed with its children, up to `kills` times, then until it ends.
 
-    seconds: what an undisturbed run takes. Returns how many kills there were; raises AssertionError for a run that
-    ended in an error.
+    seconds: what an undisturbed run takes here. Returns how many kills there were; raises AssertionError for a run
+    that ended in an error.
     """
     draw, done = random.Random(seed), 0
     while True:
@@ -32,7 +32,9 @@ def killed(start: Callable[[], None], kills: int, seconds: float, seed: int) -> 
                 code = 0
             finally:
                 os._exit(code)
-        deadline = time.monotonic() + draw.uniform(0, 2 * seconds / max(1, kills))
+        deadline = time.monotonic() + draw.uniform(
+            0, seconds / max(1, kills)
+        )  # so that it has not ended before the last
         while done >= kills or time.monotonic() < deadline:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:

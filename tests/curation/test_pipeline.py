@@ -176,9 +176,12 @@ def test_any_number_of_tasks_gives_the_same_bytes(made, run, tmp_path):
 
 
 def test_kills_at_random_change_nothing(made, run, tmp_path):
-    two = Executor("local", tasks=2, workers=2)
-    assert killed(lambda: pipeline(made, tmp_path).run(two), kills=4, seconds=4, seed=0) >= 3
-    assert content(tmp_path) == content(run)
+    two, started = Executor("local", tasks=2, workers=2), time.monotonic()
+    pipeline(made, tmp_path / "undisturbed").run(two)
+    seconds = time.monotonic() - started
+    there = tmp_path / "killed"
+    assert killed(lambda: pipeline(made, there).run(two), kills=4, seconds=seconds, seed=0) >= 3
+    assert content(there) == content(run)
 
 
 def test_a_second_run_does_nothing_again(made, run, monkeypatch):
