@@ -73,6 +73,7 @@ ACCEPTED = {
     "pretrain.size_overrides*: *": "checked when the model is made, before data is read",
     "*: true: *bool*": "it is one of two",
     "*.resume_from_checkpoint: true: *": "the newest checkpoint, as is last",
+    "*.resume_from_checkpoint: false: *": "none, as where it is left out",
     "*.trackio_static_space_id: false: *": "it is one of its values",
     "*: false: *bool*": "it is one of two",
     "*: a list: list*": "nothing of it; a recipe that needs some says so",

@@ -196,9 +196,9 @@ def test_earlier_answers_compete_under_the_current_reward_model(run, tmp_path, m
     assert {d.messages[0]["content"]: d.messages[1]["content"] for d in best} == {
         prompt: max(answers, key=lambda answer: answer[0])[1] for prompt, answers in pool.items()
     }
-    # a repeated answer is the new one's
-    of = {(s.prompt[0]["content"], s.completion): s.round for s in [*stale, *new]}
-    rounds = Counter(of[d.messages[0]["content"], d.messages[1]["content"]] for d in best)
+    # a repeated answer is the new one's; one with calls is no text
+    of = {json.dumps([s.prompt[0]["content"], s.completion]): s.round for s in [*stale, *new]}
+    rounds = Counter(of[json.dumps([d.messages[0]["content"], d.messages[1]["content"]])] for d in best)
     assert metrics["chosen_by_round"] == {str(number): count for number, count in sorted(rounds.items())}
     assert run("other", reward_models={"helpfulness": models["safety"]}, **both)[1] == 280, "another model scores all"
 

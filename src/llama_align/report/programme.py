@@ -161,7 +161,8 @@ def _wins(evaluation: Evaluation) -> Table:
 
 def _seconds(steps: Sequence[Step]) -> Table:
     """Seconds of every repeated step by round, with sums."""
-    names = list(dict.fromkeys(step.of for step in steps))
+    last = {step.of: place for place, step in enumerate(steps)}  # one that joined later stands where it does by then
+    names = sorted(last, key=last.__getitem__)
     rounds = range(1, max(step.round for step in steps) + 1)
     took = {(step.of, step.round): step.seconds for step in steps if step.seconds is not None}
 
