@@ -204,12 +204,14 @@ class Killer:
     """Runs a plan to its end, killing `kills` times on the way, spread over its steps.
 
     Args:
-        seconds: how long each step takes undisturbed. last: number of each training step's last checkpoint.
+        owed: steps that take the kills first. seconds: how long each step takes undisturbed. last: number of each
+            training step's last checkpoint.
     """
 
     plan: Path
     folder: Path
     kills: int = 0
+    owed: tuple[str, ...] = ()
     seed: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
@@ -223,7 +225,8 @@ class Killer:
     def run(self) -> None:
         steps = [step["name"] for step in yaml.safe_load(self.plan.read_text())["steps"]]
         left = dict.fromkeys(steps, self.kills // len(steps))
-        for name in self.draw.sample(steps, self.kills % len(steps)):
+        others = [name for name in steps if name not in self.owed]
+        for name in [*self.owed, *self.draw.sample(others, len(others))][: self.kills % len(steps)]:
             left[name] += 1
         turns = Counter()
         finished = False
@@ -362,12 +365,17 @@ def main() -> None:
         begun = time.monotonic()
         first = undisturbed(place, args.fresh)
         print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
-        done, differ, compared, number = [], [], 0, 0
-        while len(done) < args.kills and not differ:  # moments that come too late are made up for in another run
-            folder, left = place / f"kills-{number}", args.kills - len(done)
-            killer = replace(first, folder=folder, kills=left, seed=args.seed + number)
+        done, differ, compared, number, owed = [], [], 0, 0, ()
+        # moments that come too late are made up for in another run, first in steps that were not killed at all
+        while (len(done) < args.kills or owed) and not differ:
+            folder, left = place / f"kills-{number}", max(args.kills - len(done), len(owed))
+            killer = replace(first, folder=folder, kills=left, owed=owed, seed=args.seed + number)
             killer.run()
             done, number, compared = done + killer.done, number + 1, compared + len(contents(folder))
+            killed = {name for name, *_ in done}
+            owed = (
+                tuple(name for name in first.seconds if name not in killed) if args.kills >= len(first.seconds) else ()
+            )
             differ = differences(place / "whole", folder)
             print(f"{folder.name}: killed {len(killer.done)} times, {time.monotonic() - begun:.0f} s", flush=True)
         print(f"\n{table(first.seconds, done)}\n\n{len(done)} kills")
