@@ -300,6 +300,11 @@ def test_a_saved_folder_writes_as_the_contract_does(family, tmp_path):
             r"'tool_calls': found some, .* no form for calls",
         ),
         ("llama-3.0", [("assistant", "x", "eom")], r"field 'end': found 'eom', expected eot in Llama 3.0"),
+        (
+            "llama-2",
+            [("system", "Environment: ipython\n\nx"), ("user", "x")],
+            "tools are introduced, .* no form for calls",
+        ),
         ("smollm2", [("assistant", "x", "eom")], r"field 'end': found 'eom', expected eot in ChatML"),
     ],
 )
@@ -307,6 +312,23 @@ def test_what_a_dialect_cannot_write_is_refused_by_name(texts, name, messages, s
     dialog = [dict(zip(("role", "content", "end", "tool_calls"), message, strict=False)) for message in messages]
     with pytest.raises(ContractError, match=said):
         render(make(name, texts), dialog)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("smollm2", "message['content']", "message['content'] | trim"),
+        ("smollm2", "message['content']", "message['content'].split('</think>')[-1]"),
+        ("llama-3.0", " | trim", ""),
+    ],
+)
+def test_a_template_that_changes_what_is_said_gives_way(texts, name, old, new):
+    tokenizer = make(name, texts)
+    assert old in tokenizer.chat_template
+    tokenizer.chat_template = tokenizer.chat_template.replace(old, new)
+    tokens, said = adopt(tokenizer)
+    assert "instead of its own" in said
+    assert tokenizer.chat_template == tokens.dialect.chat_template
 
 
 def test_an_answer_behind_an_answer_has_no_place_in_llama_2(texts):

@@ -5,7 +5,7 @@ import json
 import datasets
 import pytest
 
-from llama_align.chat import CODE, render
+from llama_align.chat import CODE, ContractError, render
 from llama_align.data import (
     Demonstration,
     Preference,
@@ -18,6 +18,8 @@ from llama_align.data import (
     ranking_rows,
     write_jsonl,
 )
+
+from ..chat import families
 
 USER = {"role": "user", "content": "Warm in Bern?"}
 CALL = {"name": "get", "arguments": {"city": "Bern", "unit": None}}
@@ -223,6 +225,15 @@ def test_rows_of_every_trainer_keep_calls(tokenizer):
     assert row["labels"][: len(learned.ids)] == learned.labels
     (kept,), _ = fitting_prompts([Prompt(prompt, "helpfulness")], tokenizer, 500)
     assert kept.messages == prompt
+
+
+@pytest.mark.parametrize("rows_of", [preference_rows, ranking_rows])
+def test_a_call_that_a_dialect_cannot_write_is_refused_with_its_record_and_side(rows_of, tmp_path):
+    tokenizer = families.make("chatml", ["bado kilu"])
+    fine = Preference([USER], "Yes.", "No.", "better", "helpfulness")
+    pair = Preference([USER], "Yes.", CALLING, "better", "helpfulness")
+    with pytest.raises(ContractError, match=r"2\b.*rejected, field 'tool_calls': found some, .* ChatML has no form"):
+        rows_of([fine, pair], tokenizer, 500)
 
 
 def test_a_record_says_how_its_calls_end():

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Llam
 
 from llama_align import LlamaHerdForCausalLM, cli
 from llama_align.models.convert import convert
-from llama_align.models.gguf_vocabulary import BYTES
+from llama_align.models.gguf_vocabulary import BYTES, _without_marks
 from llama_align.models.tensor_files import ConvertError
 
 gguf = pytest.importorskip("gguf")
@@ -305,3 +305,18 @@ def test_a_tokenizer_larger_than_the_model_is_refused(herd, tmp_path, llama3_tok
     larger.save_pretrained(source)
     with pytest.raises(ConvertError, match="found ids up to 400, expected at most 399, the model's last"):
         convert(source, tmp_path / "model.gguf", to="gguf")
+
+
+def test_a_step_that_only_undoes_the_templates_marks_is_no_obstacle():
+    prepend, spaces = (
+        {"type": "Prepend", "prepend": "▁"},
+        {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+    )
+    own = {"type": "Sequence", "normalizers": [prepend, spaces]}
+    pattern = "(?<=<)\ue000(?=s>)|(?<=<)\ue000(?=\\|)"
+    marks = {"type": "Replace", "pattern": {"Regex": pattern}, "content": ""}
+    assert _without_marks({"type": "Sequence", "normalizers": [marks, own]}) == own
+    assert _without_marks({"type": "Sequence", "normalizers": [marks]}) is None
+    assert _without_marks(own) == own
+    for other in ({"pattern": {"Regex": "x|" + pattern}}, {"pattern": {"Regex": "."}}, {"content": "x"}):
+        assert _without_marks(marks | other) == marks | other

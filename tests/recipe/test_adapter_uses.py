@@ -257,3 +257,22 @@ def test_an_adapter_on_a_rounded_base_is_refused_without_what_rounds_it(family, 
     file.write_text(json.dumps(json.loads(file.read_text()) | {"auto_mapping": {"quantised": ROUNDING}}))
     with pytest.raises(recipe.RecipeError, match=r"four: found load_in_4bit, expected it only with the package bitsan"):
         recipe.load_model(str(tmp_path / "four"))
+
+
+def test_merged_weights_end_where_the_adapter_was_trained_to(family, tokenizer, tmp_path):
+    """The base ends a text with another token, pads with none, and so would what is merged into it."""
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    shutil.copytree(family["base"], base)
+    shutil.copytree(family["adapter"], adapter)
+    text = tokenizer.convert_tokens_to_ids("<|end_of_text|>")
+    for name in ("config.json", "generation_config.json"):
+        fields = json.loads((base / name).read_text()) | {"eos_token_id": text, "pad_token_id": None}
+        (base / name).write_text(json.dumps(fields))
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(base)}))
+    assert cli.main(["convert", str(adapter), str(tmp_path / "out"), "--to", "llama"]) == 0
+    fields = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert fields["eos_token_id"] == [tokenizer.eos_token_id, text]
+    assert tokenizer.eos_token_id != text
+    fields = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (fields["eos_token_id"], fields["pad_token_id"]) == (tokenizer.eos_token_id, tokenizer.pad_token_id)

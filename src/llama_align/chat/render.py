@@ -13,7 +13,12 @@ NAMES = {"tool": "ipython"}  # what others call a role
 # keys of a message that are part of what is said in other formats and have no place in this one
 MEANT = ("recipient", "function_call", "tool_plan", "thinking", "reasoning_content", "reasoning")
 
-SAMPLE = (("system", "be brief"), ("user", "say a"), ("assistant", "a"), ("user", "say b"), ("assistant", "b"))
+# what templates are known to change: white space around a text, and thoughts
+SAMPLES = (
+    (("system", "be brief"), ("user", "say a"), ("assistant", "a"), ("user", "say b"), ("assistant", "b")),
+    (("user", " a\n"), ("assistant", " b:\n  c\n"), ("user", "a"), ("assistant", "<think>b</think>c"), ("user", "a")),
+)
+TOOLS_ON = "Environment: ipython"  # with which Llama 3.1's system messages say that there are tools
 
 
 def render(
@@ -98,10 +103,13 @@ def _checked(message: Message, number: int, dialect: Dialect) -> Message:
         raise ContractError(f"{where} 'content': found {type(content).__name__}, expected text")
     if meant := [key for key in MEANT if message.get(key)]:
         raise ContractError(f"{where} '{meant[0]}': found one, expected role, content, tool_calls and end alone")
-    if ending not in ends:
-        raise ContractError(f"{where} 'end': found {ending!r}, expected {' or '.join(ends)} in {dialect.name}")
     if called and dialect.python_tag is None:
         raise ContractError(f"{where} 'tool_calls': found some, expected none: {dialect.name} has no form for calls")
+    if ending not in ends:
+        raise ContractError(f"{where} 'end': found {ending!r}, expected {' or '.join(ends)} in {dialect.name}")
+    if role == "system" and content.startswith(TOOLS_ON) and dialect.python_tag is None:
+        found = f"found {TOOLS_ON!r}, with which tools are introduced, expected none"
+        raise ContractError(f"{where} 'content': {found}: {dialect.name} has no form for calls")
     if wrong := fault(message):
         place, found, expected = wrong
         raise ContractError(f"{where} '{place}': found {found!r:.60}, expected {expected}")
@@ -199,13 +207,17 @@ def _writes_alike(tokenizer: PreTrainedTokenizerBase, tokens: ControlTokens) -> 
     """Whether the tokenizer's chat template gives the contract's ids for a few dialogs."""
     if not template_of(tokenizer):
         return False
-    dialog = [{"role": role, "content": content} for role, content in SAMPLE]
-    for messages, prompt in ((dialog, False), (dialog[1:], False), (dialog[:4], True), (dialog[1:2], True)):
-        ours = render(tokenizer, messages, add_generation_prompt=prompt, tokens=tokens).ids
-        try:
-            theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=prompt, return_dict=False)
-        except Exception:  # a template may raise anything: then it does not write this dialog
-            return False
-        if theirs != ours:
-            return False
+    for sample in SAMPLES:
+        dialog = [{"role": role, "content": content} for role, content in sample]
+        asked = [part for part in (dialog[:4], dialog[1:2], dialog) if part[-1]["role"] == "user"]
+        for messages, prompt in [(dialog, False), (dialog[1:], False), *((part, True) for part in asked)]:
+            if messages[0]["role"] == "assistant":
+                continue
+            ours = render(tokenizer, messages, add_generation_prompt=prompt, tokens=tokens).ids
+            try:
+                theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=prompt, return_dict=False)
+            except Exception:  # a template may raise anything: then it does not write this dialog
+                return False
+            if theirs != ours:
+                return False
     return True

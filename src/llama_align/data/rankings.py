@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..chat import ControlTokens, encode_answer, render_prompt
+from ..chat import ControlTokens, render_prompt
 from .left_out import TooLong, none_left
 from .records import GRADES, OBJECTIVES, Preference
-from .tokenized import fitting, naming_record
+from .tokenized import answer_ids, fitting, naming_record
 
 # grade of a pair that nobody graded, label of an answer that nobody judged
 UNGRADED = UNKNOWN = -1
@@ -120,7 +120,8 @@ def ranking_rows(
             prompt = tuple(render_prompt(tokenizer, record.prompt, tokens))
         objective = OBJECTIVES.index(record.objective)
         row = rows.setdefault((prompt, objective) if listwise else number, _Row(prompt, objective, record))
-        equal += _add(row, record, lambda text, finished: encode_answer(tokenizer, text, tokens, finished))
+        with naming_record(record, number):
+            equal += _add(row, record, lambda side, *said: answer_ids(tokenizer, side, *said, tokens))
     found = [(row.first, row) for row in rows.values() if row.pairs]
     kept = fitting(found, lambda pair: len(pair[1].prompt) + 1, max_length, too_long, "prompt")
     if too_long != "drop":
@@ -143,9 +144,11 @@ def _length(row: _Row) -> int:
 def _add(row: _Row, record: Preference, encode) -> int:
     """Adds a record's answers and pairs, and returns how many of its pairs are of equal answers."""
     grade = GRADES.index(record.grade)
-    chosen = row.answer(encode(record.chosen, record.chosen_finished is not False), record.chosen_is_safe)
-    rejected = row.answer(encode(record.rejected, record.rejected_finished is not False), record.rejected_is_safe)
-    edited = chosen if record.edited is None else row.answer(encode(record.edited, True), None)
+    chosen = row.answer(encode("chosen", record.chosen, record.chosen_finished is not False), record.chosen_is_safe)
+    rejected = row.answer(
+        encode("rejected", record.rejected, record.rejected_finished is not False), record.rejected_is_safe
+    )
+    edited = chosen if record.edited is None else row.answer(encode("edited", record.edited, True), None)
     if chosen != rejected:
         row.pairs.append((chosen, rejected, grade))
     if edited not in (chosen, rejected):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..chat import ContractError, ControlTokens, encode_answer, encode_text, render, render_prompt
+from ..chat import Answer, ContractError, ControlTokens, encode_answer, encode_text, render, render_prompt
 from .left_out import TooLong, none_left
 from .packing import pack
 from .records import GRADES, Demonstration, Document, Preference, Prompt, RecordError, SourceError, show
@@ -123,15 +123,14 @@ def preference_rows(
     rows = []
     for number, record in enumerate(preferences, start=1):
         chosen, finished = record.best
+        answers = {"chosen": (chosen, finished), "rejected": (record.rejected, record.rejected_finished is not False)}
         with naming_record(record, number):
             prompt = render_prompt(tokenizer, record.prompt, tokens)
+            encoded = {f"{side}_ids": answer_ids(tokenizer, side, *said, tokens) for side, said in answers.items()}
         rows.append(
             {
                 "prompt_ids": prompt,
-                "chosen_ids": encode_answer(tokenizer, chosen, tokens, finished),
-                "rejected_ids": encode_answer(
-                    tokenizer, record.rejected, tokens, record.rejected_finished is not False
-                ),
+                **encoded,
                 "grade": GRADES.index(record.grade),
                 "margin": (margins or {}).get(record.grade, 0.0),
             }
@@ -184,6 +183,14 @@ def full_rows(pairs: Dataset) -> Dataset:
 def _where(record, number: int) -> str:
     source = f" from {record.source}" if record.source else ""
     return f"record {number}{source}, {show(prompt_text(record))}"  # its text, by which a user can find it
+
+
+def answer_ids(tokenizer, side: str, answer: Answer, finished: bool, tokens: ControlTokens) -> list[int]:
+    """As `encode_answer`; raises ContractError that names the side of a pair."""
+    try:
+        return encode_answer(tokenizer, answer, tokens, finished)
+    except ContractError as error:  # which counts messages, and this is one of its own
+        raise ContractError(f"{side}, {str(error).partition(', ')[2]}") from error
 
 
 @contextmanager

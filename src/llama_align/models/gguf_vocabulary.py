@@ -5,6 +5,7 @@ counts is how a tokenizer splits and merges, which is read here and refused wher
 """
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,7 @@ LLAMA_BPE = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# the normaliser of recipes/tokenizer.py, which undoes a mark of the chat template; without it the mark stays in a text
-UNMARK = {"type": "Replace", "pattern": {"Regex": r"(?<=<)" + "\ue000" + r"(?=\|)"}, "content": ""}
+MARK = "\ue000"  # of the chat template, in what was typed (chat/tokenizer.py)
 NAMED = {"eot": "<|eot_id|>", "eom": "<|eom_id|>"}
 
 
@@ -134,12 +134,34 @@ def _check_byte_level(path: Path, state: dict) -> None:
     """Raises ConvertError unless text is split and looked up as Llama 3's tokenizer does."""
     split = {"type": "Split", "pattern": {"Regex": LLAMA_BPE}, "behavior": "Isolated", "invert": False}
     _expect(path, "model.ignore_merges", state["model"].get("ignore_merges"), True)
-    _expect(path, "normalizer", state["normalizer"], None, UNMARK)
+    _expect(path, "normalizer", _without_marks(state["normalizer"]), None)
     steps = (state["pre_tokenizer"] or {}).get("pretokenizers") or [state["pre_tokenizer"], None]
     _expect(path, "pre_tokenizer", steps[0], split)
     byte_level = {name: (steps[1] or {}).get(name) for name in ("type", "add_prefix_space", "use_regex")}
     _expect(path, "pre_tokenizer", byte_level, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False})
     _expect(path, "pre_tokenizer, steps", len(steps), 2)
+
+
+def _without_marks(normalizer: dict | None) -> dict | None:
+    """A normaliser without the step that takes a chat template's marks out of a text, which then stay in it."""
+    kept = [step for step in _steps(normalizer) if not _unmarks(step)]
+    if len(kept) < 2:
+        return kept[0] if kept else None
+    return {"type": "Sequence", "normalizers": kept}
+
+
+def _steps(normalizer: dict | None) -> list[dict]:
+    if normalizer is None:
+        return []
+    if normalizer["type"] != "Sequence":
+        return [normalizer]
+    return [step for inner in normalizer["normalizers"] for step in _steps(inner)]
+
+
+def _unmarks(step: dict) -> bool:
+    """Whether a step takes out marks between other characters and nothing else."""
+    pattern = step.get("pattern", {}).get("Regex", "") if step["type"] == "Replace" and not step["content"] else ""
+    return {MARK} == set(re.sub(r"\(\?<?=.*?\)", "", pattern).split("|"))
 
 
 def _sentencepiece(path: Path, state: dict, tokens: list[str], types: list[int]) -> tuple[list[float], bool]:
@@ -150,7 +172,8 @@ def _sentencepiece(path: Path, state: dict, tokens: list[str], types: list[int])
     """
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     prefixed = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, spaces]}
-    _expect(path, "normalizer", state["normalizer"], prefixed, spaces)
+    normalizer = _without_marks(state["normalizer"])
+    _expect(path, "normalizer", normalizer, prefixed, spaces)
     _expect(path, "pre_tokenizer", state["pre_tokenizer"], None)
     if missing := [text for text in BYTES if text not in state["model"]["vocab"]]:
         raise ConvertError(f"{path}: found no token {missing[0]}, expected one for each byte")
@@ -169,7 +192,7 @@ def _sentencepiece(path: Path, state: dict, tokens: list[str], types: list[int])
         raise ConvertError(
             f"{path}, model.merges: found none of {unlisted}, expected it; llama.cpp joins what makes a token"
         )
-    return [float(-ranks.get(text, len(merges))) for text in tokens], state["normalizer"] == prefixed
+    return [float(-ranks.get(text, len(merges))) for text in tokens], normalizer == prefixed
 
 
 def _joins(tokens: set[str]) -> set[tuple[str, str]]:

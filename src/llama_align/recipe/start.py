@@ -13,6 +13,7 @@ from accelerate import PartialState
 from peft import get_peft_model
 from transformers import PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.trainer_utils import align_special_tokens
 from trl import ModelConfig, get_peft_config
 
 from ..chat.adding import add_tokens
@@ -342,9 +343,12 @@ def write_merged(path: str, folder: Path, revision: str | None = None, trust_rem
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     model = load_model(path, adapter.kind, revision=revision, trust_remote_code=trust_remote_code)
-    model.save_pretrained(part)
     if has_tokenizer(path, revision):
-        load_tokenizer(path, revision, trust_remote_code, dialogs=False).save_pretrained(part)
+        tokenizer = load_tokenizer(path, revision, trust_remote_code, dialogs=False)
+        # the ends that it was trained to write, which transformers' Trainer puts into a whole model as well
+        align_special_tokens(model, tokenizer)
+        tokenizer.save_pretrained(part)
+    model.save_pretrained(part)
     licences = {file.name: file for source in reversed(sources) for rule in LICENCES for file in source.glob(rule)}
     for name, file in licences.items():
         shutil.copyfile(file, part / name)
