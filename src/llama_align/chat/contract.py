@@ -11,7 +11,7 @@ from itertools import groupby
 
 from transformers import PreTrainedTokenizerBase
 
-from .dialects import ContractError, Dialect, dialect_of, known, template_of
+from .dialects import ContractError, Dialect, dialect_of, known, template_of, templated
 from .roles import LEARNED, Opening, TokenRole
 
 ANCHOR = "\n"  # a text that no token of a header's or content's beginning joins
@@ -32,7 +32,7 @@ class ControlTokens:
         system: the system message of dialogs without one, where the tokenizer's chat template has one.
         spaced: a text behind a control token is encoded as if it stood alone, with the space that SentencePiece puts
             before a text.
-        openings: ids by which `roles_of` knows a message.
+        openings: ids by which `roles_of` knows a message. answer_header: those that a sampler goes on from.
     """
 
     dialect: Dialect
@@ -48,6 +48,7 @@ class ControlTokens:
     system: str | None = None
     spaced: bool = True
     openings: tuple[Opening, ...] = ()
+    answer_header: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "ControlTokens":
@@ -81,7 +82,12 @@ class ControlTokens:
             headers={role: _pieces(text, ids, TokenRole.HEADER) for role, text in dialect.headers.items()},
             spaced=_spaced(tokenizer, dialect, ids),
         )
-        return replace(tokens, openings=_openings(tokenizer, tokens), system=_own_system(tokenizer, dialect))
+        return replace(
+            tokens,
+            system=_own_system(tokenizer, dialect),
+            openings=_openings(tokenizer, tokens),
+            answer_header=tuple(encode_pieces(tokenizer, tokens.headers["assistant"], tokens).ids),
+        )
 
     @property
     def terminators(self) -> tuple[int, ...]:
@@ -220,10 +226,7 @@ def _own_system(tokenizer: PreTrainedTokenizerBase, dialect: Dialect) -> str | N
 
     def written(*dialog: tuple[str, str]) -> str:
         messages = [{"role": role, "content": content} for role, content in dialog]
-        try:
-            return tokenizer.apply_chat_template(messages, tokenize=False)
-        except Exception:  # a template may raise anything: then it does not write this dialog
-            return ""
+        return templated(tokenizer, messages, tokenize=False) or ""
 
     opening = dialect.begin + dialect.headers["system"]
     closing = dialect.eot + dialect.after + message("user", "a")

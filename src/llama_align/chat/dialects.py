@@ -186,6 +186,14 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
     return found if isinstance(found, str) else ""
 
 
+def templated(tokenizer: PreTrainedTokenizerBase, messages: list[dict], **options):
+    """What a tokenizer's chat template makes of a dialog; None where it does not write it, whatever it raises."""
+    try:
+        return tokenizer.apply_chat_template(messages, **options)
+    except Exception:
+        return None
+
+
 def dialect_of(tokenizer: PreTrainedTokenizerBase) -> Dialect:
     """The dialect of a tokenizer: by its control tokens, and by its chat template where several fit.
 

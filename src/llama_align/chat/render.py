@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from .contract import ControlTokens, Piece, Rendered, encode_pieces
-from .dialects import ContractError, Dialect, template_of
+from .dialects import ContractError, Dialect, template_of, templated
 from .roles import TokenRole
-from .tools import Answer, Message, as_message, fault, sampled, spoken
+from .tools import TOOLS_ON, Answer, Message, as_message, fault, sampled, spoken
 
 NAMES = {"tool": "ipython"}  # what others call a role
 # keys of a message that are part of what is said in other formats and have no place in this one
@@ -18,7 +18,6 @@ SAMPLES = (
     (("system", "be brief"), ("user", "say a"), ("assistant", "a"), ("user", "say b"), ("assistant", "b")),
     (("user", " a\n"), ("assistant", " b:\n  c\n"), ("user", "a"), ("assistant", "<think>b</think>c"), ("user", "a")),
 )
-TOOLS_ON = "Environment: ipython"  # with which Llama 3.1's system messages say that there are tools
 
 
 def render(
@@ -156,11 +155,11 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: Answer, tokens=Non
     tokens = tokens or ControlTokens.of(tokenizer)
     message = _checked(as_message(answer), 0, tokens.dialect)
     content = content_of(message, tokens, still_open=not finished)
-    header = [(value, TokenRole.HEADER) for value, _ in tokens.headers["assistant"]]
-    alone = encode_pieces(tokenizer, header, tokens).ids
+    header = tokens.headers["assistant"]
+    alone = len(tokens.answer_header)
     whole = encode_pieces(tokenizer, [*header, *content], tokens).ids
-    joined = whole[: len(alone)] != alone
-    ids = encode_pieces(tokenizer, content, tokens).ids if joined else whole[len(alone) :]
+    joined = tuple(whole[:alone]) != tokens.answer_header
+    ids = encode_pieces(tokenizer, content, tokens).ids if joined else whole[alone:]
     return ids + [end for end, _ in _end_of(message, tokens)[:1]] * finished
 
 
@@ -214,10 +213,6 @@ def _writes_alike(tokenizer: PreTrainedTokenizerBase, tokens: ControlTokens) -> 
             if messages[0]["role"] == "assistant":
                 continue
             ours = render(tokenizer, messages, add_generation_prompt=prompt, tokens=tokens).ids
-            try:
-                theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=prompt, return_dict=False)
-            except Exception:  # a template may raise anything: then it does not write this dialog
-                return False
-            if theirs != ours:
+            if templated(tokenizer, messages, add_generation_prompt=prompt, return_dict=False) != ours:
                 return False
     return True

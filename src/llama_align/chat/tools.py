@@ -13,6 +13,7 @@ from .dialects import PYTHON_TAG
 CODE = "code_interpreter"
 SEARCHES = ("brave_search", "wolfram_alpha", "photogen")
 CALL = "an object of name and arguments"
+TOOLS_ON = "Environment: ipython"  # with which a system message says that there are tools
 
 Message = dict[str, Any]
 Answer = str | Message  # an answer is its text, or the whole message where it calls a tool or waits for one
@@ -122,5 +123,5 @@ def with_tools(messages: Sequence[Message], tools: Sequence[dict]) -> list[Messa
     """The dialog with a list of tools (schemas of functions) in its system message, in Meta's words."""
     system = messages[0]["content"] if messages and messages[0].get("role") == "system" else None
     said = _TOOLS.format(tools="\n".join(json.dumps(tool, indent=4, ensure_ascii=False) for tool in tools))
-    content = "\n\n".join(filter(None, ("Environment: ipython", system, said)))
+    content = "\n\n".join(filter(None, (TOOLS_ON, system, said)))
     return [{"role": "system", "content": content}, *messages[system is not None :]]

@@ -54,13 +54,8 @@ class Columns:
             self._sound.add(names)
         if not self.strict:
             self.seen |= dict.fromkeys(place for name, value in row.items() for place in self._places(name, value))
-            self.passed_over(with_aliases(row))
+            self._note_passed_over(row)
         return row
-
-    def passed_over(self, row: dict) -> None:
-        """Notes a dialog that is not read because the row has another."""
-        if not self.source.columns and (name := passed_over(self.kind, row)) in self.content:
-            self.seen[f"{name} (beside {'prompt' if name == 'messages' else 'messages'})"] = None
 
     def unread(self, form: str) -> list[str]:
         """The columns seen that nothing reads, in order, with the type of those that are ours by name alone."""
@@ -78,6 +73,13 @@ class Columns:
         for name in set(self.source.grades or ()) - made - set(there) if there else ():
             found, expected = f"'{name}', which is in no row", f"one of {listed(list(there))}"
             raise SourceError(f"data source {self.source.path}, key 'grades': found {found}, expected {expected}")
+
+    def _note_passed_over(self, row: dict) -> None:
+        """Notes a dialog that is not read because the row has another."""
+        if self.source.columns or not {"prompt", "messages"} <= row.keys():
+            return
+        if (name := passed_over(self.kind, with_aliases(row))) in self.content:
+            self.seen[f"{name} (beside {'prompt' if name == 'messages' else 'messages'})"] = None
 
     def _places(self, name: str, value: Any) -> list[str]:
         """Names under which a value is noted: its column, or what in it is not read."""
