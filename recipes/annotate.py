@@ -10,6 +10,9 @@ from functools import partial
 from itertools import product
 
 from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from llama_align.annotate import Annotate, check_tasks, judge_annotator, pick_pairs, reward_annotator, take_turns
 from llama_align.data import Prompt, write_jsonl
 from llama_align.recipe.engines import EngineSettings

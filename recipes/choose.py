@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from llama_align.evaluation.choose import check_candidates, choose, take_over
 from llama_align.evaluation.drift import watch
 from llama_align.evaluation.measure import Evaluation, check_rows

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 
 from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from llama_align.data import load_records, read_jsonl, write_jsonl
 from llama_align.recipe import EngineSettings
 from llama_align.runtime.identity import lines_digest

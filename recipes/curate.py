@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from llama_align import recipe
 
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 try:
     from llama_align.curation import options
     from llama_align.curation.executors import Executor

@@ -8,6 +8,9 @@ A checkpoint that was measured with the same settings before is not measured aga
 from dataclasses import dataclass, field
 
 from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from llama_align.data import load_records
 from llama_align.evaluation.measure import Evaluation, check_rows
 from llama_align.recipe.engines import EngineSettings

@@ -6,10 +6,13 @@ accelerate launch recipes/ppo.py --config recipes/herd-nano/ppo.yaml
 from dataclasses import dataclass, field
 from functools import partial
 
+from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from datasets import Dataset, Features, Json, Value
 from transformers import set_seed
 
-from llama_align import recipe
 from llama_align.rewards.models import RewardModels
 from llama_align.runtime.identity import checkpoint_dtype
 from llama_align.runtime.sharding import outside_zero3

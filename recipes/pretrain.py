@@ -5,9 +5,12 @@ accelerate launch recipes/pretrain.py --config recipes/herd-nano/pretrain.yaml
 
 from dataclasses import dataclass, field
 
+from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
-from llama_align import recipe
 from llama_align.data import document_rows, load_records
 from llama_align.models import parameter_count, preset
 from llama_align.recipe.unused import default_of

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from llama_align.data import load_records, write_jsonl
 from llama_align.recipe.engines import EngineSettings
 from llama_align.rejection import run as rejection

@@ -5,9 +5,12 @@ accelerate launch recipes/reward.py --config recipes/herd-nano/reward_helpfulnes
 
 from dataclasses import dataclass, field
 
+from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from transformers import set_seed
 
-from llama_align import recipe
 from llama_align.data import GRADES, OBJECTIVES, DataSource, load_records, ranking_rows
 from llama_align.report import reward_pictures
 from llama_align.rewards import RewardScorer

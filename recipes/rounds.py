@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from llama_align.rounds.command import bind
 
 

@@ -8,6 +8,10 @@ Any option can be set on the command line too, as in `--seed 1 --documents 2000`
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from llama_align.recipe import RecipeError, one_process, run, write_json
 from llama_align.sandbox import DemonstrationNoise, SandboxConfig, write_sandbox
 

@@ -5,9 +5,12 @@ accelerate launch recipes/sft.py --config recipes/herd-nano/sft.yaml
 
 from dataclasses import dataclass, field
 
+from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from transformers import set_seed
 
-from llama_align import recipe
 from llama_align.data import demonstration_rows, load_records
 from llama_align.trainers import HerdSFTConfig, HerdSFTTrainer
 

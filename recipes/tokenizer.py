@@ -6,6 +6,9 @@ python recipes/tokenizer.py --config recipes/herd-nano/tokenizer.yaml
 from dataclasses import dataclass, field
 
 from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from llama_align.chat import train_tokenizer
 from llama_align.data import load_records
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 from ..chat import ROLES, Answer, Message, fault
 from ..runtime.identity import lines_digest
+from ..runtime.showing import show
 
 ENDS = ("eot", "eom")  # how a message ends: its turn, or to let a tool answer
 GRADES = ("significantly_better", "better", "slightly_better", "negligibly_better")
@@ -34,21 +35,6 @@ class RecordError(ValueError):
 
 class SourceError(ValueError):
     """A data source that cannot be read as its options say; the message names path, key, found and expected."""
-
-
-def show(value: Any) -> str:
-    """How a value is named in an error: short, and never a page of text."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, str):
-        return repr(value if len(value) <= 60 else value[:57] + "...")
-    if isinstance(value, list | tuple):
-        return f"a list of {len(value)}" if value else "an empty list"
-    if isinstance(value, dict):
-        names = [name if isinstance(name, str) and name.isprintable() else repr(name) for name in value]
-        more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-        return f"an object with {', '.join(name[:40] for name in names[:12]) or 'no fields'}{more}"
-    return f"{value!r} ({type(value).__name__})"
 
 
 # A check gets the value and `error(value, expected, path)`, which makes the RecordError to raise.

@@ -3,28 +3,34 @@
 Options, checkpoints, engines and what a run leaves behind. Knows nothing of losses.
 """
 
-from ..runtime.files import write_json
-from .adapters import adapter_of
-from .checkpoints import (
-    check_length,
-    check_match,
-    check_reward_model,
-    context_of,
-    load_model,
-    load_prompts,
-    load_reward_model,
-    load_tokenizer,
-    on_device,
-    score_outputs,
-)
-from .engines import EngineSettings, Samplers, check_dtype
-from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
-from .options import exit_code, leave_group, one_process, parse, run
-from .positions import check_positions, with_rope
-from .results import finish
-from .resuming import STOPPED, resume_path, train
-from .start import ModelArguments, Start, lora_config, whole_weights
-from .whole import check_checkpoint, check_overrides
+from typing import TYPE_CHECKING
+
+from ..runtime.on_demand import on_demand
+
+if TYPE_CHECKING:  # imported when they are asked for: most take torch
+    from ..runtime.files import write_json
+    from .adapters import adapter_of
+    from .checkpoints import (
+        check_length,
+        check_match,
+        check_reward_model,
+        context_of,
+        load_model,
+        load_prompts,
+        load_reward_model,
+        load_tokenizer,
+        on_device,
+        score_outputs,
+    )
+    from .engines import EngineSettings, Samplers, check_dtype
+    from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
+    from .options import exit_code, leave_group, one_process, parse, run
+    from .positions import check_positions, with_rope
+    from .reading import check_first, check_options
+    from .results import finish
+    from .resuming import STOPPED, resume_path, train
+    from .start import ModelArguments, Start, lora_config, whole_weights
+    from .whole import check_checkpoint, check_overrides
 
 __all__ = [
     "STOPPED",
@@ -39,8 +45,10 @@ __all__ = [
     "adapter_of",
     "check_checkpoint",
     "check_dtype",
+    "check_first",
     "check_length",
     "check_match",
+    "check_options",
     "check_overrides",
     "check_positions",
     "check_reward_model",
@@ -64,3 +72,5 @@ __all__ = [
     "with_rope",
     "write_json",
 ]
+
+__getattr__ = on_demand(__name__, __file__)

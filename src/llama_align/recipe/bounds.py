@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.records import show
+from ..runtime.showing import show
 from .yaml_files import Keys
 
 

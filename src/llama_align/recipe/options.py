@@ -1,9 +1,8 @@
-"""A recipe's options from its YAML and command line, and how a recipe begins and ends.
+"""A recipe's options made of what its YAML and command line say, and how a recipe begins and ends.
 
 Knows nothing of checkpoints, losses or data.
 """
 
-import difflib
 import gc
 import importlib
 import os
@@ -16,43 +15,16 @@ from typing import Any
 import torch
 from accelerate import DistributedType, PartialState
 from transformers import get_scheduler
-from trl import TrlParser
 
 from ..chat import ContractError
 from ..data import RecordError, SourceError
 from ..runtime.lineage import answer_to_manager
-from .bounds import Misfit, fitting, hints_of
 from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
 from .launching import launch_defaults
 from .paths import expand_paths
+from .reading import LONGEST, read_command
 from .unused import refuse_unused
-from .yaml_files import YamlFile, field_name, read_yaml, shortened
-
-LONGEST = 600  # characters of a library's complaint
-
-
-class _Parser(TrlParser):
-    """TRL's parser, which checks what a command line says before any dataclass is made of it."""
-
-    def error(self, message):
-        raise RecipeError(f"options: {shortened(message, LONGEST)}")
-
-    def parse_known_args(self, args=None, namespace=None):
-        defaults = {action.dest: action.default for action in self._actions}
-        namespace, rest = super().parse_known_args(args, namespace)
-        if rest:
-            raise RecipeError(
-                f"command line: found {shortened(' '.join(rest))}, expected only the options --help lists"
-            )
-        for name, hint in hints_of(self.dataclass_types).items():
-            value = getattr(namespace, name)
-            if value is not defaults[name] and value != defaults[name]:
-                try:
-                    fitting(name, value, hint)
-                except Misfit as error:
-                    raise RecipeError(f"command line, field {field_name((name, *error.keys))}: {error}") from error
-        return namespace, rest
-
+from .yaml_files import shortened
 
 INTERRUPTED = 128 + signal.SIGINT  # as a shell has it
 
@@ -67,65 +39,22 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
     types = tuple(dataclass_types)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         before_a_group()
-    # an abbreviation that a later option makes ambiguous would change what a command means
-    parser = _Parser(types, description=description, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="YAML file with values for the options below")
-    hints = hints_of(types)
-    path, args = _config_path(sys.argv[1:] if args is None else args)
-    given = {arg[2:].split("=")[0].replace("-", "_") for arg in args if arg.startswith("--")}
-    file = None if path is None else read_yaml(path)
     # defaults that depend on the machine and the launch; a value in the YAML wins
-    parser.set_defaults_with_config(**{key: value for key, value in launch_defaults().items() if key in hints})
-    if file is not None:
-        parser.set_defaults_with_config(**_values(file, hints))
+    command = read_command(types, args, description, launch_defaults())
     try:
-        stages = parser.parse_args_into_dataclasses(args, look_for_args_file=False)
+        stages = command.parser.parse_args_into_dataclasses(command.args, look_for_args_file=False)
     except (RecipeError, ImportError):  # the latter where what an option needs is not installed
         raise
     except Exception as error:  # options that contradict each other, from any library's __post_init__
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise RecipeError(f"options: {kind}{shortened(str(error), LONGEST)}") from error
-    refuse_unused(stages, given | ({*file.content} if file else set()))
+    refuse_unused(stages, command.given)
     for stage in stages[: len(types)]:
         expand_paths(stage)
         _check_schedule(stage)
     _check_group()
     # parse_args_into_dataclasses appends a namespace with --config
     return tuple(stages[: len(types)])
-
-
-def _config_path(args: list[str]) -> tuple[str | None, list[str]]:
-    """The file of `--config FILE` or `--config=FILE`, and the other arguments."""
-    parts = [part for arg in args for part in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
-    if parts.count("--config") > 1:
-        raise RecipeError(f"--config: found {parts.count('--config')} of them, expected one file")
-    if "--config" not in parts:
-        return None, parts
-    place = parts.index("--config")
-    path = parts[place + 1] if place + 1 < len(parts) else ""
-    if not os.path.isfile(path):
-        raise RecipeError(f"--config: found no file {shortened(path)!r}, expected a YAML file")
-    return path, parts[:place] + parts[place + 2 :]
-
-
-def _values(file: YamlFile, hints: dict[str, Any]) -> dict[str, Any]:
-    """The options in a file, each of the type and within the bounds of its name."""
-    found = {}
-    for key, value in file.content.items():
-        if key == "env":
-            raise RecipeError(
-                f"{file.where(key)}: found variables of the environment, expected none; set them before the command, "
-                "as libraries read them when they are imported"
-            )
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else "; --help lists the options"
-            raise RecipeError(f"{file.where(key)}: unknown option{hint}")
-        try:
-            found[key] = fitting(key, value, hints[key])
-        except Misfit as error:
-            raise RecipeError(f"{file.where(key, *error.keys)}: {error}") from error
-    return found
 
 
 def _check_schedule(stage: Any) -> None:
