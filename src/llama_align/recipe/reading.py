@@ -6,7 +6,7 @@ Imports neither torch nor transformers, so that `--help` and a mistake do not wa
 import difflib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ def problems(file: YamlFile, hints: dict[str, Any]) -> Iterator[str]:
             yield problem
 
 
-def problem_of(key: str, value: Any, hints: dict[str, Any], where) -> str | None:
+def problem_of(key: str, value: Any, hints: dict[str, Any], where: Callable[..., str]) -> str | None:
     """What is wrong with one option, if anything; `where(*keys)` is how an error names a place in it."""
     if key == "env":
         return (
@@ -171,4 +171,5 @@ def check_options(script: str | Path, args: list[str]) -> None:
     except Unreadable:  # the same is checked behind the imports
         return
     command = read_command(found.types, list(args), found.doc)
+    command.parser.prog = Path(script).name
     command.parser.parse_known_args(command.args)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ..recipe import RecipeError, exit_code
 from ..report import write_report
+from ..runtime.shipped import shipped
 from .manager import Run
 from .plan import Plan
 from .status import Standing, standings
@@ -63,15 +64,10 @@ def _main(options: argparse.Namespace) -> None:
 
 
 def recipes_of(plan: str | Path) -> Path:
-    """The folder of recipe scripts a plan belongs to: the nearest above it, or `recipes`, that has rounds.py.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    for folder in (*Path(plan).resolve().parents, Path("recipes").resolve()):
-        if (folder / "rounds.py").is_file():
-            return folder
-    raise RecipeError(f"recipes: found no recipe scripts above {plan} or in recipes, expected --recipes FOLDER")
+    """The folder of recipe scripts a plan belongs to: the nearest above it, or `recipes`, that has rounds.py; else that
+    which comes with the package."""
+    places = (*Path(plan).resolve().parents, Path("recipes").resolve())
+    return next((folder for folder in places if (folder / "rounds.py").is_file()), shipped("recipes"))
 
 
 def print_status(rows: list[Standing]) -> None:

@@ -16,6 +16,7 @@ from ..recipe.paths import PATHS
 from ..recipe.yaml_files import YamlFile
 from ..runtime.identity import canonical
 from ..runtime.manifest import file_digest
+from ..runtime.shipped import launch_file
 from .expand import expand
 from .references import found_in, references, strings, texts
 from .steps import PlanError, Step, check_text, read_steps, read_yaml
@@ -62,9 +63,11 @@ class Plan:
     def _add(self, step: Step, recipes: list[str]) -> None:
         if step.recipe not in recipes:
             raise PlanError(f"{step.where('recipe')}: found {step.recipe!r}, expected one of {', '.join(recipes)}")
-        if step.launch is not None and not Path(step.launch).is_file():
-            found = f"found no file {step.launch!r}, expected a configuration of accelerate"
-            raise PlanError(f"{step.where('launch')}: {found}")
+        if step.launch is not None:
+            if (launch := launch_file(step.launch)) is None:
+                found = f"found no file {step.launch!r}, expected a configuration of accelerate"
+                raise PlanError(f"{step.where('launch')}: {found}")
+            step.launch = str(launch)
         if "output_dir" in step.set:
             place = step.where_option("output_dir")
             raise PlanError(f"{place}: found one, expected none; a step writes into the run's")

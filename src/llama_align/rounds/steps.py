@@ -1,7 +1,7 @@
 """The steps of a plan as its YAML has them: which keys they have and what each may be."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -59,7 +59,7 @@ class Step:
 
     def where(self, *keys: Any) -> str:
         """How an error names a field of this step."""
-        return _where(self.file, self.keys, f"step {self.name!r}", *keys)
+        return place_of(self.file, self.keys, f"step {self.name!r}", *keys)
 
     def where_option(self, option: str, *keys: Any) -> str:
         """How an error names an option, or what is within it."""
@@ -120,7 +120,7 @@ class _Reader:
         return self._step(keys, title, row, KEYS)
 
     def _repeat(self, keys: tuple, row: dict) -> Repeat:
-        where = partial(_where, self.file, keys, "repeat")
+        where = partial(place_of, self.file, keys, "repeat")
         if len(row) > 1:
             other = next(key for key in row if key != "repeat")
             raise PlanError(f"{where(other)}: found it beside repeat, expected repeat alone")
@@ -176,24 +176,32 @@ class _Reader:
         return Repeated(step, tuple(sorted(part)), dict(sorted(later.items())))
 
     def _step(self, keys: tuple, title: str, row: Any, known: tuple[str, ...]) -> Step:
-        where = partial(_where, self.file, keys, title)
-        if not isinstance(row, dict):
-            raise PlanError(f"{where()}: found {shown(row)}, expected a mapping with name and recipe")
-        if unknown := sorted(set(map(str, row)) - set(known)):
-            raise PlanError(f"{where(unknown[0])}: unknown, expected {', '.join(known)}")
-        for key in ("name", "recipe"):
-            if not isinstance(row.get(key), str) or not NAME.fullmatch(row[key]):
-                expected = f"at most {LONGEST} letters, digits, - and _"
-                raise PlanError(f"{where(key)}: found {shown(row.get(key))}, expected {expected}")
-        for key in ("config", "launch"):
-            if row.get(key) is not None:
-                check_text(where(key), row[key])
-        _check_options(where("set"), row.get("set", {}))
+        if fault := next(faults(partial(place_of, self.file, keys, title), row, known), None):
+            raise fault
         default = {"launch": self.launch} if row["recipe"] in LAUNCHED else {}
         return Step(file=self.file, keys=keys, **default | {key: row[key] for key in KEYS if key in row})
 
 
-def _where(file: YamlFile, at: tuple, step: str, *keys: Any) -> str:
+def faults(where: Where, row: Any, known: tuple[str, ...] = KEYS) -> Iterator[PlanError]:
+    """What is wrong with a step's keys and their values."""
+    if not isinstance(row, dict):
+        yield PlanError(f"{where()}: found {shown(row)}, expected a mapping with name and recipe")
+        return
+    for key in sorted(set(map(str, row)) - set(known)):
+        yield PlanError(f"{where(key)}: unknown, expected {', '.join(known)}")
+    for key in ("name", "recipe"):
+        if not isinstance(row.get(key), str) or not NAME.fullmatch(row[key]):
+            expected = f"at most {LONGEST} letters, digits, - and _"
+            yield PlanError(f"{where(key)}: found {shown(row.get(key))}, expected {expected}")
+    checks = [(check_text, key) for key in ("config", "launch") if row.get(key) is not None]
+    for check, key in (*checks, *([(_check_options, "set")] if "set" in row else [])):
+        try:
+            check(where(key), row[key])
+        except PlanError as error:
+            yield error
+
+
+def place_of(file: YamlFile, at: tuple, step: str, *keys: Any) -> str:
     """How an error names a field of a step."""
     place = file.where(*at, *keys).partition(", field ")[0]
     return f"{place}, {step}" + (f", field {field_name(keys)}" if keys else "")

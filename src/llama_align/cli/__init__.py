@@ -1,0 +1,56 @@
+"""The command line of the package: `llama-align COMMAND`, or `python -m llama_align COMMAND`.
+
+A command is a module with `add_options(parser)` and `main(options)`, imported when it is asked for, and a line in
+`COMMANDS`.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+
+COMMANDS = {  # name -> module and what it does
+    "ls": (".ls", "list what comes with the package: recipes, YAMLs, accelerate configurations, data cards"),
+    "cp": (".cp", "copy any of these to where you can change it"),
+    "run": (".run", "run a recipe in this process, or by accelerate with --launch"),
+    "rounds": (".rounds", "run a plan of steps and rounds, or say how it stands"),
+    "demo": (".demo", "run the whole chain on the sandbox, on two cores in minutes"),
+    "validate": (".validate", "name every wrong key and value of a YAML, with its line"),
+    "schema": (".schema", "JSON Schema of recipes and plans, for editors"),
+    "convert": (".convert", "write a Llama checkpoint as a LlamaHerd, back, or as a GGUF file"),
+    "add-tokens": (
+        ".add_tokens",
+        "give a base model Llama 3's control tokens, and its vocabulary pieces for a language",
+    ),
+}
+
+
+def parser(command: str | None) -> argparse.ArgumentParser:
+    """All commands by name, and the options of one."""
+    top = argparse.ArgumentParser(
+        prog="llama-align",
+        description="The recipes of llama_align and tools beside them.",
+        epilog="llama-align COMMAND --help says what a command does.",
+    )
+    top.add_argument("--version", action="version", version=f"llama_align {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, short) in COMMANDS.items():
+        one = commands.add_parser(name, help=short, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if name == command:
+            importlib.import_module(module, __name__).add_options(one)
+    return top
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs a command; a user's mistake ends in a message on stderr and exit code 2."""
+    args = list(sys.argv[1:] if args is None else args)
+    options = parser(args[0] if args else None).parse_args(args)
+    module, _ = COMMANDS[options.command]
+    del options.command
+    try:
+        return importlib.import_module(module, __name__).main(options) or 0
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

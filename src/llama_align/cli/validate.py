@@ -1,0 +1,109 @@
+"""`llama-align validate`."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..recipe.bounds import hints_of
+from ..recipe.errors import RecipeError
+from ..recipe.outline import dataclass_of, outline
+from ..recipe.reading import problem_of, problems
+from ..recipe.yaml_files import YamlFile, read_yaml
+from ..rounds.checking import problems_of_plan
+from ..runtime.shipped import scripts
+
+PRECISIONS = ("no", "fp16", "bf16", "fp8")
+EXAMPLES = """\
+examples:
+  a recipe's YAML, a plan with the YAMLs it names, an accelerate configuration
+    llama-align validate mine/dpo.yaml
+    llama-align validate mine/rounds.yaml
+    llama-align validate zero3.yaml
+"""
+
+
+def add_options(one: argparse.ArgumentParser) -> None:
+    one.description = (
+        "Names every wrong key and value of YAML files, each with its line: of a recipe, of a plan with all its steps\n"
+        "and their YAMLs, or of accelerate. Nothing is imported that trains: options that contradict each other, and\n"
+        "data and checkpoints, are looked at when the recipe is run. Ends with code 2 where something is wrong."
+    )
+    one.epilog = EXAMPLES
+    one.add_argument("files", nargs="+", metavar="FILE", help="YAML")
+    one.add_argument("--recipe", metavar="NAME", help="whose YAML it is (default: what the file or a plan beside says)")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Prints what is wrong; returns 2 where anything is."""
+    code = 0
+    for name in options.files:
+        try:
+            kind, found = problems_of(Path(name), options.recipe)
+        except RecipeError as error:  # no YAML, or nobody's
+            kind, found = "", [str(error)]
+        for problem in found:
+            print(problem)
+        if not found:
+            print(f"{name}: {kind}, nothing wrong")
+        code = 2 if found else code
+    return code
+
+
+def problems_of(path: Path, recipe: str | None = None) -> tuple[str, list[str]]:
+    """What a YAML file is, and what is wrong in it.
+
+    Raises:
+        RecipeError: it is no YAML as recipes have it, or it cannot be told whose it is.
+    """
+    file = read_yaml(path)
+    if recipe is None and "steps" in file.content:
+        return "a plan", problems_of_plan(file, scripts())
+    if recipe is None and {"compute_environment", "distributed_type"} & file.content.keys():
+        return "an accelerate configuration", list(_of_accelerate(file))
+    recipe = recipe or recipe_of(path)
+    if recipe not in scripts():
+        raise RecipeError(f"recipe: found {recipe!r}, expected one of {', '.join(scripts())}")
+    return f"options of {recipe}", list(problems(file, hints_of(outline(scripts()[recipe]).types)))
+
+
+def recipe_of(path: Path) -> str:
+    """The recipe whose options a YAML has: what a plan in its folder says, else what its name begins with.
+
+    Raises:
+        RecipeError: neither says it.
+    """
+    for beside in sorted(path.resolve().parent.glob("*.yaml")):
+        for recipe, config in _steps_of(beside):
+            if config == path.name and recipe in scripts():
+                return recipe
+    fitting = [name for name in scripts() if path.stem == name or path.stem.startswith((f"{name}_", f"{name}-"))]
+    if fitting:
+        return max(fitting, key=len)
+    raise RecipeError(f"{path}: found neither a plan beside it nor a recipe's name in its own, expected --recipe NAME")
+
+
+def _steps_of(path: Path) -> Iterator[tuple[str, str]]:
+    """Recipe and YAML of every step of a plan; nothing of another file."""
+    try:
+        rows = read_yaml(path).content.get("steps")
+    except RecipeError:
+        return
+    for row in rows if isinstance(rows, list) else ():
+        block = row.get("repeat") if isinstance(row, dict) else None
+        inner = block.get("steps") if isinstance(block, dict) else None
+        for step in inner if isinstance(inner, list) else [row]:
+            if isinstance(step, dict):
+                yield step.get("recipe"), step.get("config")
+
+
+def _of_accelerate(file: YamlFile) -> Iterator[str]:
+    """By the fields of accelerate's own dataclass; what is in the tables of its engines is left to them."""
+    hints = hints_of([dataclass_of("accelerate.commands.config.config_args", "ClusterConfig")])
+    kinds = [each.value for each in dataclass_of("accelerate.utils.dataclasses", "DistributedType")]
+    for key, value in file.content.items():
+        choices = {"distributed_type": kinds, "mixed_precision": PRECISIONS}.get(key)
+        if choices and value not in choices:
+            yield f"{file.where(key)}: found {value!r}, expected {', '.join(choices[:-1])} or {choices[-1]}"
+        elif key not in ("rdzv_backend", "downcast_bf16", "main_training_function") and not choices:
+            if problem := problem_of(key, value, hints, file.where):
+                yield problem

@@ -1,0 +1,100 @@
+"""Everything that is wrong with a plan, by line, its stages' options among it. Imports nothing that trains."""
+
+import difflib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..recipe.bounds import hints_of
+from ..recipe.errors import RecipeError
+from ..recipe.outline import Unreadable, outline
+from ..recipe.reading import problem_of, problems
+from ..recipe.yaml_files import YamlFile, read_yaml
+from ..runtime.shipped import launch_file
+from .expand import expand
+from .steps import KEYS, KEYS_OF_A_ROUND, PlanError, Step, faults, place_of, read_steps
+
+KEYS_OF_A_PLAN = ("name", "seed", "launch", "steps")
+Hints = dict[str, Any]
+
+
+def problems_of_plan(file: YamlFile, recipes: dict[str, Path]) -> list[str]:
+    """What is wrong with a plan and the options it sets, in the order of its lines.
+
+    Args:
+        recipes: scripts by name.
+    """
+    found = [
+        f"{file.where(key)}: unknown{_nearest(key, KEYS_OF_A_PLAN)}"
+        for key in file.content
+        if key not in KEYS_OF_A_PLAN
+    ]
+    found += map(str, _faults_of_steps(file))
+    try:
+        steps = expand(read_steps(file, None))
+    except PlanError as error:  # a key as above, or what a reference or a block lacks
+        return list(dict.fromkeys([*found, str(error)]))
+    names = {step.name for step in steps}
+    hints = _Hints({name: path for name, path in recipes.items() if name != "rounds"})
+    for step in steps:
+        found += _problems_of_step(step, hints, names)
+    if isinstance(launch := file.content.get("launch"), str) and launch_file(launch) is None:
+        found.append(f"{file.where('launch')}: found no file {launch!r}, expected a configuration of accelerate")
+    return list(dict.fromkeys(found))
+
+
+def _faults_of_steps(file: YamlFile) -> Iterator[PlanError]:
+    rows = file.content.get("steps")
+    for number, row in enumerate(rows if isinstance(rows, list) else ()):
+        keys = ("steps", number)
+        if not (isinstance(row, dict) and "repeat" in row):
+            yield from faults(partial(place_of, file, keys, f"step {number + 1}"), row, KEYS)
+        elif isinstance(row["repeat"], dict) and isinstance(row["repeat"].get("steps"), list):
+            for inner, each in enumerate(row["repeat"]["steps"]):
+                at = (*keys, "repeat", "steps", inner)
+                yield from faults(partial(place_of, file, at, f"step {inner + 1} of repeat"), each, KEYS_OF_A_ROUND)
+
+
+class _Hints:
+    """The types of a recipe's options; None where its script is not understood."""
+
+    def __init__(self, recipes: dict[str, Path]):
+        self.recipes = recipes
+        self._known: dict[str, Hints | None] = {}
+
+    def __getitem__(self, recipe: str) -> Hints | None:
+        if recipe not in self._known:
+            try:
+                self._known[recipe] = hints_of(outline(self.recipes[recipe]).types)
+            except Unreadable:
+                self._known[recipe] = None
+        return self._known[recipe]
+
+
+def _problems_of_step(step: Step, hints: _Hints, names: set[str]) -> Iterator[str]:
+    if step.recipe not in hints.recipes:
+        near = _nearest(step.recipe, hints.recipes)
+        yield f"{step.where('recipe')}: found {step.recipe!r}{near or ', expected one of ' + ', '.join(hints.recipes)}"
+        return
+    if step.launch is not None and launch_file(step.launch) is None:
+        yield f"{step.where('launch')}: found no file {step.launch!r}, expected a configuration of accelerate"
+    known = hints[step.recipe]
+    if step.config:
+        path = step.file.path.parent / step.config
+        try:
+            stage = read_yaml(path)
+        except RecipeError as error:
+            yield f"{step.where('config')}: {error}"
+        else:
+            yield from problems(stage, known) if known is not None else ()
+    for key, value in step.set.items() if known is not None else ():
+        if key == "output_dir":
+            yield f"{step.where_option(key)}: found one, expected none; a step writes into the run's"
+        elif problem := problem_of(key, value, known, partial(step.where_option)):
+            yield problem
+
+
+def _nearest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
