@@ -11,12 +11,13 @@ export DS_BUILD_OPS = 0
 .PHONY: demo real test vllm-cpu format clean
 
 demo: $(VENV)/.stamp
-	$(BIN)/python recipes/rounds.py --plan recipes/herd-nano/rounds.yaml --output_dir $(RUN)
+	$(BIN)/llama-align demo --output-dir $(RUN)
 
 real: $(VENV)/.stamp
 	$(BIN)/python recipes/rounds.py --plan recipes/herd-nano-real/rounds.yaml --output_dir runs/real
 
-test: $(VENV)/.stamp-dev $(VENV)/.stamp-transformers-tests
+test: $(VENV)/.stamp-dev
+	$(BIN)/python tests/models/fetch_transformers_tests.py
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -38,10 +39,6 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 $(VENV)/.stamp-dev: $(VENV)/.stamp
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
-
-# transformers' own model tests, out of its source archive; without them the tests that need them are skipped
-$(VENV)/.stamp-transformers-tests: $(VENV)/.stamp-dev tests/models/fetch_transformers_tests.py
-	$(BIN)/python tests/models/fetch_transformers_tests.py && touch $@ || true
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

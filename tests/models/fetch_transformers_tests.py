@@ -6,6 +6,7 @@ pip brings the archive from wherever it is set up to look. The archive holds the
 transformers' tests of single models nor those of `generate`.
 """
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -35,17 +36,22 @@ def unpack(archive: Path, folder: Path) -> int:
     return count
 
 
-def main(folder: Path) -> int:
+def main(folder: Path) -> None:
+    """Fetches and unpacks them, unless they are there; without a network the tests that need them are skipped."""
+    if folder.is_dir():
+        return
     with tempfile.TemporaryDirectory() as temporary:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "transformers"]
         done = subprocess.run([*pip, "--dest", temporary, f"transformers=={version('transformers')}"], check=False)
         archives = list(Path(temporary).glob("transformers-*.tar.gz"))
         if done.returncode or not archives:
             print("transformers' source archive could not be had; its tests will be skipped", file=sys.stderr)
-            return 1
-        print(f"{unpack(archives[0], folder)} files of transformers' tests in {folder}")
-    return 0
+            return
+        part = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        print(f"{unpack(archives[0], part)} files of transformers' tests in {folder}")
+        part.rename(folder)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else default_folder()))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else default_folder())

@@ -8,9 +8,9 @@ from ..runtime.shipped import shipped
 
 def add_options(one: argparse.ArgumentParser) -> None:
     one.description = (
-        "Runs recipes/herd-nano/rounds.yaml: a sandbox, a tokenizer, pretraining, SFT, preferences, two reward models,\n"
-        "rejection sampling, PPO, DPO, averaging and an exact evaluation, on two cores in 7 to 23 minutes. It ends with\n"
-        "a table by stage and report.html. Interrupted, the same command goes on where it stopped."
+        "Runs recipes/herd-nano/rounds.yaml: a sandbox, a tokenizer, pretraining, SFT, preferences, two reward\n"
+        "models, rejection sampling, PPO, DPO, averaging and an exact evaluation, on two cores in 7 to 23 minutes. It\n"
+        "ends with a table by stage and report.html. Interrupted, the same command goes on where it stopped."
     )
     one.add_argument("--output-dir", default="runs/demo", metavar="DIR", help="the run's folder (default: runs/demo)")
     one.add_argument("--seed", type=int, help="of another draw of it all")

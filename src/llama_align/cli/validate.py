@@ -99,11 +99,11 @@ def _steps_of(path: Path) -> Iterator[tuple[str, str]]:
 def _of_accelerate(file: YamlFile) -> Iterator[str]:
     """By the fields of accelerate's own dataclass; what is in the tables of its engines is left to them."""
     hints = hints_of([dataclass_of("accelerate.commands.config.config_args", "ClusterConfig")])
+    hints["downcast_bf16"] = str  # read by the launcher, no field of it
     kinds = [each.value for each in dataclass_of("accelerate.utils.dataclasses", "DistributedType")]
+    choices = {"distributed_type": kinds, "mixed_precision": PRECISIONS}
     for key, value in file.content.items():
-        choices = {"distributed_type": kinds, "mixed_precision": PRECISIONS}.get(key)
-        if choices and value not in choices:
-            yield f"{file.where(key)}: found {value!r}, expected {', '.join(choices[:-1])} or {choices[-1]}"
-        elif key not in ("rdzv_backend", "downcast_bf16", "main_training_function") and not choices:
-            if problem := problem_of(key, value, hints, file.where):
-                yield problem
+        if key not in choices:
+            yield from filter(None, [problem_of(key, value, hints, file.where)])
+        elif value not in choices[key]:
+            yield f"{file.where(key)}: found {value!r}, expected {', '.join(choices[key][:-1])} or {choices[key][-1]}"

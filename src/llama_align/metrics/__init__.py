@@ -8,10 +8,10 @@
 
 import sys
 from importlib import import_module
+from importlib.metadata import distribution
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from ..runtime.replacing import replaced
 
 if TYPE_CHECKING:
     import evaluate
@@ -32,9 +32,20 @@ def load(name: str, **options) -> "evaluate.Metric":
     share it). ValueError for an unknown name."""
     if name not in NAMES:
         raise ValueError(f"name: found {name!r}, expected one of {', '.join(NAMES)}")
-    # a script's own folder comes first on the path, and recipes/ has an evaluate.py that is not the library
-    with replaced(sys, "path", [folder for folder in sys.path if not Path(folder, "evaluate.py").is_file()]):
-        import_module("evaluate")
+    _import_library()
     module = import_module(f"{__name__}.{name}.{name}")
     options.setdefault("keep_in_memory", options.get("num_process", 1) == 1)
     return getattr(module, "".join(part.capitalize() for part in name.split("_")))(**options)
+
+
+def _import_library() -> None:
+    """Imports the `evaluate` library from where it is installed: recipes/, first on its scripts' path, has one, too."""
+    if "evaluate" not in sys.modules:
+        folder = Path(distribution("evaluate").locate_file("evaluate"))
+        spec = spec_from_file_location("evaluate", folder / "__init__.py", submodule_search_locations=[str(folder)])
+        sys.modules["evaluate"] = module_from_spec(spec)
+        try:
+            spec.loader.exec_module(sys.modules["evaluate"])
+        except BaseException:
+            del sys.modules["evaluate"]
+            raise

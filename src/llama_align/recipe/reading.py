@@ -89,7 +89,7 @@ def read_command(
     """
     # an abbreviation that a later option makes ambiguous would change what a command means
     parser = Parser(types, description=description, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="YAML file with values for the options below")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
     hints = hints_of(types)
     path, args = _config_path(sys.argv[1:] if args is None else args)
     given = {arg[2:].split("=")[0].replace("-", "_") for arg in args if arg.startswith("--")}
@@ -148,9 +148,10 @@ def check_first(name: str, script: str) -> None:
     """Answers `--help` and ends with a mistake in a recipe's options before the imports that take seconds.
 
     Args:
-        name, script: `__name__` and `__file__` of a recipe; nothing is done unless it is the program.
+        name, script: `__name__` and `__file__` of a recipe. Nothing is done where it is not the program, or where torch
+            is there already and nothing would be gained.
     """
-    if name == "__main__" and Path(sys.argv[0]).resolve() == Path(script).resolve():
+    if name == "__main__" and "torch" not in sys.modules:
         try:
             check_options(script, sys.argv[1:])
         except RecipeError as error:

@@ -35,10 +35,9 @@ def problems_of_plan(file: YamlFile, recipes: dict[str, Path]) -> list[str]:
         steps = expand(read_steps(file, None))
     except PlanError as error:  # a key as above, or what a reference or a block lacks
         return list(dict.fromkeys([*found, str(error)]))
-    names = {step.name for step in steps}
     hints = _Hints({name: path for name, path in recipes.items() if name != "rounds"})
     for step in steps:
-        found += _problems_of_step(step, hints, names)
+        found += _problems_of_step(step, hints)
     if isinstance(launch := file.content.get("launch"), str) and launch_file(launch) is None:
         found.append(f"{file.where('launch')}: found no file {launch!r}, expected a configuration of accelerate")
     return list(dict.fromkeys(found))
@@ -72,7 +71,7 @@ class _Hints:
         return self._known[recipe]
 
 
-def _problems_of_step(step: Step, hints: _Hints, names: set[str]) -> Iterator[str]:
+def _problems_of_step(step: Step, hints: _Hints) -> Iterator[str]:
     if step.recipe not in hints.recipes:
         near = _nearest(step.recipe, hints.recipes)
         yield f"{step.where('recipe')}: found {step.recipe!r}{near or ', expected one of ' + ', '.join(hints.recipes)}"
@@ -91,7 +90,7 @@ def _problems_of_step(step: Step, hints: _Hints, names: set[str]) -> Iterator[st
     for key, value in step.set.items() if known is not None else ():
         if key == "output_dir":
             yield f"{step.where_option(key)}: found one, expected none; a step writes into the run's"
-        elif problem := problem_of(key, value, known, partial(step.where_option)):
+        elif problem := problem_of(key, value, known, step.where_option):
             yield problem
 
 

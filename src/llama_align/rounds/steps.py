@@ -1,5 +1,6 @@
 """The steps of a plan as its YAML has them: which keys they have and what each may be."""
 
+import difflib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -188,7 +189,9 @@ def faults(where: Where, row: Any, known: tuple[str, ...] = KEYS) -> Iterator[Pl
         yield PlanError(f"{where()}: found {shown(row)}, expected a mapping with name and recipe")
         return
     for key in sorted(set(map(str, row)) - set(known)):
-        yield PlanError(f"{where(key)}: unknown, expected {', '.join(known)}")
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(known)}"
+        yield PlanError(f"{where(key)}: unknown, {hint}")
     for key in ("name", "recipe"):
         if not isinstance(row.get(key), str) or not NAME.fullmatch(row[key]):
             expected = f"at most {LONGEST} letters, digits, - and _"

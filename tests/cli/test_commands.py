@@ -57,5 +57,5 @@ def test_unknown_commands_and_options_end_with_code_two(args, capsys):
 def test_the_package_runs_as_a_module_and_as_an_installed_command():
     ran = subprocess.run([sys.executable, "-m", "llama_align", "--version"], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout) == (0, "llama_align 0.1.0\n")
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"llama-align": "llama_align.cli:main"}
