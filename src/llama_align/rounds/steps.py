@@ -190,8 +190,8 @@ def faults(where: Where, row: Any, known: tuple[str, ...] = KEYS) -> Iterator[Pl
         return
     for key in sorted(set(map(str, row)) - set(known)):
         near = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(known)}"
-        yield PlanError(f"{where(key)}: unknown, {hint}")
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        yield PlanError(f"{where(key)}: unknown, expected {', '.join(known)}{hint}")
     for key in ("name", "recipe"):
         if not isinstance(row.get(key), str) or not NAME.fullmatch(row[key]):
             expected = f"at most {LONGEST} letters, digits, - and _"
