@@ -3,8 +3,8 @@
     python benchmarks/startup.py [--runs 5] [CHECKOUT ...]
 
 For each checkout, with the same Python: `--version` and `--help` of the command, a recipe's `--help`, its first error
-in a YAML, and `import llama_align`. Least and median of the runs, in seconds of the clock and of the processor; the latter
-says more where other work goes on.
+in a YAML, and `import llama_align`. Least and median of the runs, in seconds of the clock and of the
+processor; the latter says more where other work goes on.
 """
 
 import argparse
