@@ -83,7 +83,7 @@ max_steps: 0
 bf16: true
 """
 PLAN = """\
-name: mine
+name: [mine]
 sed: 1
 steps:
 - {name: a, recipe: sandbox, set: {documents: -1, peple: 2}}
@@ -111,6 +111,7 @@ def test_validate_names_every_mistake_with_its_line(tmp_path, capsys):
     assert main(["validate", str(tmp_path / "plan.yaml")]) == 2
     plan = capsys.readouterr().out
     for said in (
+        "line 1, field 'name': found a list of 1, expected text",
         "line 2, field 'sed': unknown, did you mean 'seed'?",
         "line 4, step 'a', field 'set.documents': found -1, expected a number of at least 0",
         "line 4, step 'a', field 'set.peple': unknown option, did you mean 'people'?",
@@ -120,7 +121,7 @@ def test_validate_names_every_mistake_with_its_line(tmp_path, capsys):
         *stage,
     ):
         assert said in plan
-    assert len(plan.splitlines()) == 6 + len(stage)
+    assert len(plan.splitlines()) == 7 + len(stage)
     assert main(["validate", str(tmp_path / "a.yaml")]) == 2
     said = capsys.readouterr().out
     assert "line 1, field 'distributed_type': found 'MULTI', expected NO, MULTI_CPU" in said

@@ -16,11 +16,12 @@ from .expand import expand
 from .steps import KEYS, KEYS_OF_A_ROUND, PlanError, Step, faults, place_of, read_steps
 
 KEYS_OF_A_PLAN = ("name", "seed", "launch", "steps")
+TEXT_AND_SEED = {"name": str, "seed": int, "launch": str | None}
 Hints = dict[str, Any]
 
 
 def problems_of_plan(file: YamlFile, recipes: dict[str, Path]) -> list[str]:
-    """What is wrong with a plan and the options it sets, in the order of its lines.
+    """What is wrong with a plan and with the options it sets.
 
     Args:
         recipes: scripts by name.
@@ -30,6 +31,8 @@ def problems_of_plan(file: YamlFile, recipes: dict[str, Path]) -> list[str]:
         for key in file.content
         if key not in KEYS_OF_A_PLAN
     ]
+    own = {key: value for key, value in file.content.items() if key in TEXT_AND_SEED}
+    found += filter(None, (problem_of(key, value, TEXT_AND_SEED, file.where) for key, value in own.items()))
     found += map(str, _faults_of_steps(file))
     try:
         steps = expand(read_steps(file, None))
