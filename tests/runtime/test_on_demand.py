@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import llama_align
 from llama_align import LlamaHerdConfig, LlamaHerdForCausalLM, recipe
 from llama_align.runtime.on_demand import when_imported
 
@@ -51,6 +52,8 @@ def test_in_a_fresh_process(script, herd):
 
 def test_what_is_asked_for_is_there_and_nothing_else():
     assert all(hasattr(recipe, name) for name in recipe.__all__)
+    assert llama_align.averaging.average_checkpoints
+    assert recipe.quantised.__name__ == "llama_align.recipe.quantised"
     with pytest.raises(AttributeError, match=r"module 'llama_align.recipe' has no attribute 'pars'"):
         _ = recipe.pars
 

@@ -10,7 +10,11 @@ from typing import Any
 
 
 def on_demand(package: str, file: str) -> Callable[[str], Any]:
-    """`__getattr__` of a package whose imports stand below `if TYPE_CHECKING`: each is done when it is asked for."""
+    """`__getattr__` of a package whose imports stand below `if TYPE_CHECKING`: each is done when it is asked for.
+
+    So are its modules, which imports leave as attributes of a package.
+    """
+    folder = Path(file).parent
     places = {
         alias.asname or alias.name: ("." * node.level + node.module, alias.name)
         for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8")))
@@ -20,6 +24,8 @@ def on_demand(package: str, file: str) -> Callable[[str], Any]:
 
     def get(name: str) -> Any:
         if name not in places:
+            if (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file():
+                return importlib.import_module(f".{name}", package)
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, attribute = places[name]
         value = getattr(importlib.import_module(module, package), attribute)
