@@ -77,5 +77,8 @@ def _texts(source: str) -> list[str]:
     """The texts of a file, or of a source written as a mapping in YAML."""
     from .data import load_records  # which takes seconds to import
 
-    read = yaml.safe_load(source) if source.startswith("{") else {"path": source}
+    try:
+        read = yaml.safe_load(source) if source.startswith("{") else {"path": source}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source}: {error}") from error
     return [document.text for document in load_records([read], "document")[0]]
