@@ -10,6 +10,7 @@ import builtins
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -83,14 +84,14 @@ def _source(module: str | None, path: Path) -> _Source:
 
 def _collect(body: list[ast.stmt], names: dict[str, ast.AST]) -> None:
     for node in body:
-        if isinstance(node, ast.If | ast.Try):
-            _collect([*node.body, *node.orelse], names)
+        if isinstance(node, ast.If | ast.Try):  # what is asked for is installed: the first of two ways is gone
+            _collect([*node.orelse, *node.body], names)
         elif isinstance(node, ast.ClassDef | ast.FunctionDef):
             names[node.name] = node
         elif isinstance(node, ast.Import | ast.ImportFrom):
             for alias in node.names:
                 bound = alias.asname or (alias.name.partition(".")[0] if isinstance(node, ast.Import) else alias.name)
-                names.setdefault(bound, node)
+                names[bound] = node
         elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 if isinstance(target, ast.Name):
@@ -150,7 +151,7 @@ def _known(module: str) -> Any:
 
 def _made(source: _Source, node: ast.ClassDef) -> type:
     """A class with its bases, annotated fields and constants, and no methods."""
-    fields = [_annotated(each) for each in node.body if _is_kept(each)]
+    fields = [_annotated(each) for each in _lines(node.body) if _is_kept(each)]
     decorators = [each for each in node.decorator_list if ast.unparse(each).startswith("dataclass")]
     bare = ast.ClassDef(node.name, node.bases, node.keywords, fields or [ast.Pass()], decorators)
     inside = {target.id for each in fields for target in _targets(each)}
@@ -162,6 +163,11 @@ def _executed(source: _Source, node: ast.ClassDef | ast.FunctionDef, inside: set
     space = _space(source, tree, inside)
     exec(compile(ast.fix_missing_locations(tree), str(source.path), "exec", dont_inherit=True), space)
     return space[node.name]
+
+
+def _lines(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    for each in body:
+        yield from _lines(each.body) if isinstance(each, ast.If) else [each]
 
 
 def _is_kept(node: ast.stmt) -> bool:
