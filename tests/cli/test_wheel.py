@@ -58,7 +58,7 @@ def test_a_wheel_gives_everything(installed, tmp_path):
     call(command, "run", "sandbox", "--config", "mine/sandbox.yaml", "--output_dir", "out", *sizes, cwd=tmp_path)
     assert len((tmp_path / "out" / "corpus.jsonl").read_text().splitlines()) == 20
     plan = call(command, "rounds", "dry-run", "mine/rounds.yaml", cwd=tmp_path)
-    assert "[1/18] sandbox (sandbox): run" in plan
+    assert "[1/17] sandbox (sandbox): run" in plan
 
 
 def test_the_wheel_has_every_file_once_and_git_has_no_copy(installed):
