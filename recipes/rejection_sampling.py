@@ -126,7 +126,6 @@ def main(args: RejectionSamplingArguments) -> None:
         heats, search = rejection.search_temperatures(
             draws, rewards, args.model, args.temperature_search, search_prompts, args.seed
         )
-
     drawn = [sample for source in sources(heats, args.seed) for sample in draws(source, prompts)]
     samples = [*drawn, *earlier]
     samples = rewarded(samples, rewards(samples), judges(samples))
