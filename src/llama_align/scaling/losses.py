@@ -1,0 +1,137 @@
+"""The loss of a model of N parameters after D tokens: L = E + A/N^alpha + B/D^beta (Chinchilla, approach 3).
+
+Fitted as there (arXiv 2203.15556, appendix D.3): Huber's loss, summed, of log L, with L as the exponential of a
+log-sum-exp, from a grid of many starts (`descent`).
+
+Intervals of the constants are those of the profile likelihood: the values at which the best law is not refused. The
+percentiles of a bootstrap cover too little, as E and the powers trade against each other along a bent valley. The
+bootstrap over runs is for what is predicted from a law.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import f as f_distribution
+
+from .descent import Points, huber
+from .laws import LossLaw
+from .resampling import interval, redrawn, student
+
+DELTA = 1e-3  # of Huber's loss, Chinchilla's
+EFFICIENT = 1.345  # standard deviations: below that Huber's loss is the absolute one and wastes a third of the runs
+CONSTANTS = 5
+ROUNDING = 1e-10  # of log L: no residual is known to less, whatever a fit leaves of points without noise
+ASKED = np.array([0.5, 1, 1.5, 2, 2.5, 3, 4, 6, 10, 20])  # standard errors at which a profile is looked at
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law with what it was fitted on. delta: of Huber's loss as it was used; residuals: log L less the law's."""
+
+    law: LossLaw
+    parameters: np.ndarray
+    tokens: np.ndarray
+    residuals: np.ndarray
+    delta: float
+    runs: tuple | None = None
+
+    def bootstrap(self, draws: int = 400, seed: int = 0) -> list[LossLaw]:
+        """Laws of the same points with other residuals, those of one run together, see `resampling`."""
+        points = Points(self.parameters, self.tokens)
+        best = points.internal(self.law)
+        jacobian = points.jacobian(best[None])[0]
+        noise = redrawn(self.residuals, jacobian, self.runs, draws, np.random.default_rng(seed))
+        targets = points.log_loss(best[None]) + noise
+        ends, _ = points.descend(np.repeat(best[None], draws, 0), targets, self.delta)
+        return [points.law(end) for end in ends]
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95% intervals of each constant and of the exponent of the best size, by profile likelihood.
+
+        Errors of points are taken for independent. An end at which no value is refused is 0 or infinite.
+        """
+        points = Points(self.parameters, self.tokens)
+        best = points.internal(self.law)
+        free = self.residuals.size - CONSTANTS
+        inner = max((abs(self.residuals) <= self.delta).mean(), 0.05)
+        # twice the rise of an M-estimator's objective has this scale (Huber and Ronchetti, Robust Statistics, 13.6)
+        scale = max((np.clip(self.residuals, -self.delta, self.delta) ** 2).sum() / free / inner, ROUNDING**2)
+        jacobian = points.jacobian(best[None])[0]
+        covariance = np.linalg.pinv(jacobian.T @ jacobian, hermitian=True) * scale / inner
+        limit = float(np.sqrt(f_distribution.ppf(0.95, 1, free)))
+        return {
+            name: tuple(self._end(points, best, name, side, covariance, scale, limit) for side in (-1, 1))
+            for name in self.law.numbers
+        }
+
+    def _end(self, points, best, name: str, side: int, covariance, scale: float, limit: float) -> float:
+        """Where the profile of a constant, to one side of its fit, crosses the limit."""
+        value = self.law.numbers[name]
+        row, _ = points.held(name, value)
+        error = np.sqrt(row @ covariance @ row)
+        if name == "exponent":
+            error /= self.law.alpha + self.law.beta
+            asked = np.clip(value + side * ASKED * error, 1e-6, 1 - 1e-6)
+        elif name in ("alpha", "beta"):
+            asked = np.maximum(value + side * ASKED * error, 2e-3)
+        else:
+            asked = value * np.exp(np.clip(side * ASKED * error, -60, 60))
+        rows, sides = map(np.array, zip(*(points.held(name, one) for one in asked), strict=True))
+        along = rows @ covariance
+        starts = best + along * ((sides - rows @ best) / (along * rows).sum(1))[:, None]
+        basis = np.array([np.linalg.svd(row[None])[2][1:].T for row in rows])
+        target = points.log_loss(best[None]) + self.residuals
+        _, values = points.descend(starts, np.repeat(target, len(rows), 0), self.delta, basis=basis)
+        rise = values - huber(self.residuals[None], self.delta)[0]
+        root = np.concatenate([[0], np.sqrt(np.maximum(2 * rise / scale, 0))])
+        above = np.flatnonzero(root > limit)
+        if not above.size:
+            return 0.0 if side < 0 else float("inf")
+        i = above[0]
+        part = (limit - root[i - 1]) / (root[i] - root[i - 1])
+        places = np.concatenate([[value], asked])
+        return float(places[i - 1] + part * (places[i] - places[i - 1]))
+
+    def predicted(self, parameters: float, tokens: float, laws: Sequence[LossLaw], seed: int = 0) -> dict[str, float]:
+        """The loss of a further run, with the 95% interval of what it will measure: the laws' spread and its own noise."""
+        rng = np.random.default_rng(seed)
+        free = max(len(set(self.runs or range(len(self.residuals)))) - CONSTANTS, 1)
+        spread = np.sqrt((self.residuals**2).sum() / max(len(self.residuals) - CONSTANTS, 1)) * student(free)
+        log = np.log([law.predict(parameters, tokens) for law in laws])
+        low, high = interval(np.exp(log + spread * rng.standard_normal(len(log))))
+        return {"loss": float(self.law.predict(parameters, tokens)), "low": float(low), "high": float(high)}
+
+
+def fit(parameters, tokens, losses, runs: Sequence | None = None, delta: float | None = None) -> Fit:
+    """Fits the law to points of runs.
+
+    Args:
+        parameters, tokens, losses: [points]. runs: whose point each is, for the bootstrap. delta: of Huber's loss on
+            log L; None: 1e-3 (Chinchilla), or 1.345 standard deviations of the residuals where that is more.
+
+    Raises:
+        ValueError: numbers that are not above 0, fewer than 6 points, or fewer than 3 sizes or token counts: no such law
+            can be told from another.
+    """
+    columns = {"parameters": parameters, "tokens": tokens, "losses": losses}
+    columns = {name: np.asarray(column, float) for name, column in columns.items()}
+    parameters, tokens, losses = columns.values()
+    for name, column in columns.items():
+        if column.shape != losses.shape or column.ndim != 1 or not (np.isfinite(column) & (column > 0)).all():
+            raise ValueError(f"{name}: found {column.tolist()}, expected {losses.size} finite numbers above 0")
+        distinct, least = len(set(column.tolist())), 6 if name == "losses" else 3
+        if (column.size if name == "losses" else distinct) < least:
+            raise ValueError(f"{name}: found {distinct} that differ, expected at least {least}")
+    if runs is not None and len(runs) != losses.size:
+        raise ValueError(f"runs: found {len(runs)}, expected {losses.size}")
+    points, target = Points(parameters, tokens), np.log(losses)
+    best = points.best(target, DELTA if delta is None else delta)
+    if delta is None:
+        left = target - points.log_loss(best[None])[0]
+        spread = 1.4826 * np.median(abs(left)) * np.sqrt(left.size / max(left.size - 5, 1))
+        delta = max(DELTA, EFFICIENT * spread)
+        ends, _ = points.descend(best[None], target[None], delta)
+        best = ends[0]
+    residuals = target - points.log_loss(best[None])[0]
+    return Fit(points.law(best), parameters, tokens, residuals, float(delta), None if runs is None else tuple(runs))
