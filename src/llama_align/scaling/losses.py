@@ -21,8 +21,9 @@ from .resampling import interval, redrawn, student
 DELTA = 1e-3  # of Huber's loss, Chinchilla's
 EFFICIENT = 1.345  # standard deviations: below that Huber's loss is the absolute one and wastes a third of the runs
 CONSTANTS = 5
+STEPS_OF_A_PROFILE = 60  # which starts where a quadratic would have its minimum
 ROUNDING = 1e-10  # of log L: no residual is known to less, whatever a fit leaves of points without noise
-ASKED = np.array([0.5, 1, 1.5, 2, 2.5, 3, 4, 6, 10, 20])  # standard errors at which a profile is looked at
+ASKED = np.array([0.7, 1.4, 2, 2.6, 3.5, 6, 12])  # standard errors at which a profile is looked at
 
 
 @dataclass(frozen=True)
@@ -60,47 +61,49 @@ class Fit:
         jacobian = points.jacobian(best[None])[0]
         covariance = np.linalg.pinv(jacobian.T @ jacobian, hermitian=True) * scale / inner
         limit = float(np.sqrt(f_distribution.ppf(0.95, 1, free)))
-        return {
-            name: tuple(self._end(points, best, name, side, covariance, scale, limit) for side in (-1, 1))
-            for name in self.law.numbers
-        }
-
-    def _end(self, points, best, name: str, side: int, covariance, scale: float, limit: float) -> float:
-        """Where the profile of a constant, to one side of its fit, crosses the limit."""
-        value = self.law.numbers[name]
-        row, _ = points.held(name, value)
-        error = np.sqrt(row @ covariance @ row)
-        if name == "exponent":
-            error /= self.law.alpha + self.law.beta
-            asked = np.clip(value + side * ASKED * error, 1e-6, 1 - 1e-6)
-        elif name in ("alpha", "beta"):
-            asked = np.maximum(value + side * ASKED * error, 2e-3)
-        else:
-            asked = value * np.exp(np.clip(side * ASKED * error, -60, 60))
-        rows, sides = map(np.array, zip(*(points.held(name, one) for one in asked), strict=True))
+        ends = [(name, side) for name in self.law.numbers for side in (-1, 1)]
+        asked = np.array([self._asked(points, name, side, covariance) for name, side in ends])
+        held = [points.held(name, value) for (name, _), values in zip(ends, asked, strict=True) for value in values]
+        rows, sides = (np.array(column) for column in zip(*held, strict=True))
         along = rows @ covariance
         starts = best + along * ((sides - rows @ best) / (along * rows).sum(1))[:, None]
-        basis = np.array([np.linalg.svd(row[None])[2][1:].T for row in rows])
-        target = points.log_loss(best[None]) + self.residuals
-        _, values = points.descend(starts, np.repeat(target, len(rows), 0), self.delta, basis=basis)
-        rise = values - huber(self.residuals[None], self.delta)[0]
-        root = np.concatenate([[0], np.sqrt(np.maximum(2 * rise / scale, 0))])
-        above = np.flatnonzero(root > limit)
-        if not above.size:
-            return 0.0 if side < 0 else float("inf")
-        i = above[0]
-        part = (limit - root[i - 1]) / (root[i] - root[i - 1])
-        places = np.concatenate([[value], asked])
-        return float(places[i - 1] + part * (places[i] - places[i - 1]))
+        free_ways = np.array([np.linalg.svd(row[None])[2][1:].T for row in rows])
+        target = np.repeat(points.log_loss(best[None]) + self.residuals, len(rows), 0)
+        _, values = points.descend(starts, target, self.delta, STEPS_OF_A_PROFILE, free_ways)
+        rise = values.reshape(asked.shape) - huber(self.residuals[None], self.delta)[0]
+        roots = np.sqrt(np.maximum(2 * rise / scale, 0))
+        found: dict[str, tuple[float, float]] = {}
+        for (name, side), places, root in zip(ends, asked, roots, strict=True):
+            end = _crossing(self.law.numbers[name], places, root, limit, 0.0 if side < 0 else float("inf"))
+            found[name] = (*found.get(name, ()), end)
+        return found
+
+    def _asked(self, points: Points, name: str, side: int, covariance: np.ndarray) -> np.ndarray:
+        """Values of a constant, further and further to one side of its fit."""
+        value = self.law.numbers[name]
+        row, _ = points.held(name, value)
+        away = side * ASKED * np.sqrt(row @ covariance @ row)
+        if name == "exponent":
+            return np.clip(value + away / (self.law.alpha + self.law.beta), 1e-6, 1 - 1e-6)
+        return np.maximum(value + away, 2e-3) if name in ("alpha", "beta") else value * np.exp(np.clip(away, -60, 60))
 
     def predicted(self, parameters: float, tokens: float, laws: Sequence[LossLaw], seed: int = 0) -> dict[str, float]:
-        """The loss of a further run, with the 95% interval of what it will measure: the laws' spread and its own noise."""
+        """The loss of a further run, with the 95% interval of what it will measure: the laws' spread and its noise."""
         rng = np.random.default_rng(seed)
         free = max(len(set(self.runs or range(len(self.residuals)))) - CONSTANTS, 1)
         spread = np.sqrt((self.residuals**2).sum() / max(len(self.residuals) - CONSTANTS, 1)) * student(free)
         log = np.log([law.predict(parameters, tokens) for law in laws])
         low, high = interval(np.exp(log + spread * rng.standard_normal(len(log))))
         return {"loss": float(self.law.predict(parameters, tokens)), "low": float(low), "high": float(high)}
+
+
+def _crossing(value: float, places: np.ndarray, root: np.ndarray, limit: float, open_end: float) -> float:
+    """Where the root of a profile's rise, 0 at the fit, crosses the limit: nearly a line between two places."""
+    above = np.flatnonzero(root > limit)
+    if not above.size:
+        return open_end
+    places, root, i = np.concatenate([[value], places]), np.concatenate([[0], root]), above[0]
+    return float(places[i] + (limit - root[i]) / (root[i + 1] - root[i]) * (places[i + 1] - places[i]))
 
 
 def fit(parameters, tokens, losses, runs: Sequence | None = None, delta: float | None = None) -> Fit:
@@ -111,8 +114,8 @@ def fit(parameters, tokens, losses, runs: Sequence | None = None, delta: float |
             log L; None: 1e-3 (Chinchilla), or 1.345 standard deviations of the residuals where that is more.
 
     Raises:
-        ValueError: numbers that are not above 0, fewer than 6 points, or fewer than 3 sizes or token counts: no such law
-            can be told from another.
+        ValueError: numbers that are not above 0, fewer than 6 points, or fewer than 3 sizes or token counts, which
+            tell no such law from another.
     """
     columns = {"parameters": parameters, "tokens": tokens, "losses": losses}
     columns = {name: np.asarray(column, float) for name, column in columns.items()}

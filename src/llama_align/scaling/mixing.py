@@ -1,7 +1,7 @@
 """The law of a data mix: loss(r) = c + exp(t · r) for each target, from small runs with different mixes.
 
-The form is Olmix's and, with its constants in the exponent, that of Data Mixing Laws (arXiv 2403.16952). The shares of a
-mix sum to 1, so a factor before the exponential is in t already.
+The form is Olmix's, and that of Data Mixing Laws (arXiv 2403.16952) with its factor in t, as the shares of a mix sum
+to 1.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class MixingLaw:
         return found[:, 0] if self.single else found
 
     def gains(self, mixture: Sequence[float]) -> np.ndarray:
-        """By domain, what the mean loss falls by, per unit of share, as that domain grows and all others shrink alike."""
+        """By domain, what the mean loss falls by per unit of share as that domain grows and the mix shrinks alike."""
         (mixture,) = shares([mixture], self.slopes.shape[1])
         slope = (np.exp(self.slopes @ mixture)[:, None] * self.slopes).mean(0)
         return mixture @ slope - slope
@@ -71,7 +71,7 @@ class MixingLaw:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A mix with what resampled runs make of it. low, high: 95% intervals of each share; gains: as `MixingLaw.gains`."""
+    """A mix, with 95% intervals over resampled runs of each share and of each gain (`MixingLaw.gains`)."""
 
     mixture: np.ndarray
     low: np.ndarray
@@ -84,7 +84,7 @@ class Proposal:
     def of(
         cls, law: MixingLaw, resampled: Sequence[MixingLaw], at: Sequence[float], most: Sequence[float] | None = None
     ) -> Self:
-        """The proposal of `law`. resampled: from `bootstrap`; at: the mix that `gains` start from, e.g. the natural one."""
+        """The proposal of `law`. resampled: from `bootstrap`; at: the mix that gains start from, e.g. the natural."""
         mixes = np.array([one.propose(most) for one in resampled])
         gains = np.array([one.gains(at) for one in resampled])
         low, high = np.quantile(mixes, (0.025, 0.975), axis=0)

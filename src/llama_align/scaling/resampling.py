@@ -1,9 +1,8 @@
 """Points as they might have been: a wild bootstrap by run, for laws fitted on few runs.
 
-Runs drawn with replacement leave a law of five numbers without its smallest size in every third draw, and their
-percentiles cover too little. Here all points stay and their residuals change sign, those of one run together: checkpoints
-of one run err alike (Cameron, Gelbach and Miller, 2008, "Bootstrap-based improvements for inference with clustered
-errors"). docs/results/scaling.md has the coverage measured.
+Runs drawn with replacement leave a ladder without its smallest size in every third draw. Here all points stay and their
+residuals change sign, those of one run together: checkpoints of one run err alike (Cameron, Gelbach and Miller, 2008,
+"Bootstrap-based improvements for inference with clustered errors").
 """
 
 from collections.abc import Sequence
@@ -17,12 +16,12 @@ WEBB = np.sqrt([0.5, 1.0, 1.5])  # with both signs: six weights of mean 0 and va
 def redrawn(residuals, jacobian, runs: Sequence | None, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Residuals [draws, points] to be added to what a law predicts.
 
-    Each is widened by what the fit took of it (leverage) and by Student's quantile over the normal one for the runs that
-    are left beside the law's parameters.
+    Each is widened by what the fit took of it (leverage) and by Student's quantile over the normal one, for as many
+    degrees of freedom as there are runs beside the law's parameters.
 
     Args:
-        residuals: [points]. jacobian: [points, parameters], of the law at its fit. runs: whose point each is; None: every
-            point is of its own run.
+        residuals: [points]. jacobian: [points, parameters], of the law at its fit. runs: whose point each is; None:
+            every point is of its own run.
     """
     residuals, jacobian = np.asarray(residuals, float), np.asarray(jacobian, float)
     _, group = np.unique(np.arange(len(residuals)) if runs is None else np.asarray(runs), return_inverse=True)
