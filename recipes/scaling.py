@@ -1,0 +1,137 @@
+"""Runs a ladder of sizes and budgets, fits scaling laws to it and says how well they predict the runs above it.
+
+    python recipes/scaling.py --config recipes/herd-nano-scaling/scaling.yaml
+
+The ladder is a plan of its own below output_dir: stopped, the same command goes on. docs/scaling.md explains the laws.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from llama_align.rounds.measured import eval_losses
+
+from llama_align import recipe
+from llama_align.models import preset
+from llama_align.report import laws as pictures
+from llama_align.report.figures import standalone
+from llama_align.rounds.ladder import COUNTS, as_row, check, ladder, run_steps
+from llama_align.runtime.files import write_text
+from llama_align.scaling import losses
+from llama_align.scaling.isoflop import Budget, EdgeError, frontier
+
+
+@dataclass
+class ScalingArguments:
+    output_dir: str = field(metadata={"help": "where the ladder's runs, metrics.json and pictures go"})
+    pretrain: dict = field(default_factory=dict, metadata={"help": "options of recipes/pretrain.py that all runs have"})
+    sizes: dict = field(
+        default_factory=dict, metadata={"help": "by name, further options: size_overrides, a rate, ..."}
+    )
+    budgets: list[float] = field(default_factory=list, metadata={"help": "FLOPs, whole multiples of the smallest"})
+    targets: dict = field(default_factory=dict, metadata={"help": "sizes to be predicted, as in sizes"})
+    target_budget: float = field(default=0.0, metadata={"help": "FLOPs of the targets, above all budgets"})
+    seeds: list[int] = field(default_factory=lambda: [0, 1], metadata={"help": "each size is trained once per seed"})
+    decay: float = field(default=0.2, metadata={"help": "share of a budget over which the rate falls to zero"})
+    draws: int = field(default=400, metadata={"help": "of the bootstrap"})
+    jobs: int = field(default=1, metadata={"help": "runs at work at once"})
+
+
+def configurations(pretrain: dict, sizes: dict) -> dict:
+    """The configuration of each size, as recipes/pretrain.py makes it."""
+    tokens = len(recipe.load_tokenizer(pretrain.get("tokenizer", ""), dialogs=False))
+    options = {name: pretrain | size for name, size in sizes.items()}
+    return {
+        name: preset(one.get("size", "herd-nano"), **one.get("size_overrides", {}) | {"vocab_size": tokens})
+        for name, one in options.items()
+    }
+
+
+def fitted(rows: list[dict], targets: list[dict], draws: int) -> dict:
+    """Both fits by each way of counting parameters, and what they predict for the targets."""
+    found = {}
+    tokens, measured, runs = ([row[key] for row in rows] for key in ("tokens", "loss", "run"))
+    for count in COUNTS:
+        sizes = [row["parameters"][count] for row in rows]
+        fit = losses.fit(sizes, tokens, measured, runs)
+        resampled = fit.bootstrap(draws)
+        predicted = [fit.predicted(t["parameters"][count], t["tokens"], resampled) for t in targets]
+        for one, target in zip(predicted, targets, strict=True):
+            one |= {"name": target["name"], "measured": target["loss"]}
+            one["inside"] = one["low"] <= target["loss"] <= one["high"]
+        law = {"constants": fit.law.numbers, "intervals": fit.intervals(), "predicted": predicted}
+        try:
+            iso = asdict(frontier(budgets_of(rows, count), draws))
+        except EdgeError as error:
+            iso = {"refused": str(error)}
+        found[count] = {"law": finite(law), "isoflop": iso}
+    return found
+
+
+def budgets_of(rows: list[dict], count: str) -> list[Budget]:
+    """The rows of each budget, sizes counted in one way."""
+    found = []
+    for flops in sorted({row["budget"] for row in rows}):
+        kept = [row for row in rows if row["budget"] == flops]
+        sizes, measured = ([row["parameters"][count] for row in kept], [row["loss"] for row in kept])
+        found.append(Budget(flops, np.array(sizes, float), np.array(measured)))
+    return found
+
+
+def finite(law: dict) -> dict:
+    """The law with null for an end of an interval that is open."""
+    ends = {name: [end if np.isfinite(end) else None for end in pair] for name, pair in law["intervals"].items()}
+    return law | {"intervals": ends}
+
+
+def draw(rows: list[dict], targets: list[dict], found: dict, output: Path) -> None:
+    """The ladder by budget, and the prediction; parameters counted with the head."""
+    budgets = {f"{one.flops:.3g} FLOPs": one for one in budgets_of(rows, "with_head")}
+    points = {name: (one.sizes, one.losses) for name, one in budgets.items()}
+    curves = {}
+    for name, one in budgets.items():
+        grid = np.geomspace(one.sizes.min(), one.sizes.max(), 50)
+        if one.flops in found["with_head"]["isoflop"].get("minima", {}):
+            curves[name] = (grid, one.curve(grid))
+    write_text(output / "isoflop.svg", standalone(pictures.isoflop("loss by size and budget", points, curves)))
+    predicted = found["with_head"]["law"]["predicted"]
+    above = [(t["flops"], t["loss"], p["low"], p["high"]) for t, p in zip(targets, predicted, strict=True)]
+    below = ([row["flops"] for row in rows], [row["loss"] for row in rows])
+    picture = pictures.prediction("loss predicted and measured", below, above, "loss, nats a token")
+    write_text(output / "prediction.svg", standalone(picture))
+
+
+def main(args: ScalingArguments) -> None:
+    recipe.one_process()
+    if not args.sizes or not args.budgets:
+        raise recipe.RecipeError("sizes, budgets: found none, expected sizes by name and budgets of FLOPs")
+    check(args.pretrain, args.sizes | args.targets, args.budgets, args.decay)
+    if args.targets and args.target_budget <= max(args.budgets):
+        found = f"found {args.target_budget:g}, expected more than {max(args.budgets):g}, the largest of budgets"
+        raise recipe.RecipeError(f"target_budget: {found}")
+    if twice := sorted(set(args.sizes) & set(args.targets)):
+        raise recipe.RecipeError(f"targets: found {twice[0]!r}, which is among sizes, expected another name")
+    below = (args.pretrain, args.sizes, configurations(args.pretrain, args.sizes), args.budgets)
+    plan = ladder(*below, args.seeds, args.decay)
+    steps, points = plan.steps, plan.points
+    if args.targets:
+        above = (args.pretrain, args.targets, configurations(args.pretrain, args.targets), [args.target_budget])
+        plan = ladder(*above, args.seeds[:1], args.decay, target=True)
+        steps, points = steps + plan.steps, points + plan.points
+    folders = run_steps(steps, args.output_dir, Path(__file__).resolve().parent, args.jobs)
+    measured = eval_losses(folders)
+    rows = [as_row(point, run=point.run, loss=measured[point.name]) for point in points]
+    below, above = ([row for row in rows if row["target"] is which] for which in (False, True))
+    found = fitted(below, above, args.draws)
+    draw(below, above, found, Path(args.output_dir))
+    recipe.write_json(f"{args.output_dir}/metrics.json", {"points": rows, "fits": found})
+    for count, one in found.items():
+        for p in one["law"]["predicted"]:
+            where = "inside" if p["inside"] else "outside"
+            print(
+                f"{count}: {p['name']} {p['loss']:.4f} [{p['low']:.4f}, {p['high']:.4f}], {p['measured']:.4f} {where}"
+            )
+
+
+if __name__ == "__main__":
+    recipe.run(main, ScalingArguments, doc=__doc__)

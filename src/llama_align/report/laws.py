@@ -1,0 +1,59 @@
+"""Pictures of laws: losses against sizes with their parabolas, against FLOPs with what was predicted, and mixes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from .figures import MUTED, SERIES, _legend, _short, _svg
+
+
+def isoflop(label: str, budgets: Mapping[str, tuple[Sequence, Sequence]], curves: Mapping[str, tuple]) -> Markup:
+    """Losses against sizes, a colour per budget, with the parabola of each that has one."""
+
+    def draw(axes: Axes) -> None:
+        for i, (name, (sizes, losses)) in enumerate(budgets.items()):
+            colour = SERIES[i % len(SERIES)]
+            axes.scatter(sizes, losses, 14, color=colour, label=_short(name, 20))
+            if name in curves:
+                axes.plot(*curves[name], color=colour, linewidth=1)
+        axes.set_xscale("log")
+        axes.set(xlabel="parameters", ylabel="loss, nats a token")
+        _legend(axes)
+
+    return _svg(label, draw, width=4.2, height=2.8)
+
+
+def prediction(
+    label: str, fitted: tuple[Sequence, Sequence], targets: Sequence[tuple[float, float, float, float]], ylabel: str
+) -> Markup:
+    """Points fitted on against FLOPs; targets, (flops, measured, low, high), with the interval predicted for each."""
+
+    def draw(axes: Axes) -> None:
+        axes.scatter(*fitted, 12, color=SERIES[0], alpha=0.7, label="fitted on")
+        for i, (flops, measured, low, high) in enumerate(targets):
+            axes.vlines(flops, low, high, color=SERIES[1], linewidth=4, alpha=0.4, label="predicted" if not i else None)
+            axes.scatter([flops], [measured], 30, color=SERIES[2], marker="x", label="measured" if not i else None)
+        axes.set_xscale("log")
+        axes.set(xlabel="FLOPs", ylabel=ylabel)
+        _legend(axes)
+
+    return _svg(label, draw, width=4.2, height=2.8)
+
+
+def mix(label: str, rows: Mapping[str, tuple[float, float, float]], natural: Sequence[float]) -> Markup:
+    """Shares of a proposed mix with their intervals, per cent, and the natural ones as ticks."""
+
+    def draw(axes: Axes) -> None:
+        places = np.arange(len(rows))
+        share, low, high = (100 * np.array(column) for column in zip(*rows.values(), strict=True))
+        axes.hlines(places, low, high, color=SERIES[0], linewidth=2, alpha=0.5)
+        axes.scatter(share, places, 22, color=SERIES[0], label="proposed")
+        axes.scatter(100 * np.asarray(natural), places, 40, color=MUTED, marker="|", label="natural")
+        axes.set_yticks(places, [_short(name, 16) for name in rows])
+        axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="% of the tokens")
+        axes.grid(axis="y", visible=False)
+        _legend(axes)
+
+    return _svg(label, draw, width=4.2, height=0.8 + 0.24 * len(rows))
