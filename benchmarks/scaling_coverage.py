@@ -28,7 +28,7 @@ def held(noise: float, rng: np.random.Generator) -> dict[str, bool]:
     tokens = np.tile([5, 10, 20, 40, 80], 7) * sizes
     measured = true.predict(sizes, tokens) * np.exp(noise * rng.standard_normal(sizes.size))
     found = losses.fit(sizes, tokens, measured).intervals()
-    return {name: found[name][0] <= value <= found[name][1] for name, value in true.numbers.items()}
+    return {name: bool(found[name][0] <= value <= found[name][1]) for name, value in true.numbers.items()}
 
 
 def main() -> None:

@@ -9,13 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from llama_align.rounds.measured import eval_losses
 
 from llama_align import recipe
 from llama_align.models import preset
 from llama_align.report import laws as pictures
 from llama_align.report.figures import standalone
-from llama_align.rounds.ladder import COUNTS, as_row, check, ladder, run_steps
+from llama_align.rounds.ladder import COUNTS, check, eval_losses, ladder, run_steps
 from llama_align.runtime.files import write_text
 from llama_align.scaling import losses
 from llama_align.scaling.isoflop import Budget, EdgeError, frontier
@@ -25,9 +24,7 @@ from llama_align.scaling.isoflop import Budget, EdgeError, frontier
 class ScalingArguments:
     output_dir: str = field(metadata={"help": "where the ladder's runs, metrics.json and pictures go"})
     pretrain: dict = field(default_factory=dict, metadata={"help": "options of recipes/pretrain.py that all runs have"})
-    sizes: dict = field(
-        default_factory=dict, metadata={"help": "by name, further options: size_overrides, a rate, ..."}
-    )
+    sizes: dict = field(default_factory=dict, metadata={"help": "by name, further options, as size_overrides"})
     budgets: list[float] = field(default_factory=list, metadata={"help": "FLOPs, whole multiples of the smallest"})
     targets: dict = field(default_factory=dict, metadata={"help": "sizes to be predicted, as in sizes"})
     target_budget: float = field(default=0.0, metadata={"help": "FLOPs of the targets, above all budgets"})
@@ -120,7 +117,7 @@ def main(args: ScalingArguments) -> None:
         steps, points = steps + plan.steps, points + plan.points
     folders = run_steps(steps, args.output_dir, Path(__file__).resolve().parent, args.jobs)
     measured = eval_losses(folders)
-    rows = [as_row(point, run=point.run, loss=measured[point.name]) for point in points]
+    rows = [asdict(point) | {"run": point.run, "loss": measured[point.name]} for point in points]
     below, above = ([row for row in rows if row["target"] is which] for which in (False, True))
     found = fitted(below, above, args.draws)
     draw(below, above, found, Path(args.output_dir))
@@ -128,9 +125,8 @@ def main(args: ScalingArguments) -> None:
     for count, one in found.items():
         for p in one["law"]["predicted"]:
             where = "inside" if p["inside"] else "outside"
-            print(
-                f"{count}: {p['name']} {p['loss']:.4f} [{p['low']:.4f}, {p['high']:.4f}], {p['measured']:.4f} {where}"
-            )
+            interval = f"{p['loss']:.4f} [{p['low']:.4f}, {p['high']:.4f}]"
+            print(f"{count}: {p['name']} predicted {interval}, measured {p['measured']:.4f}, {where}")
 
 
 if __name__ == "__main__":

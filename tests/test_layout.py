@@ -13,7 +13,7 @@ FLOORS = [
     ["models"],
     ["chat"],
     ["data"],
-    ["metrics", "averaging", "sandbox"],
+    ["metrics", "averaging", "sandbox", "scaling"],
     ["sampling"],
     ["rewards"],
     ["trainers"],

@@ -76,9 +76,8 @@ def test_a_ladder_is_run_fitted_drawn_and_held_against_the_run_above_it(options,
         assert "minima" in fit["isoflop"] or "budget" in fit["isoflop"]["refused"]
     assert (tmp_path / "isoflop.svg").is_file()
     assert (tmp_path / "prediction.svg").is_file()
-    stem, branch = (
-        [json.loads(line) for line in (tmp_path / name / "log.jsonl").open()] for name in ("s32-0", "s32-0-x1")
-    )
+    logs = [tmp_path / name / "log.jsonl" for name in ("s32-0", "s32-0-x1")]
+    stem, branch = ([json.loads(line) for line in log.open()] for log in logs)
     begin = next(point["steps"] for point in points if point["name"] == "s32-0-x1") * 3 // 4
     shared = [(row["loss"], row["learning_rate"]) for row in stem if "loss" in row and row["step"] <= begin]
     assert shared == [(row["loss"], row["learning_rate"]) for row in branch if "loss" in row][: len(shared)]

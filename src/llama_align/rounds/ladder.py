@@ -5,8 +5,9 @@ from there, optimizer and order of data included, while the rate falls to zero (
 budget costs its decay alone.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The steps of a plan and the points they leave. batch: rows a step; context: tokens a row."""
+    """The steps of a plan, as its YAML has them, and the points they leave."""
 
     steps: list[dict]
     points: list[Point]
@@ -65,6 +66,8 @@ def counted(config: LlamaHerdConfig) -> dict[str, int]:
 
 def check(pretrain: Mapping[str, Any], sizes: Mapping[str, Mapping], budgets: Sequence[float], decay: float) -> None:
     """Raises RecipeError for what no ladder can be made of."""
+    if not pretrain.get("eval_datasets"):
+        raise RecipeError("pretrain.eval_datasets: found none, expected the held-out documents that laws are fitted to")
     for where, options in [("pretrain", pretrain), *((f"sizes.{name}", size) for name, size in sizes.items())]:
         if found := sorted(set(options) & {*OURS, *SAVING}):
             raise RecipeError(
@@ -147,6 +150,15 @@ def run_steps(steps: Sequence[dict], output_dir: str | Path, recipes: Path, jobs
     return run.folders
 
 
-def as_row(point: Point, **measured) -> dict:
-    """A point for metrics.json."""
-    return asdict(point) | measured
+def eval_losses(folders: Mapping[str, Path]) -> dict[str, float]:
+    """The held-out loss of every step, from its metrics.json.
+
+    Raises:
+        RecipeError: a run without one.
+    """
+    found = {}
+    for name, folder in folders.items():
+        found[name] = json.loads((folder / "metrics.json").read_text()).get("eval_loss")
+        if found[name] is None:
+            raise RecipeError(f"pretrain.eval_datasets: found no eval_loss of {name!r}, expected held-out documents")
+    return found

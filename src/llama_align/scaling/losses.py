@@ -19,7 +19,7 @@ from .laws import LossLaw
 from .resampling import interval, redrawn, student
 
 DELTA = 1e-3  # of Huber's loss, Chinchilla's
-EFFICIENT = 1.345  # standard deviations: below that Huber's loss is the absolute one and wastes a third of the runs
+EFFICIENT = 2.5  # standard deviations: below that Huber's loss is near the absolute one and wastes a third of the runs
 CONSTANTS = 5
 STEPS_OF_A_PROFILE = 60  # which starts where a quadratic would have its minimum
 ROUNDING = 1e-10  # of log L: no residual is known to less, whatever a fit leaves of points without noise
@@ -55,9 +55,11 @@ class Fit:
         points = Points(self.parameters, self.tokens)
         best = points.internal(self.law)
         free = self.residuals.size - CONSTANTS
-        inner = max((abs(self.residuals) <= self.delta).mean(), 0.05)
+        errors = self.residuals * np.sqrt(self.residuals.size / free)  # as large as those of points not fitted on
+        inner = max((abs(errors) <= self.delta).mean(), 0.05)
+        small = 1 + CONSTANTS / self.residuals.size * (1 - inner) / inner  # Huber's correction for few points, 7.6
         # twice the rise of an M-estimator's objective has this scale (Huber and Ronchetti, Robust Statistics, 13.6)
-        scale = max((np.clip(self.residuals, -self.delta, self.delta) ** 2).sum() / free / inner, ROUNDING**2)
+        scale = max((np.clip(errors, -self.delta, self.delta) ** 2).mean() / inner * small**2, ROUNDING**2)
         jacobian = points.jacobian(best[None])[0]
         covariance = np.linalg.pinv(jacobian.T @ jacobian, hermitian=True) * scale / inner
         limit = float(np.sqrt(f_distribution.ppf(0.95, 1, free)))
@@ -111,7 +113,7 @@ def fit(parameters, tokens, losses, runs: Sequence | None = None, delta: float |
 
     Args:
         parameters, tokens, losses: [points]. runs: whose point each is, for the bootstrap. delta: of Huber's loss on
-            log L; None: 1e-3 (Chinchilla), or 1.345 standard deviations of the residuals where that is more.
+            log L; None: 1e-3 (Chinchilla), or 2.5 standard deviations of the residuals where that is more.
 
     Raises:
         ValueError: numbers that are not above 0, fewer than 6 points, or fewer than 3 sizes or token counts, which
