@@ -1,4 +1,4 @@
-"""Laws of losses, sizes, benchmarks and mixes: what made the points is found again, and what cannot be found is refused."""
+"""Laws of losses, sizes, benchmarks and mixes: what made the points is found again; what cannot be found, refused."""
 
 import numpy as np
 import pytest
