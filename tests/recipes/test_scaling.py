@@ -1,4 +1,4 @@
-"""A toy ladder, trained in this process: stems, branches that go on from them, laws, pictures and a prediction."""
+"""Experiments at the size of a toy, trained in this process: a ladder, a mix and data judged by annealing."""
 
 import json
 import sys
@@ -103,3 +103,54 @@ def test_what_no_ladder_can_be_made_of_is_refused(change, message, options, tmp_
     given = {"output_dir": str(tmp_path), "pretrain": options, "sizes": SIZES, "budgets": [1e9], "targets": target}
     with pytest.raises(recipe.RecipeError, match=message):
         scaling.main(scaling.ScalingArguments(**given | {"target_budget": 4e9} | change))
+
+
+@pytest.fixture
+def data(options, tmp_path):
+    """Options of pretraining without data, and four sources, of which two are of one kind."""
+    sources = {}
+    for name, words in {"dogs": "the small dog ran home", "cats": "an old cat sat here", "sums": "1 2 3 4 5 6"}.items():
+        rows = [json.dumps({"text": f"{words} {number} " * (2 + number % 4)}) for number in range(120)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+        sources[name] = {"path": str(tmp_path / f"{name}.jsonl")}
+    return {name: value for name, value in options.items() if "datasets" not in name}, sources
+
+
+def test_a_mix_is_fitted_proposed_and_trained_on(data, in_process, tmp_path, monkeypatch):
+    mix = module_of("mix", monkeypatch)
+    monkeypatch.setattr(mix, "run_steps", in_process)
+    options, sources = data
+    args = mix.MixArguments(
+        *(str(tmp_path), options, sources, {"shuffled": "dogs"}), tokens=1500, mixtures=7, tested=3, part=0.2, draws=3
+    )
+    mix.main(args)
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert sorted(found["ranked"]) == ["cats", "dogs", "shuffled", "sums"]
+    assert sum(row["share"][0] for row in found["sources"].values()) == pytest.approx(1)
+    assert set(found["mean_loss"]) == {"natural", "uniform", "proposed"}
+    assert len(found["runs"]) == 10
+    rows = [json.loads(line) for line in (tmp_path / "mixes" / "uniform.jsonl").open()]
+    assert {row["source"] for row in rows} == {"cats", "dogs", "shuffled", "sums"}
+    with pytest.raises(recipe.RecipeError, match=r"planted\.shuffled: found 'mice', expected a source"):
+        mix.main(mix.MixArguments(str(tmp_path), options, sources, {"shuffled": "mice"}))
+    with pytest.raises(recipe.RecipeError, match=r"pretrain\.max_steps: found 3, expected none"):
+        mix.main(mix.MixArguments(str(tmp_path), options | {"max_steps": 3}, sources))
+
+
+def test_data_is_judged_beside_a_control(data, in_process, tmp_path, monkeypatch):
+    judge = module_of("judge_data", monkeypatch)
+    monkeypatch.setattr(judge, "run_steps", in_process)
+    options, sources = data
+    old, new = {"dogs": sources["dogs"]}, {"sums": sources["sums"]}
+    planted = {"shuffled": "dogs"}
+    judge.main(judge.JudgeDataArguments(str(tmp_path), options, old, new, planted, 6000, 3000, part=0.2, seeds=[0, 1]))
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(found["gains"]) == ["sums", "shuffled"]
+    assert found["gains"]["sums"]["targets"][1][0] > 0.1  # it has not seen a sum before
+    log = [json.loads(line) for line in (tmp_path / "sums-0" / "log.jsonl").open()]
+    rates = [row["learning_rate"] for row in log if "loss" in row]
+    half = 6000 // 128
+    assert len(rates) == half + 3000 // 128
+    assert rates[half:] == sorted(rates[half:], reverse=True)
+    with pytest.raises(recipe.RecipeError, match="expected sources, two seeds"):
+        judge.main(judge.JudgeDataArguments(str(tmp_path), options, old, new, seeds=[0]))

@@ -1,0 +1,105 @@
+"""Judges data by annealing a half-trained checkpoint on it: 30% new, 70% old, beside a control on old alone.
+
+    python recipes/judge_data.py --config recipes/herd-nano-scaling/judge_data.yaml
+
+As in Llama 3, section 3.1.3, the rate falls linearly to zero. What it does not have is the control: here every seed has
+one, of as many tokens, so that what the decay gives is not put down to the data. All gains are over it, seed by seed.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import t
+
+from llama_align import recipe
+from llama_align.rounds.ladder import run_steps
+from llama_align.rounds.mixes import Sources, check_options, rows_a_step
+
+OWN = ("output_dir", "seed", "max_steps", "num_train_epochs", "datasets", "eval_datasets", "lr_scheduler_type")
+CONTROL = "control"
+
+
+@dataclass
+class JudgeDataArguments:
+    output_dir: str = field(metadata={"help": "where mixes, runs and metrics.json go"})
+    pretrain: dict = field(default_factory=dict, metadata={"help": "options of recipes/pretrain.py that all runs have"})
+    old: dict = field(default_factory=dict, metadata={"help": "data sources by name that the checkpoint is trained on"})
+    new: dict = field(default_factory=dict, metadata={"help": "data sources by name that are judged"})
+    planted: dict = field(
+        default_factory=dict, metadata={"help": "name: source whose words it has in any order; judged as a check"}
+    )
+    tokens: int = field(default=1_000_000, metadata={"help": "of the checkpoint, at a constant rate"})
+    anneal_tokens: int = field(default=200_000, metadata={"help": "of each decay to zero"})
+    share: float = field(default=0.3, metadata={"help": "of the new data while the rate falls"})
+    part: float = field(default=0.05, metadata={"help": "share of each source's documents held out for its loss"})
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "each anneals once on every mix"})
+    jobs: int = field(default=1, metadata={"help": "runs at work at once"})
+
+
+def steps_of(args: JudgeDataArguments, sources: Sources) -> list[dict]:
+    """The half-trained checkpoint, and its anneals by name and seed."""
+    names, tokens = list(args.old), sources.tokens
+    old = {name: tokens[name] / sum(tokens[other] for other in names) for name in names}
+    folder, each = Path(args.output_dir).resolve() / "mixes", rows_a_step(args.pretrain)
+    half, fall = max(args.tokens // each, 1), max(args.anneal_tokens // each, 1)
+
+    def mix(name: str, shares: dict[str, float], length: int, seed: int) -> list[dict]:
+        path = folder / f"{name}.jsonl"
+        return [{"path": sources.write(path, shares, length, seed)}]
+
+    stem = {"datasets": mix("half", old, args.tokens, 0), "max_steps": half, "save_strategy": "steps"}
+    stem |= {"save_steps": half, "lr_scheduler_type": "constant_with_warmup", "lr_scheduler_kwargs": {}}
+    steps = [{"name": "half", "recipe": "pretrain", "set": args.pretrain | stem}]
+    for seed in args.seeds:
+        for name in (CONTROL, *args.new, *args.planted):
+            new = {} if name == CONTROL else {name: args.share}
+            shares = {one: part * (1 - sum(new.values())) for one, part in old.items()}
+            for one, part in new.items():
+                shares[one] = shares.get(one, 0) + part
+            decay = {"num_decay_steps": fall, "decay_type": "linear", "min_lr_ratio": 0.0}
+            own = {"datasets": mix(f"{name}-{seed}", shares, args.anneal_tokens, seed), "max_steps": half + fall}
+            own |= {"resume_from_checkpoint": f"{{half}}/checkpoint-{half}", "ignore_data_skip": True, "seed": seed}
+            own |= {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": decay, "save_strategy": "no"}
+            steps.append({"name": f"{name}-{seed}", "recipe": "pretrain", "set": args.pretrain | own})
+    return steps
+
+
+def gains(losses: np.ndarray, control: np.ndarray) -> dict:
+    """What the losses [seeds, targets] are below the control's, by target and on average, with 95% intervals."""
+    gain = control - losses
+    columns = np.concatenate([gain.mean(1, keepdims=True), gain], 1)
+    wide = t.ppf(0.975, len(gain) - 1) * columns.std(0, ddof=1) / np.sqrt(len(gain))
+    rows = [[float(m), float(m - w), float(m + w)] for m, w in zip(columns.mean(0), wide, strict=True)]
+    return {"mean": rows[0], "targets": rows[1:]}
+
+
+def main(args: JudgeDataArguments) -> None:
+    recipe.one_process()
+    check_options(args.pretrain, OWN)
+    if not args.old or not args.new or len(args.seeds) < 2 or not 0 < args.share < 1:
+        raise recipe.RecipeError("old, new, seeds, share: found too few, expected sources, two seeds, a share below 1")
+    if CONTROL in {*args.new, *args.planted} or type(args.pretrain.get("warmup_steps")) is not int:
+        raise recipe.RecipeError(f"new, pretrain.warmup_steps: expected no name {CONTROL!r}, and a number of steps")
+    sources = Sources.read(args.pretrain.get("tokenizer", ""), args.old | args.new, args.planted, args.part)
+    folders = run_steps(steps_of(args, sources), args.output_dir, Path(__file__).resolve().parent, args.jobs)
+    targets, context = list(args.old | args.new), args.pretrain.get("context", 256)
+
+    def losses(name: str) -> np.ndarray:
+        return np.array([sources.losses(folders[f"{name}-{seed}"], targets, context) for seed in args.seeds])
+
+    control = losses(CONTROL)
+    found = {name: gains(losses(name), control) for name in (*args.new, *args.planted)}
+    ranked = sorted(found, key=lambda name: -found[name]["mean"][0])
+    rows = {name: found[name] for name in ranked}
+    recipe.write_json(
+        f"{args.output_dir}/metrics.json", {"targets": targets, "control": control.mean(0).tolist(), "gains": rows}
+    )
+    print(f"{'gain over the control, nats a token':36s} {'mean and 95% interval':>28s}  {'own held-out text':>18s}")
+    for name, row in rows.items():
+        mean, own = row["mean"], f"{row['targets'][targets.index(name)][0]:+.4f}" if name in targets else ""
+        print(f"{name:36s} {mean[0]:+.4f} [{mean[1]:+.4f}, {mean[2]:+.4f}]      {own:>18s}")
+
+
+if __name__ == "__main__":
+    recipe.run(main, JudgeDataArguments, doc=__doc__)
