@@ -5,8 +5,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from .figures import MUTED, SERIES, _legend, _short, _svg
+
+
+def _powers(axes: Axes) -> None:
+    """A logarithmic axis with plain numbers, where matplotlib's own would be formulas."""
+    axes.set_xscale("log")
+    low, high = np.log10(axes.get_xlim())
+    if high - low < 2:
+        axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:.0e}" if f"{x:.0e}"[0] in "25" else ""))
+    else:
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0e}"))
 
 
 def isoflop(label: str, budgets: Mapping[str, tuple[Sequence, Sequence]], curves: Mapping[str, tuple]) -> Markup:
@@ -18,7 +30,7 @@ def isoflop(label: str, budgets: Mapping[str, tuple[Sequence, Sequence]], curves
             axes.scatter(sizes, losses, 14, color=colour, label=_short(name, 20))
             if name in curves:
                 axes.plot(*curves[name], color=colour, linewidth=1)
-        axes.set_xscale("log")
+        _powers(axes)
         axes.set(xlabel="parameters", ylabel="loss, nats a token")
         _legend(axes)
 
@@ -35,7 +47,7 @@ def prediction(
         for i, (flops, measured, low, high) in enumerate(targets):
             axes.vlines(flops, low, high, color=SERIES[1], linewidth=4, alpha=0.4, label="predicted" if not i else None)
             axes.scatter([flops], [measured], 30, color=SERIES[2], marker="x", label="measured" if not i else None)
-        axes.set_xscale("log")
+        _powers(axes)
         axes.set(xlabel="FLOPs", ylabel=ylabel)
         _legend(axes)
 

@@ -131,12 +131,13 @@ def fit(parameters, tokens, losses, runs: Sequence | None = None, delta: float |
     if runs is not None and len(runs) != losses.size:
         raise ValueError(f"runs: found {len(runs)}, expected {losses.size}")
     points, target = Points(parameters, tokens), np.log(losses)
-    best = points.best(target, DELTA if delta is None else delta)
-    if delta is None:
+    used = DELTA if delta is None else delta
+    best = points.best(target, used)
+    for _ in range(2 if delta is None else 0):  # the first fit passes through some points, and so flatters their spread
         left = target - points.log_loss(best[None])[0]
-        spread = 1.4826 * np.median(abs(left)) * np.sqrt(left.size / max(left.size - 5, 1))
-        delta = max(DELTA, EFFICIENT * spread)
-        ends, _ = points.descend(best[None], target[None], delta)
+        spread = 1.4826 * np.median(abs(left)) * np.sqrt(left.size / max(left.size - CONSTANTS, 1))
+        used = max(DELTA, EFFICIENT * spread)
+        ends, _ = points.descend(best[None], target[None], used)
         best = ends[0]
     residuals = target - points.log_loss(best[None])[0]
-    return Fit(points.law(best), parameters, tokens, residuals, float(delta), None if runs is None else tuple(runs))
+    return Fit(points.law(best), parameters, tokens, residuals, float(used), None if runs is None else tuple(runs))
