@@ -50,8 +50,8 @@ def drawn(natural: np.ndarray, runs: int, seed: int) -> np.ndarray:
     return np.concatenate([[natural], [np.full(domains, 1 / domains)], found / found.sum(1, keepdims=True)])
 
 
-def measured(args: MixArguments, sources: Sources, mixes: dict[str, np.ndarray]) -> np.ndarray:
-    """Held-out losses [runs, targets] of models trained on the mixes; those that are there are not trained again."""
+def measured(args: MixArguments, sources: Sources, mixes: dict[str, np.ndarray], asked: list[str]) -> np.ndarray:
+    """Held-out losses [asked, targets] of models trained on the mixes; those that are there are not trained again."""
     names, steps = list(sources.tokens), []
     for name, mix in mixes.items():
         path = Path(args.output_dir).resolve() / "mixes" / f"{name}.jsonl"
@@ -60,7 +60,7 @@ def measured(args: MixArguments, sources: Sources, mixes: dict[str, np.ndarray])
         steps.append({"name": name, "recipe": "pretrain", "set": args.pretrain | own | {"save_strategy": "no"}})
     folders = run_steps(steps, args.output_dir, Path(__file__).resolve().parent, args.jobs)
     context = args.pretrain.get("context", 256)
-    return np.array([sources.losses(folders[name], list(args.sources), context) for name in mixes])
+    return np.array([sources.losses(folders[name], list(args.sources), context) for name in asked])
 
 
 def tested(law: mixing.MixingLaw, fitted: tuple, held: tuple) -> dict:
@@ -82,12 +82,12 @@ def main(args: MixArguments) -> None:
     mixes = drawn(natural, args.mixtures + args.tested, args.seed)
     labels = ["natural", "uniform", *(f"mix-{number}" for number in range(len(mixes) - 2))]
     runs = dict(zip(labels, mixes, strict=True))
-    losses = measured(args, sources, runs)
+    losses = measured(args, sources, runs, labels)
     fitted, held = (mixes[: args.mixtures], losses[: args.mixtures]), (mixes[args.mixtures :], losses[args.mixtures :])
     law = mixing.fit(*fitted)
     most = mixing.epoch_bound(tokens, args.budget or args.tokens, args.most_epochs)
     proposal = mixing.Proposal.of(law, mixing.bootstrap(*fitted, args.draws, args.seed), natural, most)
-    best = measured(args, sources, runs | {"proposed": proposal.mixture})[-1]
+    (best,) = measured(args, sources, runs | {"proposed": proposal.mixture}, ["proposed"])
     ranked = [names[i] for i in np.argsort(-proposal.gains)]
     rows = {
         name: {
