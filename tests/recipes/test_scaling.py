@@ -31,6 +31,7 @@ def options(tmp_path, llama3_tokenizer):
         "learning_rate": 0.01,
         "report_to": "none",
         "logging_steps": 1,
+        "disable_tqdm": True,
         "size": "herd-nano",
     }
 
@@ -61,13 +62,13 @@ def test_a_ladder_is_run_fitted_drawn_and_held_against_the_run_above_it(options,
     monkeypatch.setattr(scaling, "run_steps", in_process)
     target = {"s40": {"size_overrides": {"hidden_size": 40, "intermediate_size": 40}}}
     args = scaling.ScalingArguments(
-        *(str(tmp_path), options, SIZES, [1e9, 2e9], target, 4e9), seeds=[0], decay=0.25, draws=20
+        *(str(tmp_path), options, SIZES, [5e8, 1e9], target, 1.5e9), seeds=[0], decay=0.25, draws=20
     )
     scaling.main(args)
     found = json.loads((tmp_path / "metrics.json").read_text())
     points = found["points"]
     assert len(points) == 4 * 2 + 1
-    assert all(abs(point["flops"] / point["budget"] - 1) < 0.2 for point in points)
+    assert all(abs(point["flops"] / point["budget"] - 1) < 0.25 for point in points)
     assert set(found["fits"]) == {"blocks", "with_head", "all"}
     for fit in found["fits"].values():
         (predicted,) = fit["law"]["predicted"]
@@ -83,7 +84,7 @@ def test_a_ladder_is_run_fitted_drawn_and_held_against_the_run_above_it(options,
     assert shared == [(row["loss"], row["learning_rate"]) for row in branch if "loss" in row][: len(shared)]
     rates = [row["learning_rate"] for row in branch if "loss" in row][begin:]
     assert rates == sorted(rates, reverse=True)
-    assert rates[-1] < 0.5 * 0.01
+    assert rates[-1] < 0.006
 
 
 @pytest.mark.parametrize(
