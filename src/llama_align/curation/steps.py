@@ -194,9 +194,14 @@ class Looks(Rule):
             if scores["dirty"] > options.max_dirty:
                 return "dirty words"
         if options.coverage:
-            scores["repeated_lines"] = round(heuristics.line_coverage(text, options.coverage), 4)
+            rest, gone, share = heuristics.without_repeated_lines(text, options.coverage)
+            scores["repeated_lines"] = round(share, 4)
             if scores["repeated_lines"] > options.max_coverage:
                 return "repeated n-grams by line"
+            if gone:
+                tally.changed["repeated line"] += len(gone)
+                tally.example("repeated line", f"{name_of(document)}:{gone[0]}", gone[0])
+                document.text = rest
         return None
 
 
