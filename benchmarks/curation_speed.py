@@ -127,7 +127,7 @@ def blocks(folder: Path) -> Iterator[tuple[str, list, list]]:
     yield ("signatures", [corpus_steps.Signatures(folder / "ours", config)],
            [MinhashDedupSignature(str(folder / "theirs"), config)])  # fmt: skip
     yield ("lines", [corpus_steps.CountLines(folder / "lines", folder, "none", options.Lines())],
-           [SentenceDedupSignature(str(folder / "sentences"), SentDedupConfig(), 1)])  # fmt: skip
+           [SentenceDedupSignature(str(folder / "sentences"), config=SentDedupConfig())])  # fmt: skip
 
 
 NO_BOUNDS = dict.fromkeys(
