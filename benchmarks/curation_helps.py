@@ -208,12 +208,36 @@ def train(texts: list[str], tokenizer, args: argparse.Namespace, seed: int):
     return model
 
 
+def half(values: list[float]) -> float:
+    """Of Student's 95% interval."""
+    return t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
 def interval(values: list[float]) -> str:
-    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0
-    return f"{statistics.mean(values):.4f} ± {half:.4f}"
+    return f"{statistics.mean(values):.4f} ± {half(values):.4f}"
 
 
-def report(work: Path) -> None:
+def draw(path: Path, arms: list[str], found: dict[str, dict[str, list[float]]]) -> None:
+    """For each held-out set how far each arm is from all text, seed by seed, with the interval of the mean."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "helps", "font.size": 9}):
+        figure = Figure(figsize=(9, 2.6), layout="constrained")
+        for axes, (name, values) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
+            for place, arm in enumerate(arms):
+                change = [b - a for a, b in zip(values[arms[0]], values[arm], strict=True)]
+                axes.errorbar(statistics.mean(change), place, xerr=half(change), color="#2b6cb0", marker="o", capsize=3)
+                axes.scatter(change, [place + 0.2] * len(change), 9, color="#8593a3")
+            axes.axvline(0, color="#d9dde3", zorder=0)
+            axes.set_yticks(range(len(arms)), arms)
+            axes.set(title=name, ylim=(len(arms) - 0.5, -0.5))
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.supxlabel(f"bits per byte, less those of a model of {arms[0]} (seeds in grey, 95% interval of the mean)")
+        figure.savefig(path, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+
+
+def report(work: Path, picture: Path | None) -> None:
     """Means over seeds with Student's 95% intervals; the change from the arm above is paired by seed."""
     runs = {(r["arm"], r["seed"]): r for r in (json.loads(p.read_text()) for p in sorted(work.glob("run-*.json")))}
     arms = [arm for arm in ARMS if any(a == arm for a, _ in runs)]
@@ -229,6 +253,9 @@ def report(work: Path) -> None:
             before = found[arms[number - 1]]
             cells.append(interval([b - a for a, b in zip(before, found[arm], strict=True)]) if number else "")
         print("| " + " | ".join(cells) + " |")
+    if picture:
+        values = {n: {a: [runs[a, s]["bits_per_byte"][n] for s in seeds] for a in arms} for n in names}
+        draw(picture, arms, values)
 
 
 def main() -> None:
@@ -241,10 +268,11 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128, help="herd-nano has 128")
     parser.add_argument("--vocabulary", type=int, default=1024, help="of the tokenizer, from the extracted pages")
     parser.add_argument("--report", action="store_true", help="only the table of what is there")
+    parser.add_argument("--picture", type=Path, help="an SVG of the changes")
     args = parser.parse_args()
     work = args.output_dir
     if args.report:
-        report(work)
+        report(work, args.picture)
         return
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "crawl.jsonl").exists():
@@ -267,7 +295,7 @@ def main() -> None:
         write_json(path, {"arm": arm, "seed": seed, "tokens": args.tokens, "passes": args.tokens / sizes[arm],
                           "megabytes": sum(len(x.encode()) for x in texts) / 1e6, "bits_per_byte": found})  # fmt: skip
         print(arm, seed, found, flush=True)
-    report(work)
+    report(work, args.picture)
 
 
 if __name__ == "__main__":

@@ -32,10 +32,14 @@ from llama_align.curation.pipeline import Pipeline
 from llama_align.curation.reading import Source
 
 
+def usages() -> list[resource.struct_rusage]:
+    """Of this process, in which stages of one task run, and of the children that have ended."""
+    return [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+
+
 def used() -> float:
-    """Seconds of processors, of this process and the children that have ended."""
-    found = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in found)
+    """Seconds of processors."""
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages())
 
 
 def made_up(count: int, path: Path) -> int:
@@ -77,7 +81,7 @@ def measure_pipeline(count: int, tasks: int, semantic: bool, folder: Path | None
     started, before = time.monotonic(), used()
     with mock.patch("time.perf_counter", time.process_time):  # what the ledger's seconds are made of
         metrics = pipeline.run(Executor("local", tasks, tasks))
-    spent, peak = used() - before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    spent, peak = used() - before, max(usage.ru_maxrss for usage in usages()) / 1e6
     print(f"\n{count:,} documents, {size / 1e6:.0f} MB: {1e6 * spent / count:.0f} µs of a processor each, in all "
           f"{spent:.0f} s ({time.monotonic() - started:.0f} s by the clock), largest process {peak:.2f} GB, "
           f"{metrics['documents']:,} left", flush=True)  # fmt: skip
@@ -123,7 +127,7 @@ def blocks(folder: Path) -> Iterator[tuple[str, list, list]]:
     yield ("signatures", [corpus_steps.Signatures(folder / "ours", config)],
            [MinhashDedupSignature(str(folder / "theirs"), config)])  # fmt: skip
     yield ("lines", [corpus_steps.CountLines(folder / "lines", folder, "none", options.Lines())],
-           [SentenceDedupSignature(str(folder / "sentences"), SentDedupConfig(), 1)])  # fmt: skip
+           [SentenceDedupSignature(str(folder / "sentences"), config=SentDedupConfig())])  # fmt: skip
 
 
 NO_BOUNDS = dict.fromkeys(

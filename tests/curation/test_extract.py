@@ -75,6 +75,11 @@ def test_what_was_drawn_beside_a_formula_or_code_is_gone(page):
         ("* one\n* two\n\n***\n\nend", "- one\n- two\n\n\nend"),
         ("text\n\n    code_with *stars*\n\nmore", "text\n\n    code_with *stars*\n\nmore"),
         ("http://a.b/x_y_z and ~~gone~~", "http://a.b/x_y_z and gone"),
+        ("| a | `b_c` | d |\n|---|---|---|\n| 1 | http://a.b/_x_ | 3 |", "a\tb_c\td\n1\thttp://a.b/_x_\t3"),
+        (
+            "see [http://a.b/_x_](<http://a.b/c>) or **call `f(**kw)` twice**",
+            "see http://a.b/_x_ or call f(**kw) twice",
+        ),
         ("5 > 3 and a#b", "5 > 3 and a#b"),
     ],
 )
@@ -94,6 +99,30 @@ def test_hidden_code_comes_back_as_it_was(code):
 def test_a_page_in_bytes_of_another_encoding_is_read():
     page = (PAGES / "pre-code.html").read_text("utf-8").replace("utf-8", "iso-8859-1").replace("pencil", "crayon é")
     assert "crayon é" in extract(page.encode("iso-8859-1"))
+
+
+def test_a_page_that_was_encoded_twice_is_read_as_it_was():
+    page = (
+        "<html><body><article><p>It’s a page – with “quotes”, in one paragraph of its own.</p></article></body></html>"
+    )
+    assert "It’s a page – with “quotes”" in extract(page.encode().decode("latin-1").encode())
+    assert "â alone, and Ω" in extract(page.replace("It’s", "â\u0080 alone, and Ω"))
+
+
+LISTS = {
+    "<ol><li>First boil it.</li><li><p>Then <b>eat</b> it.</p></li></ol>": ["1. First boil it.", "2. Then eat it."],
+    "<ol start='4'><li>Boil it well.</li><li value='9'>Eat it up.</li></ol>": ["4. Boil it well.", "9. Eat it up."],
+    "<ol><li>1) Boil it well.</li><li>2) Eat it up.</li></ol>": ["- 1) Boil it well.", "- 2) Eat it up."],
+    "<ol type='a'><li>Boil it well.</li></ol><ul><li>Eat it up.</li></ul>": ["- Boil it well.", "- Eat it up."],
+    "<ol><li><div>Boil it well.</div></li></ol>": ["- Boil it well."],
+}
+
+
+@pytest.mark.parametrize("page", LISTS)
+def test_items_of_ordered_lists_keep_their_numbers(page):
+    text = "One paragraph that says what is to be done, so that there is an article around the list. " * 3
+    found = extract(f"<html><body><article><p>{text}</p>{page}<p>{text}</p></article></body></html>").splitlines()
+    assert found == [text.strip(), *LISTS[page], text.strip()]
 
 
 @pytest.mark.parametrize(("page", "reason"), [("", "no HTML"), ("a" * 20_000_001, "page too large")])

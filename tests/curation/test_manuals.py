@@ -12,7 +12,10 @@ from llama_align.curation.manuals import BODIES, body_of
 from .test_text import prose
 
 MENU = "<ul>" + "".join(f"<li><a href='/{n}'>Chapter {n} of the whole manual</a></li>" for n in range(40)) + "</ul>"
-BODY = "<h1>On bridges<a class='headerlink' href='#x'>¶</a></h1><p>{}</p><pre>  x = 1\n\n  y = 2</pre><p>Note.</p>"
+BODY = (
+    "<h1>On bridges<a class='headerlink' href='#x'>¶</a></h1><p>{}</p><pre>  x = 1\n\n  y = 2</pre><p>Note.</p>"
+    "<div id='cookies' class='sidebar related'><p>Cookies are sweet.</p></div>"
+)
 PAGES = {
     "Sphinx": "<div class='body' role='main'>{}</div>",
     "MkDocs": "<article class='md-content__inner md-typeset'><nav>{menu}</nav>{}</article>",
@@ -31,6 +34,7 @@ def test_the_body_is_all_that_is_left(name):
     assert "¶" not in text
     assert "\n  x = 1\n\n  y = 2\n" in text
     assert "Note." in text
+    assert "Cookies are sweet." in text
     assert text.count("On bridges") == 1
 
 
@@ -44,9 +48,9 @@ def test_the_body_is_all_that_is_left(name):
     ],
 )
 def test_of_other_pages_nothing_is_taken(page):
-    assert body_of(html.document_fromstring(f"<html><body>{page}</body></html>")) is None
+    assert body_of(html.document_fromstring(f"<html><body>{page}</body></html>"), page) is None
 
 
 def test_every_mark_is_a_path():
     tree = html.document_fromstring("<html><body><p>x</p></body></html>")
-    assert [tree.xpath(f".//{path}") for path in BODIES] == [[]] * len(BODIES)
+    assert [tree.xpath(f".//{path}") for _, path in BODIES] == [[]] * len(BODIES)

@@ -30,7 +30,7 @@ from llama_align.curation.reading import Source, records
 from llama_align.data import RecordError, SourceError, load_records, write_jsonl
 
 from .kills import killed
-from .test_text import FAULTS, prose
+from .test_text import FAULTS, SHARED, VOCABULARY, prose, shared
 
 ONE = Executor("local", tasks=1, workers=1)
 
@@ -161,6 +161,67 @@ def test_counts_of_the_ledger_follow_from_step_to_step(run):
         assert all(1 <= len(found) <= 20 for found in step["examples"].values())
     assert steps[-1]["documents_out"] == len(rows_of(run))
     assert set(json.loads((run / "timings.json").read_text())) == {step["name"] for step in steps[:-1]}
+
+
+def rest_of_the_rules() -> tuple[list[dict], dict[str, dict[str, int]]]:
+    """Documents for the rules that `planted` has none for, and how many each should drop."""
+    line = prose(10, 50).splitlines()[0]
+    long = [" ".join(prose(90, 80 + n).split()) for n in range(4)]
+    pieces = [" ".join(line.split()[at : at + 6]) for line in long for at in (0, 30)]
+    several = prose(100, 51).splitlines()
+    strange = "\n".join(f"The zq{n}xv and the qz{n}vx have xq{n}zv to zv{n}qx with vz{n}xq." for n in range(10))
+    mails = " ".join(f"him{n}@one{n}.org" for n in range(20))
+    texts = {
+        "long": prose(700, 52),
+        "duplicated lines": "\n".join([line] * 4 + prose(60, 53).splitlines()[:4]),
+        "duplicated paragraphs": "\n\n".join([line] * 4 + prose(60, 53).splitlines()[:4]),
+        "one 2-gram": " ".join(f"silver harbour the {word} with" for word in VOCABULARY.split()),
+        "repeated 5-grams": " ".join([*several, *reversed(several)]),
+        "repeated n-grams by line": "\n".join([*long, *pieces]),
+        "language uncertain": "Le vieux pont de la ville sera réparé avant l'hiver. "
+        + " ".join(f"mot{n}" for n in range(60)),
+        "personal data": f"{prose(60, 55)}\n{mails}",
+        "tokens unlike the corpus'": strange,
+    }
+    rows = [{"url": f"http://fault.example/{name}", "text": text} for name, text in texts.items()]
+    rows += [{"url": f"http://site{n}.example/", "text": prose(88, 1000 + n)} for n in range(60)]
+    dirty = "\nThe darnit and the darnit have a darnit letter to carry with it."
+    rows += [{"url": f"http://foul.example/{n}", "text": prose(80, 60 + n) + dirty} for n in range(5)]
+    rows += [{"url": f"http://copy{n}.example/", "text": prose(80, 70)} for n in range(7)]
+    bounds = [
+        name for name in texts if name not in ("language uncertain", "personal data", "tokens unlike the corpus'")
+    ]
+    return rows, {
+        "language": {"language uncertain": 1},
+        "heuristics": dict.fromkeys(bounds, 1),
+        "pii": {"personal data": 1},
+        "versions": {"domain: dirty words": 5},
+        "divergence": {"tokens unlike the corpus'": 1},
+        "lines": {"nothing but frequent lines": 7},
+    }
+
+
+def test_the_rest_of_the_rules_drop_what_was_made_for_them(made, tmp_path):
+    rows, expected = rest_of_the_rules()
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    looks = options.Heuristics(
+        bounds={"max_words": 600, "min_alphabetic": 0.7},
+        dirty_words=(str(made / "dirty.txt"),),
+        max_dirty=0.1,
+        divergence=6.0,
+    )
+    Pipeline(
+        tmp_path / "out",
+        [Source.parse(str(tmp_path / "in.jsonl"))],
+        urls=options.Urls(lists=False, max_pii=None),
+        language=options.Languages(thresholds={"fr": 1.1}, default=0.0),
+        heuristics=looks,
+        pii=options.Personal(action="drop"),
+        lines=options.Lines(),
+    ).run(ONE)
+    dropped = {name: step["dropped"] for name, step in steps_of(tmp_path / "out").items() if step["dropped"]}
+    assert dropped == expected
+    assert len(rows_of(tmp_path / "out")) == 60
 
 
 def test_the_corpus_is_read_as_document_records(run):
@@ -300,6 +361,53 @@ def test_rows_and_tables_are_read_as_by_every_recipe(tmp_path):
     missing = Source.parse(str(tmp_path / "nowhere" / "x.parquet"))
     with pytest.raises(SourceError, match=r"x\.parquet"):
         list(records(missing, missing.files[0], lambda *_: None))
+
+
+def test_bombs_end_in_counted_refusals(tmp_path):
+    from warcio.statusandheaders import StatusAndHeaders
+    from warcio.warcwriter import WARCWriter
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    tables = b"<table><tr><td>" * 1_000_000
+    (folder / "tables.html").write_bytes(b"<html><body>" + tables)  # under the limit of a page: 15 MB
+    wide = "<table><tr>" + "<td colspan='99999999' rowspan='99999999'>x</td>" * 50 + "</tr></table>"
+    (folder / "wide.html").write_text(PAGE.format("tables", f"<p>{prose(60)}</p>{wide}"))
+    entities = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12))
+    (folder / "laughs.xhtml").write_text(
+        f'<!DOCTYPE html [<!ENTITY a0 "ha">{entities}]><html><body><p>&a11;</p></body></html>'
+    )
+    with open(folder / "bomb.warc.gz", "wb") as file:
+        headers = [("Content-Type", "text/html"), ("Content-Encoding", "gzip")]
+        body = BytesIO(gzip.compress(bytes(60_000_000), 1))
+        http = StatusAndHeaders("200 OK", headers, protocol="HTTP/1.1")
+        writer = WARCWriter(file, gzip=True)
+        writer.write_record(writer.create_warc_record("http://x.example/", "response", payload=body, http_headers=http))
+    Pipeline(tmp_path / "out", [Source.parse(str(folder))], extraction=options.Extraction(timeout=30)).run(ONE)
+    steps = steps_of(tmp_path / "out")
+    assert steps["read"]["dropped"] == {"page too large": 1}
+    (name, _), *_ = steps["read"]["examples"]["page too large"]
+    assert name.endswith("bomb.warc.gz#http://x.example/")
+    (dropped,) = steps["extract"]["examples"].values()
+    assert [Path(name).name for name, _ in dropped] == ["tables.html"]
+    texts = [row["text"] for row in rows_of(tmp_path / "out")]
+    assert len(texts) == 2
+    assert all(len(text.split()) < 150 for text in texts)
+
+
+@shared
+def test_truncated_and_wrong_archives_are_counted_and_named(tmp_path):
+    Pipeline(tmp_path, [Source.parse(str(SHARED / "html/warc_samples"))]).run(ONE)
+    read = steps_of(tmp_path)["read"]
+    assert read["dropped"] == {"damaged archive": 3, "no page": 9, "truncated record": 2}
+    named = {
+        reason: sorted(name.split("#")[0].split("/")[-1] for name, _ in found)
+        for reason, found in read["examples"].items()
+    }
+    chunks, plain = "example-wrong-chunks.warc.gz", "example-bad-non-chunked.warc.gz"
+    assert named["damaged archive"] == [plain, "example-bad.warc.gz.bad", chunks]
+    assert named["truncated record"] == ["example-space-in-url.arc", chunks]
+    assert len(rows_of(tmp_path)) == 8
 
 
 def test_a_page_that_takes_too_long_is_dropped_and_the_next_is_read(tmp_path, monkeypatch):

@@ -229,9 +229,9 @@ def test_lines_of_a_log_are_repeated_and_unique_at_once():
     log = [f"error while reading block {n} of the volume: retrying the request in a moment" for n in range(12)]
     flags = heuristics.repeated_lines("\n".join([*GOOD.splitlines()[:3], *log]))
     assert flags == [False] * 4 + [True] * 11
-    assert heuristics.line_coverage(GOOD) == 0
-    text, gone = heuristics.without_repeated_lines("\n\n".join(log))
-    assert (text.strip(), gone) == (log[0], 11)
+    assert heuristics.without_repeated_lines(GOOD) == (GOOD, [], 0.0)
+    text, gone, share = heuristics.without_repeated_lines("\n\n".join(log))
+    assert (text.strip(), gone, share) == (log[0], log[1:], 11 / 12)
 
 
 def test_dirty_words_are_counted_whole_and_as_phrases():

@@ -34,12 +34,21 @@ _TABLES = (
     "((. | tbody)/tr/td[contains(@class, 'gutter')] and (. | tbody)/tr/td[contains(@class, 'code')])]"
 )
 _DIVS = ".//div[contains(@class, 'CodeMirror-code') or contains(@class, 'view-lines') or contains(@class, 'w3-code')]"
+_ALL = f"{_TABLES} | {_DIVS} | .//pre | .//listing | .//xmp"
+_CLASSES = (
+    "highlight", "rouge-table", "lntable", "hljs-ln", "blob", "js-file-line", "gutter", "CodeMirror-code", "view-lines",
+    "w3-code",
+)  # fmt: skip
 
 
-def hide_code(tree: HtmlElement) -> int:
-    """Replaces each code block by one line with visible white space; returns how many there were."""
+def hide_code(tree: HtmlElement, names: str) -> int:
+    """Replaces each code block by one line with visible white space; returns how many there were.
+
+    names: classes of the page.
+    """
     count = 0
-    for block in tree.xpath(f"{_TABLES} | {_DIVS} | .//pre | .//listing | .//xmp"):  # the outermost comes first
+    drawn = any(name in names for name in _CLASSES)
+    for block in tree.xpath(_ALL) if drawn else list(tree.iter("pre", "listing", "xmp")):  # the outermost comes first
         if not any(parent is tree for parent in block.iterancestors()):
             continue  # part of a block that was taken as a whole
         text = code_text(block)
@@ -58,7 +67,9 @@ def _become(block: HtmlElement, text: str) -> None:
     code.text = text
     block.append(code)
     if (around := block.getparent()) is not None and around.tag == "figure":
-        around.tag = "div"  # of a figure an extractor keeps the caption alone
+        around.tag = "div"  # of a figure an extractor keeps the caption alone, of another block not even that
+        for caption in around.findall("figcaption"):
+            caption.tag = "p"
 
 
 def code_text(block: HtmlElement) -> str:

@@ -7,18 +7,17 @@ represented as pre-rendered images where the math is also provided in the alt at
 """
 
 import trafilatura
+from lxml import etree
 from trafilatura.utils import decode_file, load_html
 
 from . import forums, manuals
 from .code import hide_code, shown
 from .formulas import write_formulas
+from .numbers import numbers_shown, write_numbers
 from .plain import plain
 
-# a page whose source has none of these has neither formulas nor code blocks
-_WORTH_A_PASS = (
-    "<pre", "<listing", "<xmp", "math", "katex", "codemirror", "blob-code", "view-lines", "w3-code", "mjx-", "latex",
-    "mimetex", "cht=tx", "hljs", "gutter", 'alt="\\', "alt='\\",
-)  # fmt: skip
+_CLASSES, _IDS = (etree.XPath(f"//@{name}", smart_strings=False) for name in ("class", "id"))
+_TWICE = "\u00e2\u0080"  # of quotation marks and dashes
 MAX_CHARACTERS = 20_000_000
 
 
@@ -37,16 +36,27 @@ def extract(html: str | bytes, url: str | None = None, comments: bool = True) ->
     """
     if len(html) > MAX_CHARACTERS:
         raise PageError("page too large")
-    source = decode_file(html).replace("\0", "")
+    source = once(decode_file(html).replace("\0", ""))
     tree = load_html(source) if source.strip() else None
     if tree is None:
         raise PageError("no HTML")
-    lowered = source.lower()
-    if any(mark in lowered for mark in _WORTH_A_PASS):
-        write_formulas(tree)
-        hide_code(tree)
-    part = forums.posts_of(tree) if comments and any(mark in source for mark in forums.MARKS) else None
-    if part is None and any(mark in source for mark in manuals.MARKS):
-        part = manuals.body_of(tree)
+    names = " ".join({*_CLASSES(tree), *_IDS(tree)})
+    write_formulas(tree, names)
+    hide_code(tree, names)
+    numbered = write_numbers(tree)
+    part = forums.posts_of(tree, names) if comments else None
+    if part is None:
+        part = manuals.body_of(tree, names)
     text = trafilatura.extract(tree if part is None else part, url=url, include_comments=comments)
+    text = numbers_shown(text) if numbered and text else text
     return shown(plain(text)) if text else ""
+
+
+def once(text: str) -> str:
+    """A page whose UTF-8 was taken for Latin-1 and encoded again, as it was; any other as it is."""
+    if _TWICE not in text:
+        return text
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text

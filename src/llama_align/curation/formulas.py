@@ -23,6 +23,8 @@ RENDERED = (
     "MathJax_Preview", "MathJax", "MathJax_Display", "MathJax_SVG", "MathJax_SVG_Display", "MathJax_CHTML",
     "MJXc-display", "mjx-chtml", "MathJax_MathML",
 )  # fmt: skip
+_TAGS = ("math", "script", "img", "mjx-container", "tex-math")
+_CLASSES = ("katex", "mwe-math-element", "MathJax", "mjx-chtml", "MJXc-display")
 _HOLDERS = (
     "descendant-or-self::*[self::math or self::script or self::img or self::mjx-container or self::tex-math or "
     "contains(concat(' ', normalize-space(@class), ' '), ' katex ') or contains(@class, 'mwe-math-element') or "
@@ -30,10 +32,11 @@ _HOLDERS = (
 )
 
 
-def write_formulas(tree: HtmlElement) -> int:
-    """Replaces each formula by its TeX and returns how many there were."""
+def write_formulas(tree: HtmlElement, names: str) -> int:
+    """Replaces each formula by its TeX and returns how many there were. names: classes of the page."""
     count = 0
-    for element in tree.xpath(_HOLDERS):
+    drawn = any(name in names for name in _CLASSES)
+    for element in tree.xpath(_HOLDERS) if drawn else list(tree.iter(*_TAGS)):
         if element.getroottree().getroot() is not tree and not _within(element, tree):
             continue  # went away with a formula around it
         count += _write(element)

@@ -8,36 +8,36 @@ import json
 from lxml import etree, html
 from lxml.html import HtmlElement
 
-# XenForo; vBulletin; phpBB; MyBB; SMF; Invision; Discourse as crawlers see it; NodeBB; Flarum; Stack Exchange; Reddit
+# XenForo first. What the classes and ids of a page have that may have such posts, and a post
 POSTS = (
-    "article[contains(concat(' ', @class, ' '), ' message-body ')]//div[contains(@class, 'bbWrapper')]",
-    "div[starts-with(@id, 'post_message_')]",
-    "div[contains(concat(' ', @class, ' '), ' postbody ')]//div[contains(concat(' ', @class, ' '), ' content ')]",
-    "div[contains(concat(' ', @class, ' '), ' post_body ')]",
-    "div[@class='post']/div[@class='inner']",
-    "div[@data-role='commentContent']",
-    "div[contains(concat(' ', @class, ' '), ' crawler-post ')]//div[@itemprop='text' or @class='post']",
-    "div[@class='post' and @itemprop='text']",
-    "div[@component='post/content']",
-    "div[contains(concat(' ', @class, ' '), ' Post-body ')]",
-    "div[contains(@class, 'js-post-body')] | .//span[contains(@class, 'comment-copy')]",
-    "div[contains(concat(' ', @class, ' '), ' usertext-body ')]",
-)
-LEAST_POSTS = 2
-# in the source of a page that may have such posts
-MARKS = (
-    "data-preloaded", "bbWrapper", "post_message_", "postbody", "post_body", 'class="inner', "class='inner",
-    "commentContent", "crawler-post", 'itemprop="text', "itemprop='text", "post/content", "Post-body", "js-post-body",
-    "usertext-body",
+    ("bbWrapper", "article[contains(concat(' ', @class, ' '), ' message-body ')]//div[contains(@class, 'bbWrapper')]"),
+    ("post_message_", "div[starts-with(@id, 'post_message_')]"),  # vBulletin
+    ("postbody", "div[contains(concat(' ', @class, ' '), ' postbody ')]"
+                 "//div[contains(concat(' ', @class, ' '), ' content ')]"),  # phpBB
+    ("post_body", "div[contains(concat(' ', @class, ' '), ' post_body ')]"),  # MyBB
+    ("inner", "div[@class='post']/div[@class='inner']"),  # SMF
+    ("ips", "div[@data-role='commentContent']"),  # Invision
+    ("crawler-post", "div[contains(concat(' ', @class, ' '), ' crawler-post ')]"
+                     "//div[@itemprop='text' or @class='post']"),  # Discourse as crawlers see it
+    ("post", "div[@class='post' and @itemprop='text']"),
+    ("post", "div[@component='post/content']"),  # NodeBB
+    ("Post-body", "div[contains(concat(' ', @class, ' '), ' Post-body ')]"),  # Flarum
+    ("js-post-body", "div[contains(@class, 'js-post-body')] | .//span[contains(@class, 'comment-copy')]"),
+    ("usertext-body", "div[contains(concat(' ', @class, ' '), ' usertext-body ')]"),  # Reddit
 )  # fmt: skip
+LEAST_POSTS = 2
 
 
-def posts_of(tree: HtmlElement) -> HtmlElement | None:
-    """A page of nothing but the posts, in order, under the thread's title; None where the page is no known forum."""
-    posts = _preloaded(tree)
+def posts_of(tree: HtmlElement, names: str) -> HtmlElement | None:
+    """A page of nothing but the posts, in order, under the thread's title; None where the page is no known forum.
+
+    names: classes and ids of the page.
+    """
+    posts = _preloaded(tree) if "data-preloaded" in names else []
     if not posts:
-        for path in POSTS:
-            posts = [post for post in tree.xpath(f".//{path}") if post.text_content().strip()]
+        for mark, path in POSTS:
+            found = tree.xpath(f".//{path}") if mark in names else ()
+            posts = [post for post in found if post.text_content().strip()]
             if len(posts) >= LEAST_POSTS:
                 break
         else:

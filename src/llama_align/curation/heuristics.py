@@ -95,19 +95,13 @@ def repetition(text: str) -> str | None:
     return None
 
 
-def line_coverage(text: str, n: int = 5) -> float:
-    """Share of the lines that consist mostly of n-grams seen in an earlier line: logging and error messages.
+def repeated_lines(text: str, n: int = 5, covered: float = 0.6) -> list[bool]:
+    """For each line with words, whether n-grams of earlier lines cover so much of it.
 
     Llama 3: "We use duplicated n-gram coverage ratio (Rae et al., 2021) to remove lines that consist of repeated
     content such as logging or error messages. Those could be very long and unique, hence cannot be filtered by
     line-dedup."
     """
-    flags = repeated_lines(text, n)
-    return sum(flags) / max(1, len(flags))
-
-
-def repeated_lines(text: str, n: int = 5, covered: float = 0.6) -> list[bool]:
-    """For each line with words, whether n-grams of earlier lines cover so much of it."""
     seen: set[str] = set()
     flags = []
     for line in text.splitlines():
@@ -125,12 +119,15 @@ def repeated_lines(text: str, n: int = 5, covered: float = 0.6) -> list[bool]:
     return flags
 
 
-def without_repeated_lines(text: str, n: int = 5, covered: float = 0.6) -> tuple[str, int]:
-    """The text less the lines that `repeated_lines` names, and how many those were."""
-    flags = iter(repeated_lines(text, n, covered))
-    lines = text.splitlines()
-    kept = [line for line in lines if not words(line) or not next(flags)]
-    return "\n".join(kept), len(lines) - len(kept)
+def without_repeated_lines(text: str, n: int = 5, covered: float = 0.6) -> tuple[str, list[str], float]:
+    """The text less the lines that `repeated_lines` names, those lines, and their share of all lines with words."""
+    flags = repeated_lines(text, n, covered)
+    if not any(flags):
+        return text, [], 0.0
+    of_line, kept, gone = iter(flags), [], []
+    for line in text.splitlines():
+        (gone if words.__wrapped__(line) and next(of_line) else kept).append(line)
+    return "\n".join(kept).strip("\n"), gone, len(gone) / len(flags)
 
 
 class DirtyWords:

@@ -12,30 +12,25 @@ def _has(tag: str, name: str) -> str:
     return f"{tag}[contains(concat(' ', normalize-space(@class), ' '), ' {name} ')]"
 
 
+# what the classes and ids of a page have that may have such a body, and the body
 BODIES = (
-    "div[@role='main' and @class='document']/div[@itemprop='articleBody']",  # Sphinx: Read the Docs
-    _has("article", "bd-article"),  # Sphinx: PyData
-    "article[@role='main' and @id='furo-main-content']",  # Sphinx: furo
-    "div[@role='main' and @class='body']",  # Sphinx: its own
-    _has("article", "md-content__inner"),  # MkDocs Material
-    _has("div", "theme-doc-markdown"),  # Docusaurus
-    _has("div", "vp-doc"),  # VitePress
-    _has("div", "theme-default-content"),  # VuePress
-    _has("div", "sl-markdown-content"),  # Starlight
-    _has("div", "td-content"),  # Docsy
-    "div[(@id='content' or @id='mdbook-content') and @class='content']/main",  # mdBook
-    _has("article", "main-page-content"),  # MDN
-    _has("div", "devsite-article-body"),  # Google
-    "div[@id='main-col-body']",  # AWS
-    _has("article", "markdown-body"),  # GitHub
-    _has("div", "mw-parser-output"),  # MediaWiki
+    ("document", "div[@role='main' and @class='document']/div[@itemprop='articleBody']"),  # Sphinx: Read the Docs
+    ("bd-article", _has("article", "bd-article")),  # Sphinx: PyData
+    ("furo-main-content", "article[@role='main' and @id='furo-main-content']"),  # Sphinx: furo
+    ("body", "div[@role='main' and @class='body']"),  # Sphinx: its own
+    ("md-content__inner", _has("article", "md-content__inner")),  # MkDocs Material
+    ("theme-doc-markdown", _has("div", "theme-doc-markdown")),  # Docusaurus
+    ("vp-doc", _has("div", "vp-doc")),  # VitePress
+    ("theme-default-content", _has("div", "theme-default-content")),  # VuePress
+    ("sl-markdown-content", _has("div", "sl-markdown-content")),  # Starlight
+    ("td-content", _has("div", "td-content")),  # Docsy
+    ("content", "div[(@id='content' or @id='mdbook-content') and @class='content']/main"),  # mdBook
+    ("main-page-content", _has("article", "main-page-content")),  # MDN
+    ("devsite-article-body", _has("div", "devsite-article-body")),  # Google
+    ("main-col-body", "div[@id='main-col-body']"),  # AWS
+    ("markdown-body", _has("article", "markdown-body")),  # GitHub
+    ("mw-parser-output", _has("div", "mw-parser-output")),  # MediaWiki
 )
-# in the source of a page that may have such a body
-MARKS = (
-    "articleBody", "bd-article", 'role="main"', "role='main'", "md-content__inner", "theme-doc-markdown", "vp-doc",
-    "theme-default-content", "sl-markdown-content", "td-content", 'id="content"', "mdbook-content",
-    "main-page-content", "devsite-article-body", "main-col-body", "markdown-body", "mw-parser-output",
-)  # fmt: skip
 _ORNAMENTS = " | ".join(
     f".//{path}"
     for path in (
@@ -48,10 +43,10 @@ _ORNAMENTS = " | ".join(
 LEAST = 200  # characters of a body
 
 
-def body_of(tree: HtmlElement) -> HtmlElement | None:
-    """A page of nothing but the body; None where the page is no known documentation."""
-    for path in BODIES:
-        found = tree.xpath(f".//{path}")
+def body_of(tree: HtmlElement, names: str) -> HtmlElement | None:
+    """A page of nothing but the body; None where the page is no known documentation. names: its classes and ids."""
+    for mark, path in BODIES:
+        found = tree.xpath(f".//{path}") if mark in names else ()
         if len(found) == 1 and len(found[0].text_content()) >= LEAST:
             break
     else:
@@ -60,6 +55,9 @@ def body_of(tree: HtmlElement) -> HtmlElement | None:
     for ornament in body.xpath(_ORNAMENTS):
         if ornament.getparent() is not None:
             ornament.drop_tree()
+    for element in body.iter("*"):  # by such names an extractor drops boxes of warnings and chapters on cookies
+        for name in ("class", "id"):
+            element.attrib.pop(name, None)
     page = html.document_fromstring("<html><body><article></article></body></html>")
     body.tail, body.tag = None, "div"
     page.find(".//article").append(body)

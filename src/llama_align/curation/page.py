@@ -30,13 +30,13 @@ def page(title: str, steps: list[dict], seconds: dict[str, float], languages: di
     )
 
 
-def _bars(rows: Iterable[tuple[str, float, str, str]], width: int = 1000, label: int = 290) -> str:
+def _bars(rows: Iterable[tuple[str, float, str, str]], width: int = 1000, label: int = 330) -> str:
     """Horizontal bars: (name, share of the longest, colour, number written behind)."""
     rows, height = list(rows), 26
     marks = []
     for number, (name, share, colour, text) in enumerate(rows):
         y = number * height
-        long = max(1.0, share * (width - label - 240))
+        long = max(1.0, share * (width - label - 270))
         marks.append(
             f'<text x="{label - 8}" y="{y + 17}" text-anchor="end" fill="{INK}">{escape(name)}</text>'
             f'<rect x="{label}" y="{y + 4}" width="{long:.1f}" height="{height - 9}" rx="2" fill="{colour}"/>'
@@ -62,7 +62,15 @@ def _reasons(steps: list[dict]) -> str:
     rows = [(f"{step['name']}: {reason}", count) for step in steps for reason, count in step["dropped"].items()]
     rows.sort(key=lambda row: -row[1])
     most = rows[0][1] if rows else 1
-    return _bars((name[:42], count / most, GONE, f"{count:,}") for name, count in rows[:30])
+    rest = rows[30:]
+    more = f"<p>and {len(rest)} rules that dropped {sum(n for _, n in rest):,} in all</p>" if rest else ""
+    return (
+        _bars(
+            (name if len(name) <= 42 else f"{name[:41]}…", count / most, GONE, f"{count:,}")
+            for name, count in rows[:30]
+        )
+        + more
+    )
 
 
 def _table(steps: list[dict], seconds: dict[str, float]) -> str:

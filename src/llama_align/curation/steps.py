@@ -22,6 +22,7 @@ from .plain import plain
 from .reading import sound
 
 MEMORY = "out of memory"
+FIRST = b"<html><body><p>What is loaded once is no page's time.</p></body></html>"  # for the sandbox's first call
 
 
 class Extract(Rule, BaseExtractor):
@@ -64,15 +65,13 @@ class _Limited:
         self.memory, self.comments, self.set = memory, comments, False
 
     def __call__(self, page: str | bytes) -> tuple[str, str | None]:
-        if not page:  # the sandbox's first call
-            return "", None
         if not self.set:
             pages_held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             limit = pages_held + int(self.memory * (1 << 30))
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             self.set = True
         try:
-            text = extract(page, comments=self.comments)
+            text = extract(page or FIRST, comments=self.comments)
         except PageError as error:
             return "", str(error)
         except MemoryError:
@@ -194,9 +193,14 @@ class Looks(Rule):
             if scores["dirty"] > options.max_dirty:
                 return "dirty words"
         if options.coverage:
-            scores["repeated_lines"] = round(heuristics.line_coverage(text, options.coverage), 4)
+            rest, gone, share = heuristics.without_repeated_lines(text, options.coverage)
+            scores["repeated_lines"] = round(share, 4)
             if scores["repeated_lines"] > options.max_coverage:
                 return "repeated n-grams by line"
+            if gone:
+                tally.changed["repeated line"] += len(gone)
+                tally.example("repeated line", f"{name_of(document)}:{gone[0]}", gone[0])
+                document.text = rest
         return None
 
 
