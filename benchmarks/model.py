@@ -13,7 +13,7 @@ from contextlib import nullcontext
 
 import torch
 from measure import about, alternate, in_fresh_process, table
-from setup import (
+from shapes import (
     arguments,
     growth_of,
     lognormal_lengths,

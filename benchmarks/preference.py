@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 from measure import about, alternate, in_fresh_process, table
-from setup import SHAPES, arguments, growth_of, one_of, one_row, step_of, tokenizer, twins
+from shapes import SHAPES, arguments, growth_of, one_of, one_row, step_of, tokenizer, twins
 from trl import DPOConfig, DPOTrainer
 
 from llama_align.trainers import HerdDPOConfig, HerdDPOTrainer

@@ -20,7 +20,7 @@ from copy import deepcopy
 import torch
 from measure import about, alternate, table
 from model import padded, routed_everywhere
-from setup import lognormal_lengths, twins
+from shapes import lognormal_lengths, twins
 from transformers import GenerationConfig
 
 from llama_align.kernels.linear import SETTING, routed
