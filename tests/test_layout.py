@@ -17,7 +17,7 @@ FLOORS = [
     ["sampling"],
     ["rewards"],
     ["trainers"],
-    ["report", "curation"],
+    ["report", "curation", "pretraining"],
     ["recipe"],
     ["rejection"],
     ["rounds", "annotate", "evaluation"],

@@ -62,3 +62,13 @@ def test_what_does_not_fit_together(source):
         load_records([source("a", 3)], "pair")
     with pytest.raises(ValueError, match=r"empty.jsonl: it holds no rows, expected at least one document"):
         load_records([source("empty", 0)], "document")
+
+
+def test_a_source_with_epochs_is_read_so_often_at_most(source):
+    sources = [source("a", 500, weight=1), source("b", 10, weight=1, epochs=2.5)]
+    times = Counter(r.text for r in load_records(sources, "document")[0])
+    found = {name: [n for text, n in times.items() if text.startswith(name)] for name in "ab"}
+    assert found["a"] == [1] * 25
+    assert sorted(found["b"]) == [2] * 5 + [3] * 5
+    with pytest.raises(ValueError, match=r"key 'epochs': found 2 .*, expected none beside repeat: true"):
+        load_records([source("a", 3, weight=1, repeat=True, epochs=2)], "document")

@@ -48,7 +48,7 @@ def test_every_option_and_format_is_there_with_its_default():
     formats = re.search(r"^\| `format` .*", TEXT, re.MULTILINE)[0]
     assert set(re.findall(r"`(\w+)`", formats)) - {"format"} == set(FORMATS)
     shown = {yaml.safe_load(options).get("format", "auto") for _, _, options, _ in EXAMPLES}
-    assert shown == set(FORMATS)
+    assert shown == set(FORMATS) - {"tokens"}  # tables of ids, which are no records: docs/pretraining.md
 
 
 def test_the_page_is_linked():

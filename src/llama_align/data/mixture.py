@@ -41,9 +41,10 @@ def load_records(
     """All records of one kind from the sources, and a report of what was read.
 
     Without weights: everything, source after source, in order. With weights (then every source has one): a shuffled
-    mixture, as large as it can be with each source in its share of the weights and no source without `repeat` read
-    twice. A source with `repeat` starts over, freshly shuffled, as often as its share asks; where all repeat, the
-    mixture is as large as it takes to read each of them once. The same sources and seed give the same list.
+    mixture, as large as it can be with each source in its share of the weights and none read more often than its
+    `epochs`, without which and without `repeat` that is once. A source that is read again starts over, freshly
+    shuffled; where all have `repeat`, the mixture is as large as it takes to read each of them once. The same sources
+    and seed give the same list.
 
     Raises ValueError for options that do not fit or a source that holds nothing, RecordError (a ValueError) for rows.
     """
@@ -59,7 +60,7 @@ def load_records(
     read = [read_source(source, kind) for source in parsed]
     for source, (records, tally) in zip(parsed, read, strict=True):
         if not records:
-            raise SourceError(f"data source {source.path}: " + _nothing(kind, tally))
+            raise SourceError(f"data source {source.path}: " + nothing_in(kind, tally))
     counts = _counts(parsed, [len(records) for records, _ in read]) if weighted else [len(r) for r, _ in read]
     mixed: list[Record] = []
     for number, ((records, tally), count) in enumerate(zip(read, counts, strict=True)):
@@ -70,7 +71,8 @@ def load_records(
     return mixed, LoadReport([tally for _, tally in read])
 
 
-def _nothing(kind: str, tally: Tally) -> str:
+def nothing_in(kind: str, tally: Tally) -> str:
+    """Why a source gave no record."""
     if not tally.rows:
         return f"it holds no rows, expected at least one {kind}"
     return "; ".join([f"no {kind} in its {tally.rows} rows", *tally.reasons()])
@@ -81,7 +83,8 @@ def _counts(sources: list[DataSource], sizes: list[int]) -> list[int]:
     weights = [Fraction(source.weight) for source in sources]
     shares = [weight / sum(weights) for weight in weights]
     # exact fractions: a source that sets the size must give all of its records, not one fewer by rounding
-    limits = [size / share for size, share, source in zip(sizes, shares, sources, strict=True) if not source.repeat]
+    bounded = [row for row in zip(sizes, shares, sources, strict=True) if not row[2].repeat]
+    limits = [size * Fraction(source.most_epochs) / share for size, share, source in bounded]
     total = min(limits) if limits else max(size / share for size, share in zip(sizes, shares, strict=True))
     return [round(total * share) for share in shares]
 

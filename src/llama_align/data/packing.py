@@ -33,7 +33,7 @@ def pack(
     sizes = np.fromiter(map(len, sequences), np.int64, len(sequences))
     columns = {"input_ids": sequences, "labels": sequences if labels is None else labels} | columns
     flat = {name: _flatten(column, sizes, name) for name, column in columns.items()}
-    starts, pieces, per_row = _bfd(sizes, length) if strategy == "bfd" else _concat(sizes, length)
+    starts, pieces, per_row = best_fit(sizes, length) if strategy == "bfd" else _concat(sizes, length)
     if not len(pieces):
         return []
 
@@ -66,8 +66,12 @@ def _concat(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.
     return starts, np.diff(starts, append=total), np.bincount(starts // length, minlength=len(rows))
 
 
-def _bfd(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Starts, lengths and number per row of the pieces, each in the fullest row that still has room, longest first."""
+def best_fit(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Starts, lengths and number per row of the pieces, each in the fullest row that still has room, longest first.
+
+    Args:
+        sizes: of the sequences, which stand end to end.
+    """
     count = -(-sizes // length)  # pieces per sequence; only the last one can be short
     part = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     starts = np.repeat(np.cumsum(sizes) - sizes, count) + part * length

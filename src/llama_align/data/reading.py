@@ -44,6 +44,13 @@ def read_source(source: DataSource, wanted: str) -> tuple[list[Record], Tally]:
     Raises RecordError for the first row that does not fit, unless the source says `skip: count`.
     """
     tally = Tally(source.label)
+    return list(stream_source(source, wanted, tally)), tally
+
+
+def stream_source(source: DataSource, wanted: str, tally: Tally) -> Iterator[Record]:
+    """The records of `read_source` one after the other; `tally` is whole behind the last one."""
+    if source.format == "tokens":
+        raise SourceError(f"data source {source.path}, key 'format': found tokens, which only pretraining takes")
     kind = wanted if source.kind == "auto" else source.kind
 
     def attempt(step: Callable[[dict, str], Any], rows: Iterable[Row]) -> Iterator[tuple[str, Any]]:
@@ -77,15 +84,16 @@ def read_source(source: DataSource, wanted: str) -> tuple[list[Record], Tally]:
     checked = attempt(columns.check, rows)
     first, rows = _peek(attempt(lambda row, where: _prepare(source, shape, row, where), checked))
     if first is None:
-        return [], tally
+        return
     form = _format(source, kind, shape, first)
     if form == "scores":
         rows = pair_up(attempt(_scored, rows))
     built = attempt(lambda row, where: _build(source, kind, wanted, form, row, where), rows)
-    records = [record for _, record in islice(built, source.limit)]
-    tally.fitting, tally.unread = len(records), columns.unread(form)
+    for _, record in islice(built, source.limit):
+        tally.fitting += 1
+        yield record
+    tally.unread = columns.unread(form)
     columns.refuse_ungraded()
-    return records, tally
 
 
 def _peek(rows: Iterator[Row]) -> tuple[dict | None, Iterator[Row]]:

@@ -3,6 +3,7 @@
 Knows the options and what their values may be; `opening` finds the rows and `reading` makes the records.
 """
 
+import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -10,7 +11,8 @@ from typing import Any, Self
 from .formats import NAMES
 from .records import GRADES, KINDS, OBJECTIVES, RecordError, SourceError, is_number, show
 
-FORMATS = ("auto", "records", "trl", "hh", "scores", "columns", "alpaca", "sharegpt", "ultrafeedback")
+FORMATS = ("auto", "records", "trl", "hh", "scores", "columns", "alpaca", "sharegpt", "ultrafeedback", "tokens")
+OF_TOKENS = ("path", "name", "split", "format", "columns", "weight", "repeat", "epochs")  # read with format: tokens
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class DataSource:
         Hub data set; `$NAME`, `${NAME}` and `${NAME:-default}` are replaced from the environment.
     name: how reports call it (default: the file's name); split: of a saved directory or Hub data set.
     kind: what its rows are, where that is not what is asked for (preferences can serve as prompts, say).
-    format: auto looks at the first row.
+    format: auto looks at the first row; tokens: a folder saved by `datasets` with a column of ids (pretraining).
     columns: name of a record's field -> column, or template such as "{context}\\n\\n{question}".
     grades: {column: {value: grade}} or {column: {grade: least value}}; `score_gap` is score_chosen - score_rejected.
     ignore: columns that are not ours, though they have the name of a field, or nearly.
@@ -30,7 +32,8 @@ class DataSource:
     part: [from, to], the records whose prompt falls there in [0, 1) by `splits.place`: [0, 0.8] and [0.8, 1] share no
         prompt, in whatever files they are.
     limit: the first so many that fit; max_chars: longer records are left out.
-    weight: share of the mixture; repeat: whether it may be read more than once to fill its share.
+    weight: share of the mixture; repeat: whether it may be read more than once to fill its share; epochs: how often at
+        most.
     skip: "error", or "count" to leave out rows that do not fit and count them by reason.
     """
 
@@ -49,6 +52,7 @@ class DataSource:
     limit: int | None = None
     weight: float | None = None
     repeat: bool = False
+    epochs: float | None = None
     max_chars: int | None = None
     skip: str = "error"
 
@@ -88,14 +92,21 @@ class DataSource:
             and 0 <= bounds[0] < bounds[1] <= 1
         )
         self._need("part", fits, "two numbers, from and to, with 0 <= from < to <= 1")
-        self._need("weight", self.weight is None or (is_number(self.weight) and self.weight > 0), "a number above 0")
+        for name in ("weight", "epochs"):
+            number = getattr(self, name)
+            self._need(name, number is None or (is_number(number) and number > 0), "a number above 0")
+        self._need("epochs", self.epochs is None or not self.repeat, "none beside repeat: true")
         for name in ("columns", "grades", "where"):
             self._need(name, isinstance(getattr(self, name), dict | None), "an object")
         self._need("columns", all(isinstance(c, str) for c in (self.columns or {}).values()), "names of columns")
         names = self.ignore or []
         self._need("ignore", isinstance(names, list) and all(isinstance(n, str) for n in names), "names of columns")
-        strange = [name for name in self.columns or () if name not in NAMES]
-        self._need("columns", not strange, f"fields among {', '.join(NAMES)}, not '{', '.join(strange)}'")
+        names = ("ids",) if self.format == "tokens" else NAMES
+        strange = [name for name in self.columns or () if name not in names]
+        self._need("columns", not strange, f"fields among {', '.join(names)}, not '{', '.join(strange)}'")
+        for field in fields(self) if self.format == "tokens" else ():
+            taken = field.name in OF_TOKENS or getattr(self, field.name) == field.default
+            self._need(field.name, taken, "none with format: tokens, whose rows are taken as they are")
         self._need("columns", self.format != "columns" or self.columns, "a mapping of fields to columns")
         tables = list((self.grades or {}).values())
         self._need("grades", not tables or (len(tables) == 1 and _is_table(tables[0])), "one column with its table")
@@ -105,6 +116,11 @@ class DataSource:
             raise SourceError(
                 f"data source {self.path}, key '{key}': found {show(getattr(self, key))}, expected {expected}"
             )
+
+    @property
+    def most_epochs(self) -> float:
+        """How often the source may be read: `epochs`, without end with `repeat`, else once."""
+        return self.epochs or (math.inf if self.repeat else 1.0)
 
     @property
     def label(self) -> str:

@@ -1,6 +1,6 @@
 """Records to rows of ids, as the trainers take them. All ids come from the token contract."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from .records import GRADES, Demonstration, Document, Preference, Prompt, Record
 from .splits import prompt_text
 
 TOO_LONG = ("error", "drop")
+ENCODED = 1000  # documents that are encoded at once
 
 
 class PairsLeftOut(NamedTuple):
@@ -59,10 +60,17 @@ def document_rows(
     documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase, length: int, strategy: str = "concat"
 ) -> Dataset:
     """Documents between begin and end of text, packed into rows of `length`. A long document fills several rows."""
+    sequences = list(document_ids([document.text for document in documents], tokenizer))
+    return _packed(sequences, None, length, strategy, tokens_of(tokenizer).pad)
+
+
+def document_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
+    """Ids of documents between begin and end of text."""
     tokens = tokens_of(tokenizer)
-    texts = [document.text for document in documents]
-    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
-    return _packed([_document(ids, tokens) for ids in encoded], None, length, strategy, tokens.pad)
+    for start in range(0, len(texts), ENCODED):
+        batch = list(texts[start : start + ENCODED])
+        for ids in tokenizer(batch, add_special_tokens=False, split_special_tokens=True)["input_ids"]:
+            yield _document(ids, tokens)
 
 
 def demonstration_rows(

@@ -1,0 +1,202 @@
+"""The stages of a run as a YAML lists them, and the learning rate they give. Knows numbers; nothing of files or models.
+
+Sizes are tokens: of a stage, of a batch, of a row.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields
+from itertools import accumulate
+from typing import Any
+
+import torch
+from transformers import get_scheduler
+
+from ..data import SourceError
+from ..data.records import is_number, show
+from .mixes import MIXES
+
+
+class StageError(SourceError):
+    """A stage that cannot be trained as it is written."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run.
+
+    tokens: trained on in it, at least; steps are whole, so that it ends with the batch that reaches them.
+    context: tokens of a row; batch: of a step, over all processes, a whole number of rows.
+    mixture: name of a source -> share of the tokens, or the name of a published mixture (default: weights).
+    rope_theta, rope_scaling: rotary base and scaling in it (default: those of the stage before).
+    window: a token looks no further back than the start of its window of so many tokens of the row (SkyLadder, 2025).
+    schedule: {type, warmup, ...} of the learning rate over this stage alone, from where it stands, with the names and
+        arguments of transformers' schedules, warmup in tokens. Stages without follow the run's schedule together.
+    learning_rate: the peak of its own schedule, instead of where the rate stands.
+    """
+
+    tokens: int
+    context: int
+    batch: int
+    name: str = ""
+    mixture: dict[str, float] | str | None = None
+    rope_theta: float | None = None
+    rope_scaling: dict | None = None
+    window: int | None = None
+    schedule: dict | None = None
+    learning_rate: float | None = None
+
+    @classmethod
+    def parse(cls, value: dict, number: int, context: int | None) -> "Stage":
+        """Stage `number` of the list; `context` where it names none.
+
+        Raises:
+            StageError: an unknown key, or a value that is none of what is expected.
+        """
+        known = {field.name: field for field in fields(cls)}
+        where = f"stages[{number}]"
+        for key in value:
+            if key not in known:
+                raise StageError(f"{where}: unknown key {key!r}, known: {', '.join(known)}")
+        value = {"name": f"stage {number + 1}", **({} if context is None else {"context": context}), **value}
+        for key, field in known.items():
+            if key not in value and field.default is MISSING:
+                raise StageError(f"{where}, key {key!r}: found none, expected a number of tokens")
+        stage = cls(**value)
+        stage._check(where)
+        return stage
+
+    def _check(self, where: str) -> None:
+        def need(key: str, fits: Any, expected: str) -> None:
+            if not fits:
+                raise StageError(f"{where}, key {key!r}: found {show(getattr(self, key))}, expected {expected}")
+
+        for key in ("tokens", "context", "batch"):
+            need(key, type(getattr(self, key)) is int and getattr(self, key) > 0, "a whole number of tokens above 0")
+        need("batch", self.batch % self.context == 0, f"a whole number of rows of {self.context} tokens")
+        need("name", isinstance(self.name, str) and self.name, "text")
+        fits = self.window is None or (type(self.window) is int and 0 < self.window <= self.context)
+        need("window", fits, f"a whole number of at most {self.context}, the context")
+        for key in ("rope_theta", "learning_rate"):
+            rate = getattr(self, key)
+            need(key, rate is None or (is_number(rate) and rate > 0), "a number above 0")
+        for key in ("rope_scaling", "schedule"):
+            need(key, isinstance(getattr(self, key), dict | None), "a mapping")
+        need("schedule", self.schedule is None or isinstance(self.schedule.get("type"), str), "a mapping with its type")
+        need("learning_rate", self.learning_rate is None or self.schedule, "none without a schedule of the stage's own")
+        need("mixture", isinstance(self.mixture, dict | str | None), "shares by source, or the name of a mixture")
+        if isinstance(self.mixture, str):
+            need("mixture", self.mixture in MIXES, f"shares by source, or one of {', '.join(MIXES)}")
+        shares = self.mixture if isinstance(self.mixture, dict) else {}
+        need("mixture", all(is_number(share) and share >= 0 for share in shares.values()), "shares of at least 0")
+        need("mixture", self.mixture is None or not shares or sum(shares.values()) > 0, "a share above 0")
+
+    @property
+    def rows(self) -> int:
+        """Rows of a step."""
+        return self.batch // self.context
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.tokens / self.batch)
+
+    def shares(self, weights: dict[str, float | None], where: str) -> list[float]:
+        """The share of every source, 0 for one that is not read.
+
+        Raises:
+            StageError: a source that the run does not have, or one without a weight where no mixture is given.
+        """
+        mixture = MIXES[self.mixture] if isinstance(self.mixture, str) else self.mixture or weights
+        for name in mixture:
+            if name not in weights:
+                raise StageError(f"{where}, key 'mixture': found {name!r}, expected sources among {', '.join(weights)}")
+            if mixture[name] is None:
+                if len(weights) == 1:
+                    return [1.0]
+                raise StageError(f"{where}, key 'mixture': found none, and no weight of the source {name}")
+        return [mixture.get(name, 0) for name in weights]
+
+
+class Timeline:
+    """Which stage a step is in, and how many tokens were trained on before it."""
+
+    def __init__(self, stages: Sequence[Stage]):
+        self.stages = list(stages)
+        self.firsts = [0, *accumulate(stage.steps for stage in stages)]
+        self.starts = [0, *accumulate(stage.steps * stage.batch for stage in stages)]
+
+    @property
+    def steps(self) -> int:
+        return self.firsts[-1]
+
+    def at(self, step: int) -> int:
+        """The number of the stage of a step; of the last stage behind the end."""
+        return min(bisect_right(self.firsts, step), len(self.stages)) - 1
+
+    def tokens_before(self, step: int) -> int:
+        number = self.at(step)
+        return self.starts[number] + (step - self.firsts[number]) * self.stages[number].batch
+
+
+class Rates:
+    """The learning rate of a step over `peak`, as a function of the tokens trained on before it.
+
+    Args:
+        kind, kwargs, warmup_steps: the run's schedule, over all stages that have none of their own; `warmup_steps` are
+            steps, or their share if below 1. root: whether the rate grows with the root of the batch, from the first
+            stage's on (Malladi et al., 2022, for Adam).
+
+    Raises:
+        StageError: a schedule that is no function of the step alone, or arguments that it does not take.
+    """
+
+    def __init__(self, time: Timeline, peak: float, kind: str, kwargs: dict, warmup_steps: float, root: bool = False):
+        self.time, self.root, self._peak = time, root, peak
+        self._shared = [stage.schedule is None for stage in time.stages]
+        sizes = [time.starts[i + 1] - time.starts[i] for i in range(len(time.stages))]
+        self._before = [0, *accumulate(size * shared for size, shared in zip(sizes, self._shared, strict=True))]
+        steps = sum(stage.steps for stage, shared in zip(time.stages, self._shared, strict=True) if shared)
+        warmup = self._tokens_of(math.ceil(steps * warmup_steps) if warmup_steps < 1 else int(warmup_steps))
+        self._run = self._function("lr_scheduler_type", kind, warmup, self._before[-1], kwargs)
+        self._own: list[Callable[[int], float]] = []
+        for number, stage in enumerate(time.stages):
+            # what the rate is where the stage before ends
+            start = stage.learning_rate / peak if stage.learning_rate else self._end(number - 1) if number else 1.0
+            self._own.append(self._stage(number, stage, start, sizes[number]))
+
+    def _tokens_of(self, steps: int) -> int:
+        """Tokens of the first so many steps that follow the run's schedule."""
+        tokens = 0
+        for stage, shared in zip(self.time.stages, self._shared, strict=True):
+            taken = min(steps, stage.steps) if shared else 0
+            tokens, steps = tokens + taken * stage.batch, steps - taken
+        return tokens
+
+    def _end(self, number: int) -> float:
+        return self._own[number](self.time.starts[number + 1] - self.time.starts[number])
+
+    def _stage(self, number: int, stage: Stage, start: float, size: int) -> Callable[[int], float]:
+        if self._shared[number]:
+            return lambda tokens: self._run(self._before[number] + tokens)
+        kwargs = dict(stage.schedule)
+        kind, warmup = kwargs.pop("type"), kwargs.pop("warmup", 0)
+        own = self._function(f"stages[{number}], key 'schedule'", kind, warmup, size, kwargs)
+        return lambda tokens: start * own(tokens)
+
+    def _function(self, where: str, kind: str, warmup: int, total: int, kwargs: dict) -> Callable[[int], float]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=self._peak)
+        try:
+            made = get_scheduler(kind, optimizer, warmup, total, kwargs)
+            return made.lr_lambdas[0]
+        except Exception as error:  # whatever a schedule says to arguments that it does not take
+            found = f"{kind} with {kwargs} ({type(error).__name__}: {error})"
+            raise StageError(
+                f"{where}: found {found}, expected a schedule of transformers' and its arguments"
+            ) from error
+
+    def factor(self, step: int) -> float:
+        number = self.time.at(step)
+        stage = self.time.stages[number]
+        factor = self._own[number](self.time.tokens_before(step) - self.time.starts[number])
+        return factor * math.sqrt(stage.batch / self.time.stages[0].batch) if self.root else factor
