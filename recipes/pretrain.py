@@ -11,16 +11,21 @@ recipe.check_first(__name__, __file__)  # --help and mistakes in options, before
 
 from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
-from llama_align.data import document_rows, load_records
+from llama_align.data import tokens_of
 from llama_align.models import parameter_count, preset
+from llama_align.pretraining import SourceRows, StepRows, described, open_sources
 from llama_align.recipe.unused import default_of
-from llama_align.trainers import PretrainConfig, PretrainTrainer
+from llama_align.trainers import AVERAGE, PretrainConfig, PretrainTrainer
 
 
 @dataclass
 class PretrainArguments:
-    datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of documents"})
+    datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of documents, or of their tokens"})
     eval_datasets: list[dict] = field(default_factory=list, metadata={"help": "held-out documents for the eval loss"})
+    tokens_dir: str | None = field(
+        default=None, metadata={"help": "folder where documents are kept as tokens (default: tokens/ in output_dir)"}
+    )
+    workers: int = field(default=1, metadata={"help": "processes that encode documents not tokenised yet"})
     tokenizer: str = field(
         default="", metadata={"help": "tokenizer to use, a path or Hub name (default: that of model_name_or_path)"}
     )
@@ -36,6 +41,13 @@ class PretrainArguments:
     )
     context: int = field(default=256, metadata={"help": "tokens per row"})
     packing: str = field(default="concat", metadata={"help": "concat (rows filled to the last token) or bfd"})
+    stages: list[dict] | None = field(
+        default=None,
+        metadata={"help": "tokens, mixture, context, batch, ... of each part of the run, see docs/pretraining.md"},
+    )
+    root_of_batch: bool = field(
+        default=False, metadata={"help": "the learning rate of a stage grows with the root of its batch"}
+    )
 
 
 def start_of(
@@ -75,12 +87,13 @@ def main(args: PretrainArguments, training: PretrainConfig, model_args: recipe.M
     recipe.check_overrides(overrides, "size_overrides")
     named = args.tokenizer or not start
     tokenizer = recipe.load_tokenizer(args.tokenizer, dialogs=False) if named else start.tokenizer(dialogs=False)
-    documents, report = load_records(args.datasets, "document", seed=training.seed)
-    print(report)
-    train = document_rows(documents, tokenizer, args.context, args.packing)
-    heldout = None
+    where = args.tokens_dir or f"{training.output_dir}/tokens"
+    sources = open_sources(args.datasets, tokenizer, where, args.workers)
+    print(described(sources))
+    heldout, pad = None, tokens_of(tokenizer).pad
     if args.eval_datasets:
-        heldout = document_rows(load_records(args.eval_datasets, "document")[0], tokenizer, args.context, args.packing)
+        held = open_sources(args.eval_datasets, tokenizer, where, args.workers)
+        heldout = SourceRows(held, args.context, args.packing, pad, len(tokenizer), apart=True)
 
     if start:
         model = continued(start, tokenizer, overrides)
@@ -96,20 +109,39 @@ def main(args: PretrainArguments, training: PretrainConfig, model_args: recipe.M
         )
         # from_config and not the class itself: under ZeRO-3 no process ever holds the whole model
         model = AutoModelForCausalLM.from_config(config)
-    if args.context > model.config.max_position_embeddings:
+    plan, followed = recipe.staged(args, training, sources, model.config.rope_parameters)
+    if plan:
+        train = StepRows(plan, training.world_size, len(tokenizer))
+    else:
+        train = SourceRows(sources, args.context, args.packing, pad, len(tokenizer))
+    longest = max([args.context, *(stage.context for stage in (plan.stages if plan else ()))])
+    if longest > model.config.max_position_embeddings:
         raise recipe.RecipeError(
-            f"context: found {args.context}, expected at most {model.config.max_position_embeddings}, "
+            f"context: found {longest}, expected at most {model.config.max_position_embeddings}, "
             "max_position_embeddings, which size_overrides may raise"
         )
-    print(f"{parameter_count(model.config):,} parameters, {len(train) * args.context:,} tokens an epoch")
+    print(f"{parameter_count(model.config):,} parameters")
+    print(plan or f"{len(train) * args.context:,} tokens an epoch")
 
     trainer = PretrainTrainer(
-        model=model, args=training, train_dataset=train, eval_dataset=heldout, processing_class=tokenizer
+        model=model,
+        args=training,
+        train_dataset=train,
+        eval_dataset=heldout,
+        processing_class=tokenizer,
+        plan=plan,
+        **followed,
     )
     recipe.train(trainer)
-    metrics = trainer.evaluate() if heldout else {}
-    metrics = {"eval_loss": metrics["eval_loss"]} if metrics else None
-    recipe.finish(trainer, metrics, {"document": args.datasets}, dtypes={".": start and start.saved_dtype})
+    metrics = recipe.heldout_numbers(trainer.evaluate()) if heldout else {}
+    if trainer.average:
+        with trainer.averaged():
+            metrics |= {AVERAGE: recipe.heldout_numbers(trainer.evaluate())} if heldout else {}
+        trainer.save_average()
+    if plan:
+        metrics["sources"] = plan.epochs(trainer.state.global_step)
+    dtype = start and start.saved_dtype
+    recipe.finish(trainer, metrics or None, {"document": args.datasets}, dtypes={".": dtype, AVERAGE: dtype})
 
 
 if __name__ == "__main__":

@@ -76,7 +76,10 @@ def write_data(root: Path) -> None:
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory) -> Path:
     """Data, a tokenizer and a model of two layers with random weights."""
-    root = tmp_path_factory.mktemp("launch")
+    return make_workshop(tmp_path_factory.mktemp("launch"))
+
+
+def make_workshop(root: Path) -> Path:
     write_data(root)
     lines = (root / "documents.jsonl").read_text().splitlines()
     tokenizer = train_tokenizer([json.loads(line)["text"] for line in lines], 300)

@@ -21,6 +21,7 @@ PACKAGE = Path(llama_align.__file__).parent
 TRAINING = ("pretrain", "sft", "reward", "dpo", "ppo")
 # where a recipe's own options are read, beside its script
 READERS = {
+    "pretrain": ["recipe/staging.py"],
     "rejection_sampling": ["rejection/run.py"],
     "sandbox": ["sandbox/write.py", "sandbox/world.py", "sandbox/annotators.py", "sandbox/demonstrations.py"],
     "choose": ["evaluation/measure.py"],

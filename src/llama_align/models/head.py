@@ -110,6 +110,7 @@ def mean_loss(
     ignore_index: int = -100,
     token_weights: torch.Tensor | None = None,
     z_loss: float = 0.0,
+    row_losses: torch.Tensor | None = None,
     **_,
 ) -> torch.Tensor:
     """The mean loss over labelled tokens, or its sum over `num_items_in_batch`, as transformers' `ForCausalLMLoss`.
@@ -118,6 +119,7 @@ def mean_loss(
         labels_BL: -100 where a token counts for nothing; `shift_labels` [B, L] instead: already moved by one.
         token_weights: [B, L], of the label tokens.
         z_loss: coefficient of log(Z)^2.
+        row_losses: [B], to which the sum of every row's losses is added.
     """
     shifted = shift_labels is not None
     hidden_ND, targets_N, where_N = labelled(hidden_BLD, shift_labels if shifted else labels_BL, shifted, ignore_index)
@@ -128,4 +130,7 @@ def mean_loss(
     count = max(len(targets_N), 1) if num_items_in_batch is None else num_items_in_batch
     scale = scale_of(count)
     losses_N = losses_of(head, hidden_ND, targets_N, weights_N=weights_N, z_loss=z_loss, scale=scale).losses
+    if row_losses is not None:
+        losses = losses_N.detach().to(row_losses.dtype)
+        row_losses.index_add_(0, where_N // hidden_BLD.shape[1], losses)
     return losses_N.sum() / (count.to(losses_N.device) if torch.is_tensor(count) else count)

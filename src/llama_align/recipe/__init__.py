@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # imported when they are asked for: most take torch
     from .reading import check_first, check_options
     from .results import finish
     from .resuming import STOPPED, resume_path, train
+    from .staging import heldout_numbers, staged
     from .start import ModelArguments, Start, lora_config, whole_weights
     from .whole import check_checkpoint, check_overrides
 
@@ -55,6 +56,7 @@ __all__ = [
     "context_of",
     "exit_code",
     "finish",
+    "heldout_numbers",
     "leave_group",
     "load_model",
     "load_prompts",
@@ -67,6 +69,7 @@ __all__ = [
     "resume_path",
     "run",
     "score_outputs",
+    "staged",
     "train",
     "whole_weights",
     "with_rope",

@@ -55,8 +55,10 @@ BOUNDS = _table(
     (Bound(0, 2**32 - 1), "seed data_seed seeds"),
     (Bound(0, 10), "learning_rate value_learning_rate weight_decay"),
     (Bound(0, 1, below=True), "adam_beta1 adam_beta2 lora_dropout label_smoothing label_smoothing_factor"),
+    (Bound(0, 1, below=True), "weight_average_decay"),
     (Bound(0, 1, above=True), "adam_epsilon top_p share keep vllm_gpu_memory_utilization"),
     (Bound(0, 1), "min_p safety_threshold gamma lam ld_alpha ref_model_mixup_alpha part eval_part z_loss"),
+    (Bound(0, 1), "weight_average_after"),
     (
         Bound(0, 1),
         "complies form_ignored rambling refuses_lookalike refuses_safe wrong_answer",  # of the sandbox
@@ -65,7 +67,7 @@ BOUNDS = _table(
     (Bound(0, 100, above=True), "repetition_penalty"),
     (Bound(0, 1e6), "max_grad_norm beta epsilon epsilon_high nll_coefficient value_coefficient truncation_penalty"),
     (Bound(0, 1e6), "noise annotator_noise safety_coefficient neftune_noise_alpha router_aux_loss_coef"),
-    (Bound(0, 1e6), "center_rewards_coefficient"),
+    (Bound(0, 1e6), "center_rewards_coefficient spike_deviations"),
     (Bound(0, 1e6, above=True), "kl_target value_clip discopop_tau vllm_server_timeout"),
     (Bound(-1e6, 1e6), "f_alpha_divergence_coef reward_clip_range reward_weights"),
     (Bound(-1e12, 1e12), "threshold gaps margin objectives loss_weights"),
@@ -87,7 +89,7 @@ BOUNDS = _table(
     (Bound(1, 65535), "vllm_server_port vllm_group_port"),
     (Bound(0, 1, above=True, below=True), "heldout decay"),
     (Bound(1, 1e6), "draws epochs mixtures tasks tested workers"),
-    (Bound(1, 1e15), "anneal_tokens max_characters tokens"),
+    (Bound(1, 1e15), "anneal_tokens max_characters file_characters tokens"),
     (Bound(0, 1e9), "demonstrations documents documents_heldout people places preferences preferences_heldout prompts"),
     (Bound(0, 1e9), "heldout_helpful heldout_lookalike heldout_secret"),
     (Bound(0, 1e9), "validation_helpful validation_lookalike validation_secret"),

@@ -18,6 +18,7 @@ LEFT_OUT = (
     *(MARKER, "config.yaml", "output.log", STOPPED),
     *("checkpoint-*", "runs"),  # to go on from, and TensorBoard's logs
     *("shards", "scores", "reference-*.arrow"),  # made again where they are missing; runs may share the scores
+    "tokens",  # as these
     *(".*", "*.part", "__pycache__"),
 )
 

@@ -21,7 +21,7 @@ from .expand import expand
 from .references import found_in, references, strings, texts
 from .steps import PlanError, Step, check_text, read_steps, read_yaml
 
-WITHOUT_SEED = ("average", "curate")  # no random number is drawn there
+WITHOUT_SEED = ("average", "curate", "tokenise")  # no random number is drawn there
 
 
 @dataclass

@@ -3,11 +3,12 @@
 from .dpo import HerdDPOConfig, HerdDPOTrainer
 from .heldout import pair_metrics, score_pairs
 from .ppo import PPOConfig, PPOTrainer
-from .pretrain import PretrainConfig, PretrainTrainer
+from .pretrain import AVERAGE, PretrainConfig, PretrainTrainer
 from .reward import MARGINS, HerdRewardConfig, HerdRewardTrainer, margin_table
 from .sft import HerdSFTConfig, HerdSFTTrainer
 
 __all__ = [
+    "AVERAGE",
     "MARGINS",
     "HerdDPOConfig",
     "HerdDPOTrainer",

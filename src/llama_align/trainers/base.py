@@ -45,13 +45,14 @@ class PackedCollator:
     """Stacks rows of equal length that hold packed documents.
 
     Returns `input_ids`, `labels` and `position_ids`, each [B, L]; positions restart where a document begins, which is
-    how the model keeps documents apart.
+    how the model keeps documents apart. Rows that name a `source` keep it, [B].
     """
 
     keys: tuple[str, ...] = ("input_ids", "labels", "position_ids")
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        return {key: torch.tensor([row[key] for row in rows]) for key in self.keys}
+        keys = (*self.keys, *(["source"] if "source" in rows[0] else []))
+        return {key: torch.stack([torch.as_tensor(row[key]) for row in rows]) for key in keys}
 
 
 def refuse_unused(config, instead: str, *names: str) -> None:

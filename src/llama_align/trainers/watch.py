@@ -1,0 +1,75 @@
+"""What is watched while a run trains: losses that are far above the last ones, or no numbers, and the loss by source.
+
+Knows numbers of steps; knows nothing of Trainer.
+"""
+
+import json
+import math
+import statistics
+from collections import deque
+from pathlib import Path
+
+import torch
+
+from ..runtime.files import write_json
+
+FILE = "watch.json"  # in a checkpoint
+KEPT, LEAST = 128, 16  # losses that a step's is compared with: at most, and at least
+
+
+class Spikes:
+    """Says of a step's loss whether it is one: more than `deviations` standard deviations above the last losses' mean.
+
+    A spike is not among the losses that the next steps are compared with.
+    """
+
+    def __init__(self, deviations: float):
+        self.deviations = deviations
+        self._last: deque[float] = deque(maxlen=KEPT)
+
+    def bound(self) -> float:
+        """The loss from which on it is a spike."""
+        if not self.deviations or len(self._last) < LEAST:
+            return math.inf
+        return statistics.fmean(self._last) + self.deviations * statistics.stdev(self._last)
+
+    def judge(self, loss: float, grad_norm: float) -> str | None:
+        """What is wrong with a step, in words; None where nothing is."""
+        if not math.isfinite(loss):
+            return f"loss {loss}"
+        if not math.isfinite(grad_norm):
+            return f"gradient norm {grad_norm}"
+        if loss > (bound := self.bound()):
+            return f"loss {loss:.4f} above {bound:.4f}"
+        self._last.append(loss)
+        return None
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / FILE, {"losses": list(self._last)})
+
+    def load(self, folder: Path) -> None:
+        if (folder / FILE).is_file():  # not in a checkpoint of an older version
+            self._last.extend(json.loads((folder / FILE).read_text())["losses"])
+
+
+class BySource:
+    """Sums of losses and numbers of labelled tokens by source, kept on the device until they are asked for."""
+
+    def __init__(self, names: list[str]):
+        self.names = names
+        self._sums = None
+
+    def add(self, source_B: torch.Tensor, losses_B: torch.Tensor, labels_BL: torch.Tensor) -> None:
+        """Adds rows: their source, the sum of their losses, and their labels."""
+        seen_B2 = torch.stack([losses_B.double(), labels_BL[:, 1:].ne(-100).sum(1).double()], dim=1)
+        if self._sums is None:
+            self._sums = seen_B2.new_zeros(len(self.names), 2)
+        self._sums.index_add_(0, source_B.to(seen_B2.device), seen_B2)
+
+    def sums(self, accelerator) -> list[tuple[str, float, float]]:
+        """Of every source that was seen: name, loss and tokens, over all processes; then everything begins anew."""
+        if self._sums is None:
+            return []
+        sums = accelerator.reduce(self._sums, "sum").tolist()
+        self._sums = None
+        return [(name, *row) for name, row in zip(self.names, sums, strict=True) if row[1]]

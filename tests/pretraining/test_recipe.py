@@ -1,0 +1,74 @@
+"""The recipe that tokenises, and what a run of stages says and leaves, through the recipes' own `main`."""
+
+import json
+
+import pytest
+
+from llama_align import recipe
+from tests.recipes.test_recipes import module_of, types_of
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """`call(script, options)` runs a recipe as a YAML with these options would."""
+
+    def run(script: str, **options) -> None:
+        types = types_of(script, monkeypatch)
+        config = tmp_path / f"{script}.yaml"
+        config.write_text(json.dumps({"output_dir": str(tmp_path / script)} | options))
+        module_of(script, monkeypatch).main(*recipe.parse(types, ["--config", str(config)]))
+
+    return run
+
+
+def test_what_is_tokenised_once_is_pretrained_on_in_stages(call, documents, tokenizer, tmp_path, capsys):
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    texts = [{"path": documents("books"), "part": [0, 0.8]}, {"path": documents("web"), "name": "pages"}]
+    call("tokenise", tokenizer=str(tmp_path / "tokenizer"), datasets=texts)
+    folder = tmp_path / "tokenise"
+    sizes = {name: row["tokens"] for name, row in json.loads((folder / "metrics.json").read_text())["sources"].items()}
+    assert set(sizes) == {"books", "pages"}
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    options = {
+        "tokenizer": str(tmp_path / "tokenizer"),
+        "datasets": [{"path": str(folder / name), "epochs": 3} for name in sizes],
+        "eval_datasets": [{"path": documents("books"), "part": [0.8, 1]}],
+        "size": "herd-nano",
+        "size_overrides": shape | {"num_key_value_heads": 2, "rope_theta": 1e4},
+        "context": 32,
+        "stages": [
+            {"tokens": 640, "batch": 128, "mixture": {"books": 3, "pages": 1}},
+            {"tokens": 512, "context": 64, "batch": 256, "mixture": {"books": 1}, "schedule": {"type": "linear"}},
+        ],
+        "per_device_train_batch_size": 2,
+        "weight_average": "mean",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "report_to": "none",
+    }
+    call("pretrain", **options)
+    out = tmp_path / "pretrain"
+    metrics = json.loads((out / "metrics.json").read_text())
+    tokens = {"books": 480 + 512, "pages": 160}
+    for name, read in tokens.items():
+        row = metrics["sources"][name]
+        assert (row["tokens"], row["epochs"]) == (read, read / sizes[name])
+        assert f"epochs/{name}" in (out / "log.jsonl").read_text()
+    assert metrics["steps"] == 7
+    assert set(metrics["average"]) == {"eval_loss", "eval_bits_per_byte"}
+    assert metrics["average"]["eval_loss"] != metrics["eval_loss"]
+    assert set(metrics["eval_bits_per_byte"]) == {"books"}
+    assert "| sources/books/epochs |" in (out / "README.md").read_text()
+    assert (out / "average" / "model.safetensors").is_file()
+    assert [path.name.split("-")[0] for path in (out / "tokens").iterdir()] == ["books"], "held-out documents alone"
+    assert "epochs" in capsys.readouterr().out
+
+    many = [options["stages"][0], options["stages"][1] | {"tokens": 100_000}]
+    with pytest.raises(ValueError, match=r"of the source books, \d+\.\d+ epochs, expected at most 3 of its"):
+        call("pretrain", **options | {"stages": many})
+    with pytest.raises(recipe.RecipeError, match="key 'epochs': found 3 without stages, expected none"):
+        call("pretrain", **{key: value for key, value in options.items() if key != "stages"})
+    with pytest.raises(recipe.RecipeError, match="root_of_batch: found true without stages"):
+        call("pretrain", **options | {"stages": None, "root_of_batch": True})
+    with pytest.raises(recipe.RecipeError, match="packing: found 'bfd' with stages, expected concat"):
+        call("pretrain", **options | {"packing": "bfd"})
