@@ -50,6 +50,9 @@ def test_two_processes_train_the_stages_of_one_and_go_on_from_within(staged, con
     keys = ("loss/documents", "loss/others")
     for a, b in zip(one.rows, two.rows, strict=True):
         assert all(a.get(key, 0) == pytest.approx(b.get(key, 0), rel=1e-5) for key in keys)
+    measured = [run.metrics["average"]["eval_loss"] for run in (one, two)]
+    assert measured[1] == pytest.approx(measured[0], rel=1e-5)
+    assert abs(measured[0] - one.metrics["eval_loss"]) > 1e-3
     assert one.metrics["sources"] == two.metrics["sources"]
     resumed = staged(config, continues=two)
     assert (resumed.path / "checkpoint-6").is_dir()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from ..runtime.files import whole
@@ -50,6 +51,7 @@ class WeightAverage:
     @contextmanager
     def in_place(self, model: nn.Module) -> Iterator[None]:
         """Within, the model's weights are the average."""
+        _release(model)
         kept = {name: local(parameter).clone() for name, parameter in _trained(model)}
         self._put(model, self._average)
         try:
@@ -60,6 +62,7 @@ class WeightAverage:
     @staticmethod
     @torch.no_grad()
     def _put(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+        _release(model)
         for name, parameter in _trained(model):
             local(parameter).copy_(weights[name])
 
@@ -78,3 +81,13 @@ class WeightAverage:
 
 def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def _release(model: nn.Module) -> None:
+    """Lets go of weights that an evaluation left whole, in whose place shards would be written to unseen."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+    for parameter in model.parameters():
+        if hasattr(parameter, "ds_tensor") and parameter.ds_status.name == "AVAILABLE":  # ZeRO-3 keeps small ones
+            parameter.partition()
