@@ -72,3 +72,6 @@ def test_what_is_tokenised_once_is_pretrained_on_in_stages(call, documents, toke
         call("pretrain", **options | {"stages": None, "root_of_batch": True})
     with pytest.raises(recipe.RecipeError, match="packing: found 'bfd' with stages, expected concat"):
         call("pretrain", **options | {"packing": "bfd"})
+    held = [options["eval_datasets"][0] | {"weight": 2}]
+    with pytest.raises(recipe.RecipeError, match="key 'weight': found 2 for held-out documents, expected none"):
+        call("pretrain", **options | {"eval_datasets": held})

@@ -21,6 +21,7 @@ def staged(args, training, sources: list[Source], parameters: dict) -> tuple[Pla
         RecipeError: an option that has no effect with stages, or none without. StageError: a stage that cannot be
             trained.
     """
+    _refuse_shares(args.eval_datasets, "for held-out documents", "all of them are read once")
     if not args.stages:
         _refuse_without_stages(args)
         return None, {}
@@ -53,12 +54,15 @@ def _rotary(stages: list[Stage], parameters: dict) -> list[dict]:
 def _refuse_without_stages(args) -> None:
     if args.root_of_batch:
         raise RecipeError("root_of_batch: found true without stages, expected false; batches are of one size")
-    for source in map(DataSource.parse, args.datasets):
+    _refuse_shares(args.datasets, "without stages", "every source is read whole in every epoch")
+
+
+def _refuse_shares(sources: list, where: str, why: str) -> None:
+    for source in map(DataSource.parse, sources):
         for name in ("weight", "repeat", "epochs"):
             if found := getattr(source, name):
                 raise RecipeError(
-                    f"data source {source.path}, key {name!r}: found {found} without stages, expected none; shares are "
-                    "of the tokens of a stage, and without one every source is read whole in every epoch"
+                    f"data source {source.path}, key {name!r}: found {found} {where}, expected none; {why}"
                 )
 
 
