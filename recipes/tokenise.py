@@ -6,6 +6,9 @@ python recipes/tokenise.py --config recipes/herd-nano-real/tokenise.yaml
 from dataclasses import dataclass, field
 
 from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from llama_align.data import DataSource
 from llama_align.pretraining import described, open_sources, tokenise
 from llama_align.pretraining.write import FILE_CHARACTERS
