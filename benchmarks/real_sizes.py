@@ -2,7 +2,7 @@
 
     python benchmarks/real_sizes.py            # the tables of docs/real_sizes.md
 
-Formulas and their sources are in `llama_align.models.cost` and `llama_align.models.footprint`; what is assumed stands
+Formulas and their sources are in `llama_align.sizes.cost` and `llama_align.sizes.footprint`; what is assumed stands
 in the tables below.
 """
 
@@ -14,8 +14,9 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from llama_align.data import DataSource
 from llama_align.models import parameter_count, preset
-from llama_align.models.cost import activation_bytes, flops, kv_cache_bytes, logit_bytes
-from llama_align.models.footprint import (
+from llama_align.rounds import Plan
+from llama_align.sizes.cost import activation_bytes, flops, kv_cache_bytes, logit_bytes
+from llama_align.sizes.footprint import (
     OPTIMIZER,
     TRAINED,
     adapter_count,
@@ -24,7 +25,6 @@ from llama_align.models.footprint import (
     sampling_seconds,
     training_flops,
 )
-from llama_align.rounds import Plan
 
 PROJECT = Path(__file__).parents[1]
 GB, HOUR = 1e9, 3600

@@ -11,7 +11,7 @@ recipe.check_first(__name__, __file__)  # --help and mistakes in options, before
 
 from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
-from llama_align.data import tokens_of
+from llama_align.data import Infilling, tokens_of
 from llama_align.models import parameter_count, preset
 from llama_align.pretraining import SourceRows, StepRows, described, open_sources
 from llama_align.recipe.unused import default_of
@@ -41,6 +41,13 @@ class PretrainArguments:
     )
     context: int = field(default=256, metadata={"help": "tokens per row"})
     packing: str = field(default="concat", metadata={"help": "concat (rows filled to the last token) or bfd"})
+    infilling: float = field(
+        default=0.0,
+        metadata={"help": "share of training documents whose middle is moved to their end (Code Llama: 0.9)"},
+    )
+    infilling_suffix_first: float = field(
+        default=0.5, metadata={"help": "share of these whose suffix comes first (Code Llama: half)"}
+    )
     stages: list[dict] | None = field(
         default=None,
         metadata={"help": "tokens, mixture, context, batch, ... of each part of the run, see docs/pretraining.md"},
@@ -48,6 +55,11 @@ class PretrainArguments:
     root_of_batch: bool = field(
         default=False, metadata={"help": "the learning rate of a stage grows with the root of its batch"}
     )
+
+    def __post_init__(self):
+        if not self.infilling and self.infilling_suffix_first != default_of(type(self), "infilling_suffix_first"):
+            found = f"found {self.infilling_suffix_first} without infilling, expected infilling above 0"
+            raise ValueError(f"infilling_suffix_first: {found}")
 
 
 def start_of(
@@ -88,7 +100,8 @@ def main(args: PretrainArguments, training: PretrainConfig, model_args: recipe.M
     named = args.tokenizer or not start
     tokenizer = recipe.load_tokenizer(args.tokenizer, dialogs=False) if named else start.tokenizer(dialogs=False)
     where = args.tokens_dir or f"{training.output_dir}/tokens"
-    sources = open_sources(args.datasets, tokenizer, where, args.workers)
+    infilling = Infilling(args.infilling, args.infilling_suffix_first, training.seed, args.context)
+    sources = open_sources(args.datasets, tokenizer, where, args.workers, infilling)
     print(described(sources))
     heldout, pad = None, tokens_of(tokenizer).pad
     if args.eval_datasets:

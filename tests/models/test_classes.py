@@ -22,7 +22,7 @@ AUTO = {
     "LlamaHerdForSequenceClassification": AutoModelForSequenceClassification,
     "LlamaHerdForTokenClassification": AutoModelForTokenClassification,
 }
-# published, in billions: Llama 1 table 2, Llama 2, Llama 3 and 3.2 model cards; SmolLM2's name
+# published, in billions: Llama 1 table 2, Llama 2, Llama 3 and 3.2 model cards; Code Llama, 34B as its; SmolLM2's name
 BILLIONS = {
     "llama-1-7b": 6.74,
     "llama-1-13b": 13.02,
@@ -30,7 +30,11 @@ BILLIONS = {
     "llama-1-65b": 65.29,
     "llama-2-7b": 6.74,
     "llama-2-13b": 13.02,
+    "llama-2-34b": 33.74,
     "llama-2-70b": 68.98,
+    "code-llama-7b": 6.74,
+    "code-llama-13b": 13.02,
+    "code-llama-34b": 33.74,
     "llama-3-8b": 8.03,
     "llama-3-70b": 70.55,
     "llama-3.1-8b": 8.03,
@@ -68,6 +72,8 @@ def test_presets_encode_the_published_shapes():
     assert preset("llama-3.1-8b").rope_parameters["factor"] == 8
     assert preset("llama-3.2-1b").rope_parameters["factor"] == 32
     assert preset("llama-3-8b").rope_parameters["rope_theta"] == 5e5
+    assert preset("code-llama-7b").rope_parameters["rope_theta"] == 1e6
+    assert preset("llama-2-34b").num_key_value_heads == 8
     for size, config in PRESETS.items():
         if size.startswith("llama-1"):  # two thirds of 4 d, rounded up to a multiple of 256
             assert config["intermediate_size"] == -(-8 * config["hidden_size"] // 3 // 256) * 256

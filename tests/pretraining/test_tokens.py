@@ -8,10 +8,10 @@ import datasets
 import numpy as np
 import pytest
 
-from llama_align.data import DataSource, SourceError, document_rows, load_records
+from llama_align.data import DataSource, Infilling, SourceError, document_rows, load_records
 from llama_align.data.tokenized import document_ids
 from llama_align.pretraining import SourceRows, open_sources, tokenise, write
-from llama_align.pretraining.tokens import MANIFEST
+from llama_align.pretraining.tokens import MANIFEST, open_folder
 from llama_align.pretraining.write import folder_name, tokenizer_digest
 
 
@@ -53,11 +53,11 @@ def test_nothing_is_tokenised_twice_and_a_kill_costs_a_file(documents, tokenizer
     source, written = DataSource(documents("books")), []
     plain = write._write
 
-    def killed(texts, tokenizer, file):
+    def killed(texts, tokenizer, file, infilling):
         if len(written) == 3:
             raise KeyboardInterrupt
         written.append(file.name)
-        plain(texts, tokenizer, file)
+        plain(texts, tokenizer, file, infilling)
 
     monkeypatch.setattr(write, "_write", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -144,3 +144,20 @@ def test_held_out_rows_are_of_one_source_each(documents, tokenizer, tmp_path):
             "bytes": source.tokens.bytes,
             "predicted": source.tokens.tokens - source.tokens.documents,
         }
+
+
+def test_infilling_is_decided_where_documents_are_tokenised(documents, tokenizer, tmp_path):
+    source, infilling = DataSource(documents("books")), Infilling(0.9)
+    folder = tokenise(source, tokenizer, tmp_path / "a", infilling=infilling)
+    assert folder.name != folder_name(source, tokenizer)
+    texts = [record.text for record in load_records([source], "document")[0]]
+    ids, begins = open_folder(folder).read(0, 10**6)
+    wanted = list(document_ids(texts, tokenizer, infilling))
+    assert [i for one in wanted for i in one] == ids.tolist()
+    assert len(begins) == len(wanted)
+    again = tokenise(source, tokenizer, tmp_path / "b", workers=2, file_characters=1000, infilling=infilling)
+    assert open_folder(again).read(0, 10**6)[0].tolist() == ids.tolist()
+    with pytest.raises(SourceError, match="found none to split, expected documents that fit 4 tokens"):
+        tokenise(source, tokenizer, tmp_path / "c", infilling=Infilling(0.9, longest=4))
+    with pytest.raises(SourceError, match="found tokens with infilling, expected documents to split"):
+        open_sources([str(folder)], tokenizer, tmp_path, infilling=infilling)

@@ -19,6 +19,7 @@ import os
 import random
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -49,6 +50,12 @@ MODELS = {
     "HuggingFaceTB/SmolLM2-135M": ("smollm2-135m", 8, 1, torch.bfloat16, "smollm2"),
 }
 FOLDERS = ("llama-3.2-1b", "llama-3.1-8b", "llama-2-7b", "smollm2-135m")
+PRETRAINED = sorted(RECIPES.glob("*llama-*/pretrain.yaml"))  # from random weights, or from those of another
+# of models made anew: what their widths and their heads are divided by
+SHAPES = {
+    **{"llama-1-7b": (64, 4), "llama-2-7b": (64, 4), "llama-2-70b": (128, 8), "llama-3.1-8b": (64, 4)},
+    **{"llama-3.1-405b": (128, 8), "llama-3.2-1b": (32, 4)},
+}
 PLANS = sorted(path for folder in FOLDERS for path in (RECIPES / folder).glob("rounds*.yaml"))
 # options cut down to these; numbers of a source among them
 MOST = {
@@ -101,6 +108,25 @@ class Rows:
             **{"messages": chosen, "score_chosen": scores[0], "score_rejected": scores[1]},
         }
 
+    def slim_pajama(self) -> dict:
+        sets = ("CommonCrawl", "C4", "Github", "Book", "ArXiv", "Wikipedia", "StackExchange")
+        meta = {"redpajama_set_name": f"RedPajama{sets[next(self.numbers) % len(sets)]}"}
+        return {"text": self.text(60), "meta": meta}
+
+    def fineweb(self) -> dict:
+        address = {"url": "http://made.up", "date": "2024-05-18T05:48:54Z", "dump": "CC-MAIN-2024-22"}
+        return {"text": self.text(60), "id": f"<urn:{next(self.numbers)}>", **address, "language": "en"}
+
+    def open_web_math(self) -> dict:
+        return {"url": "http://made.up", "text": self.text(60), "date": datetime(2024, 5, 18), "metadata": "{}"}
+
+    def starcoder(self) -> dict:
+        return {"max_stars_repo_path": "a.py", "max_stars_count": 1, "id": "0", "content": self.text(60)}
+
+    def common_corpus(self) -> dict:
+        language = self.draw.choice(["German", "French", "English"])
+        return {"identifier": "0", "date": 1890, "title": None, "language": language, "text": self.text(60)}
+
     def safe_rlhf(self) -> dict:
         safe = [self.draw.random() < 0.5 for _ in range(2)]
         safer = safe.index(True) if any(safe) else self.draw.randint(0, 1)
@@ -123,6 +149,11 @@ DATA = {
     "nvidia/HelpSteer": (Rows.helpsteer, {"train": 160, "validation": 40}),
     "HuggingFaceH4/ultrafeedback_binarized": (Rows.ultrafeedback, {"train_prefs": 90, "test_prefs": 40}),
     "PKU-Alignment/PKU-SafeRLHF": (Rows.safe_rlhf, {"train": 90, "test": 40}),
+    "cerebras/SlimPajama-627B": (Rows.slim_pajama, {"train": 70}),
+    "HuggingFaceFW/fineweb": (Rows.fineweb, {"train": 60}),
+    "open-web-math/open-web-math": (Rows.open_web_math, {"train": 20}),
+    "bigcode/starcoderdata": (Rows.starcoder, {"train": 60}),
+    "PleIAs/common_corpus": (Rows.common_corpus, {"train": 20}),
 }
 
 
@@ -178,6 +209,32 @@ def overrides(config: dict, root: Path, trains: bool) -> dict:
     refused = () if bitsandbytes_knows("cpu") and int(os.environ.get("WORLD_SIZE", 1)) == 1 else QUANTISED
     found = {key: small(key, value) for key, value in config.items() if key not in refused}
     return found | ({"max_steps": MOST["max_steps"]} | QUIET if trains else {})
+
+
+def anew(options: dict) -> dict:
+    """The options of pretraining, whose model has two layers and is narrower where it is made from random weights."""
+    if "size" not in options:
+        return options
+    width, heads = SHAPES[options["size"]]
+    published = preset(options["size"])
+    small = {
+        "num_hidden_layers": 2,
+        "hidden_size": published.hidden_size // width,
+        "intermediate_size": published.intermediate_size // width,
+        "num_attention_heads": published.num_attention_heads // heads,
+        "num_key_value_heads": published.num_key_value_heads // heads,
+    }
+    return options | {"size_overrides": options.get("size_overrides", {}) | small}
+
+
+def staged(options: dict) -> dict:
+    """The options of pretraining, two steps of four rows in every stage, rows a thirty-second of their length."""
+    options = {name: value for name, value in options.items() if name != "max_steps"}
+    stages = []
+    for stage in options["stages"]:
+        context = min(stage.get("context", 8192), 8192) // 32
+        stages.append(stage | {"context": context, "batch": 4 * context, "tokens": 8 * context})
+    return options | {"stages": stages}
 
 
 @functools.cache

@@ -18,7 +18,8 @@ from llama_align.rounds.plan import read_yaml
 from . import standins
 
 PROJECT = Path(__file__).parents[2]
-STAGES = [path for folder in standins.FOLDERS for path in sorted((standins.RECIPES / folder).glob("*.yaml"))]
+FOLDERS = sorted({*standins.FOLDERS, *(path.parent.name for path in standins.PRETRAINED)})
+STAGES = [path for folder in FOLDERS for path in sorted((standins.RECIPES / folder).glob("*.yaml"))]
 STAGES = [path for path in STAGES if not path.stem.startswith("rounds")]
 # names of folders and lists of them, which need no source
 PATHS = ("output_dir", "datasets", "search_datasets", "eval_datasets", "models", "reward_models", "model", "baseline")

@@ -5,7 +5,8 @@ import time
 import pytest
 import torch
 
-from llama_align.runtime.peak import SETTING, known_peak, measured_peak, peak_flops
+from llama_align.runtime.peak import SETTING, measured_peak, peak_flops
+from llama_align.sizes.devices import known_peak
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 

@@ -9,8 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_align import LlamaHerdForCausalLM, recipe
 from llama_align.data import Document, demonstration_rows, document_rows
-from llama_align.models.cost import flops
 from llama_align.runtime.peak import SETTING
+from llama_align.sizes.cost import flops
 from llama_align.trainers import HerdSFTConfig, HerdSFTTrainer, PretrainConfig, PretrainTrainer, throughput
 
 PEAK = 1e9

@@ -18,6 +18,7 @@ COMMANDS = {  # name -> module and what it does
     "rounds": (".rounds", "run a plan of steps and rounds, or say how it stands"),
     "demo": (".demo", "run the whole chain on the sandbox, on two cores in minutes"),
     "validate": (".validate", "name every wrong key and value of a YAML, with its line"),
+    "budget": (".budget", "what a pretraining run costs: from parameters, tokens, FLOPs or hours, the rest"),
     "schema": (".schema", "JSON Schema of recipes and plans, for editors"),
     "convert": (".convert", "write a Llama checkpoint as a LlamaHerd, back, or as a GGUF file"),
     "add-tokens": (

@@ -1,5 +1,6 @@
 """Records, readers with line-exact errors, mixtures, splits and packing."""
 
+from .infilling import Infilling
 from .jsonl import read_jsonl, read_records, write_jsonl
 from .mixture import LoadReport, load_records
 from .packing import pack
@@ -42,6 +43,7 @@ __all__ = [
     "DataSource",
     "Demonstration",
     "Document",
+    "Infilling",
     "LeftOut",
     "LoadReport",
     "PairsLeftOut",

@@ -7,7 +7,18 @@ from typing import NamedTuple
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..chat import Answer, ContractError, ControlTokens, encode_answer, encode_text, render, render_prompt
+from ..chat import (
+    Answer,
+    ContractError,
+    ControlTokens,
+    InfillingTokens,
+    encode_answer,
+    encode_infilled,
+    encode_text,
+    render,
+    render_prompt,
+)
+from .infilling import Infilling
 from .left_out import TooLong, none_left
 from .packing import pack
 from .records import GRADES, Demonstration, Document, Preference, Prompt, RecordError, SourceError, show
@@ -57,20 +68,48 @@ def _document(ids: list[int], tokens: ControlTokens | DocumentTokens) -> list[in
 
 
 def document_rows(
-    documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase, length: int, strategy: str = "concat"
+    documents: Iterable[Document],
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    strategy: str = "concat",
+    infilling: Infilling | None = None,
 ) -> Dataset:
-    """Documents between begin and end of text, packed into rows of `length`. A long document fills several rows."""
-    sequences = list(document_ids([document.text for document in documents], tokenizer))
+    """Documents between begin and end of text, packed into rows of `length`. A long document fills several rows.
+
+    Args:
+        infilling: see `document_ids`.
+    """
+    sequences = list(document_ids([document.text for document in documents], tokenizer, infilling))
     return _packed(sequences, None, length, strategy, tokens_of(tokenizer).pad)
 
 
-def document_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
-    """Ids of documents between begin and end of text."""
+def document_ids(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, infilling: Infilling | None = None
+) -> Iterator[list[int]]:
+    """Ids of documents between begin and end of text.
+
+    Args:
+        infilling: which documents have their middle moved to their end.
+
+    Raises:
+        ContractError: infilling with a tokenizer that has no control tokens for it.
+    """
     tokens = tokens_of(tokenizer)
+    own = InfillingTokens.of(tokenizer) if infilling and infilling.rate else None
     for start in range(0, len(texts), ENCODED):
         batch = list(texts[start : start + ENCODED])
-        for ids in tokenizer(batch, add_special_tokens=False, split_special_tokens=True)["input_ids"]:
-            yield _document(ids, tokens)
+        moved = _infilled(batch, tokenizer, tokens, infilling, own) if own else {}
+        encoded = tokenizer(batch, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        for number, ids in enumerate(encoded):
+            yield moved.get(number) or _document(ids, tokens)
+
+
+def _infilled(texts: list[str], tokenizer, tokens, infilling: Infilling, own: InfillingTokens) -> dict[int, list[int]]:
+    """By number those documents that are split, as far as they are not longer than they may be."""
+    splits = {number: split for number, text in enumerate(texts) if (split := infilling.split(text))}
+    written = zip(splits, encode_infilled(tokenizer, list(splits.values()), own), strict=True)
+    moved = {number: _document(ids, tokens) for number, ids in written}
+    return {number: ids for number, ids in moved.items() if len(ids) <= (infilling.longest or len(ids))}
 
 
 def demonstration_rows(

@@ -9,8 +9,9 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
+from ..sizes import PRESETS
+from ..sizes.cost import Cost, Flops, Memory, Parameters, cost, parameter_count
 from .configuration_llama_herd import LlamaHerdConfig
-from .cost import Cost, Flops, Memory, Parameters, cost, parameter_count
 from .modeling_llama_herd import (
     LlamaHerdForCausalLM,
     LlamaHerdForSequenceClassification,
@@ -18,7 +19,7 @@ from .modeling_llama_herd import (
     LlamaHerdModel,
     LlamaHerdPreTrainedModel,
 )
-from .presets import PRESETS, preset
+from .presets import preset
 
 AutoConfig.register(LlamaHerdConfig.model_type, LlamaHerdConfig, exist_ok=True)
 AutoModel.register(LlamaHerdConfig, LlamaHerdModel, exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
-from ..data import DataSource, SourceError
+from ..data import DataSource, Infilling, SourceError
 from .tokens import COLUMN, Tokens, folder_of, open_folder, open_saved
 from .write import tokenise, tokenizer_digest
 
@@ -33,10 +33,14 @@ def open_sources(
     tokenizer: PreTrainedTokenizerBase,
     tokens_dir: str | Path,
     workers: int = 1,
+    infilling: Infilling | None = None,
 ) -> list[Source]:
     """The sources, those of documents tokenised into folders below `tokens_dir` unless they lie there already.
 
     With several processes the first tokenises while the others wait.
+
+    Args:
+        infilling: which documents have their middle moved to their end; what is tokens already cannot be.
 
     Raises:
         SourceError: no source, token files of another tokenizer, or an option that has no effect on what is tokenised.
@@ -46,6 +50,8 @@ def open_sources(
         raise SourceError("datasets: found no source, expected one")
     found = []
     for source in map(DataSource.parse, sources):
+        if infilling and infilling.rate and (source.format == "tokens" or folder_of(source.path)):
+            raise SourceError(f"data source {source.path}: found tokens with infilling, expected documents to split")
         if (folder := folder_of(source.path)) is not None:
             tokens = open_folder(folder, source.name)
             replace(source, format="tokens")  # which refuses options that choose rows
@@ -55,7 +61,9 @@ def open_sources(
             tokens = open_saved(source.path, (source.columns or {}).get("ids", COLUMN), source.label, source.split)
         else:
             with PartialState().main_process_first():
-                tokens = open_folder(tokenise(source, tokenizer, tokens_dir, workers), source.label)
+                tokens = open_folder(
+                    tokenise(source, tokenizer, tokens_dir, workers, infilling=infilling), source.label
+                )
         if tokens.tokenizer not in (None, made_by := tokenizer_digest(tokenizer)):
             raise SourceError(
                 f"data source {source.path}: found tokens of the tokenizer {tokens.tokenizer}, expected those of "

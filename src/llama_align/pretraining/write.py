@@ -14,7 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from ..data import DataSource, SourceError, tokens_of
+from ..chat import InfillingTokens
+from ..data import DataSource, Infilling, SourceError, tokens_of
 from ..data.mixture import LoadReport, nothing_in
 from ..data.opening import expand
 from ..data.reading import Tally, stream_source
@@ -39,9 +40,16 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     return lines_digest([made, f"{around.bos} {around.eos}"])
 
 
-def folder_name(source: DataSource, tokenizer: PreTrainedTokenizerBase, file_characters: int = FILE_CHARACTERS) -> str:
+def folder_name(
+    source: DataSource,
+    tokenizer: PreTrainedTokenizerBase,
+    file_characters: int = FILE_CHARACTERS,
+    infilling: Infilling | None = None,
+) -> str:
     """`<label>-<digest>` of what the tokenised source is a function of: tokenizer, content and options that choose."""
     said = {"version": [VERSION, file_characters], "tokenizer": tokenizer_digest(tokenizer), "rows": _choice(source)}
+    if infilling and infilling.rate:
+        said["infilling"] = asdict(infilling)
     return f"{source.label}-{settings_digest(said | {'content': _content(source)})}"
 
 
@@ -64,28 +72,32 @@ def tokenise(
     output_dir: str | Path,
     workers: int = 1,
     file_characters: int = FILE_CHARACTERS,
+    infilling: Infilling | None = None,
 ) -> Path:
     """The folder of a source's token files below `output_dir`, written where it is not there whole.
 
     Args:
         workers: processes that encode beside the one that reads; 1: this one does both.
         file_characters: of text in one file; another number makes another folder.
+        infilling: which documents have their middle moved to their end.
 
     Raises:
         SourceError: a source without documents. RecordError: a row that does not fit.
     """
-    folder = Path(output_dir) / folder_name(source, tokenizer, file_characters)
+    folder = Path(output_dir) / folder_name(source, tokenizer, file_characters, infilling)
     if (folder / MANIFEST).is_file():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     remove_stale_parts(folder)
     tally = Tally(source.label)
-    files = list(_written(_units(source, tally, file_characters), tokenizer, folder, workers))
+    files = list(_written(_units(source, tally, file_characters), tokenizer, infilling, folder, workers))
     if not files:
         raise SourceError(f"data source {source.path}: {nothing_in('document', tally)}")
     tally.used = tally.fitting
     print(LoadReport([tally]))
     described = {name: _described(folder / name) for name in files}
+    if infilling and infilling.rate:
+        _check_infilled([folder / name for name in files], source, tokenizer, infilling)
     content = {
         "name": source.label,
         "rows": _choice(source),
@@ -96,6 +108,16 @@ def tokenise(
     }
     write_json(folder / MANIFEST, content)
     return folder
+
+
+def _check_infilled(files: list[Path], source: DataSource, tokenizer, infilling: Infilling) -> None:
+    """Says how many documents were split, and raises SourceError where none was."""
+    end = InfillingTokens.of(tokenizer).end
+    split = sum(int((column.values.to_numpy() == end).sum()) for file in files for column in mapped(file))
+    print(f"{source.label}: {split:,} documents have their middle at the end")
+    if not split:
+        fits = f"documents that fit {infilling.longest} tokens" if infilling.longest else "documents"
+        raise SourceError(f"data source {source.path}, infilling: found none to split, expected {fits}")
 
 
 def _units(source: DataSource, tally: Tally, characters: int) -> Iterator[list[str]]:
@@ -110,7 +132,7 @@ def _units(source: DataSource, tally: Tally, characters: int) -> Iterator[list[s
         yield texts
 
 
-def _written(units: Iterator[list[str]], tokenizer, folder: Path, workers: int) -> Iterator[str]:
+def _written(units: Iterator[list[str]], tokenizer, infilling, folder: Path, workers: int) -> Iterator[str]:
     """Names of files in their order, those that are missing written first."""
     # spawn: a fork would take the threads of the tokenizer along
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) if workers > 1 else nullcontext()
@@ -122,22 +144,22 @@ def _written(units: Iterator[list[str]], tokenizer, folder: Path, workers: int) 
             if file.is_file():
                 continue
             if workers == 1:
-                _write(texts, tokenizer, file)
+                _write(texts, tokenizer, file, infilling)
                 continue
-            waiting.append(pool.submit(_write, texts, tokenizer, file))
+            waiting.append(pool.submit(_write, texts, tokenizer, file, infilling))
             if len(waiting) > 2 * workers:  # or the reader would fill the memory
                 waiting.popleft().result()
         for future in waiting:
             future.result()
 
 
-def _write(texts: list[str], tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
+def _write(texts: list[str], tokenizer: PreTrainedTokenizerBase, file: Path, infilling: Infilling | None) -> None:
     kind = pa.uint16() if len(tokenizer) <= 1 << 16 else pa.uint32()
     size = sum(len(text.encode()) for text in texts)
     schema = pa.schema([(COLUMN, pa.list_(kind))], metadata={"bytes": str(size)})
     with whole(file) as sink, pa.ipc.new_stream(sink, schema) as stream:
         batch, tokens = [], 0
-        for ids in document_ids(texts, tokenizer):
+        for ids in document_ids(texts, tokenizer, infilling):
             batch.append(ids)
             tokens += len(ids)
             if tokens >= BATCH_TOKENS:

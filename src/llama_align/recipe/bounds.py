@@ -58,6 +58,7 @@ BOUNDS = _table(
     (Bound(0, 1, below=True), "weight_average_decay"),
     (Bound(0, 1, above=True), "adam_epsilon top_p share keep vllm_gpu_memory_utilization"),
     (Bound(0, 1), "min_p safety_threshold gamma lam ld_alpha ref_model_mixup_alpha part eval_part z_loss"),
+    (Bound(0, 1), "infilling infilling_suffix_first"),
     (Bound(0, 1), "weight_average_after"),
     (
         Bound(0, 1),

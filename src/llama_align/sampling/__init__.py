@@ -2,6 +2,7 @@
 
 from .dialogs import DialogSampler, Draft
 from .engine import Answer, Engine, SamplingParams
+from .infilling import Filled, Infiller
 from .make import make_engine
 
 __all__ = [
@@ -9,6 +10,8 @@ __all__ = [
     "DialogSampler",
     "Draft",
     "Engine",
+    "Filled",
+    "Infiller",
     "SamplingParams",
     "make_engine",
 ]

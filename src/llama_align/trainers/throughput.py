@@ -1,6 +1,6 @@
 """Tokens per second and model FLOPs utilisation (MFU) of a training run, as trainers log them.
 
-    mfu = FLOPs of training by `llama_align.models.cost` / seconds / (peak FLOP/s of a device x devices)
+    mfu = FLOPs of training by `llama_align.sizes.cost` / seconds / (peak FLOP/s of a device x devices)
 
 Counted as in PaLM's appendix B: attention over the full square of a row, nothing for what gradient checkpointing
 computes again. The head counts for labelled tokens alone, as no other logit is needed; padding counts for nothing. The
@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainerCallback
 
-from ..models.cost import flops_of
 from ..runtime.peak import SETTING, peak_flops
+from ..sizes.cost import flops_of
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from transformers import DynamicCache
 from llama_align import LlamaHerdConfig, LlamaHerdForCausalLM
 from llama_align.kernels import routed
 from llama_align.models import cost, parameter_count, preset
-from llama_align.models.cost import activation_bytes, flops, kv_cache_bytes, logit_bytes, memory, parameters
+from llama_align.sizes.cost import activation_bytes, flops, kv_cache_bytes, logit_bytes, memory, parameters
 
 
 def random_config(seed: int) -> LlamaHerdConfig:

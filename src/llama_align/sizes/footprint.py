@@ -3,10 +3,8 @@
 Bytes are those of tensors; FLOPs count as in `cost`. Everything follows from a configuration, nothing is measured.
 """
 
-import torch
-
-from .configuration_llama_herd import LlamaHerdConfig
-from .cost import _sizes, flops, kv_cache_bytes, parameters
+from .cost import HALF, Width, _sizes, flops, kv_cache_bytes, parameters
+from .published import Shape
 
 # a weight that is trained, in mixed precision: 2 bytes of weight and 2 of gradient in half precision, and in float32 a
 # copy of the weight and Adam's two moments, 12 bytes (ZeRO, section 3.1). Weights kept in float32 under autocast come
@@ -18,14 +16,14 @@ OPTIMIZER = 12
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 
 
-def adapter_count(config: LlamaHerdConfig, rank: int) -> int:
+def adapter_count(config: Shape, rank: int) -> int:
     """Weights of LoRA on all linear layers of the decoder: A [rank, in] and B [out, rank] (LoRA, section 4.1)."""
     d, inner, queries, keys, layers = _sizes(config)
     attention = (d + queries) + 2 * (d + keys) + (queries + d)
     return layers * rank * (attention + 3 * (d + inner))
 
 
-def frozen_bytes(config: LlamaHerdConfig, dtype: torch.dtype, four_bits: bool = False) -> int:
+def frozen_bytes(config: Shape, dtype: Width, four_bits: bool = False) -> int:
     """Weights that are not trained: all in `dtype`, or the decoder's linear layers in NF4 and the rest in `dtype`."""
     parts = parameters(config)
     linear = parts.attention + parts.mlp
@@ -33,7 +31,7 @@ def frozen_bytes(config: LlamaHerdConfig, dtype: torch.dtype, four_bits: bool = 
     return int(packed) + (parts.total - linear) * dtype.itemsize
 
 
-def gathered_bytes(config: LlamaHerdConfig, dtype: torch.dtype = torch.bfloat16) -> int:
+def gathered_bytes(config: Shape, dtype: Width = HALF) -> int:
     """Weights whole at once on a device that shares them (ZeRO, section 5.3): the largest of embeddings and head, the
     layer at work and the one fetched ahead."""
     parts = parameters(config)
@@ -41,7 +39,7 @@ def gathered_bytes(config: LlamaHerdConfig, dtype: torch.dtype = torch.bfloat16)
     return (max(parts.embeddings, parts.head) + 2 * layer) * dtype.itemsize
 
 
-def training_flops(config: LlamaHerdConfig, documents: list[int], adapters: bool = False) -> int:
+def training_flops(config: Shape, documents: list[int], adapters: bool = False) -> int:
     """Of a forward and a backward pass. With adapters the frozen weights have no gradient, one product of three less in
     every linear layer and in the head; the adapters' own products, under 5% at rank 64, are left out."""
     passes = flops(config, documents)
@@ -49,14 +47,14 @@ def training_flops(config: LlamaHerdConfig, documents: list[int], adapters: bool
 
 
 def sampling_seconds(
-    config: LlamaHerdConfig,
+    config: Shape,
     answers: int,
     prompt: int,
     length: int,
     cached: int,
     peak: float,
     bandwidth: float,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: Width = HALF,
 ) -> float:
     """Seconds of one device to draw answers, by its roofline: a step reads all weights and the cache once, or computes.
 

@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from llama_align import LlamaHerdForCausalLM
 from llama_align.kernels import routed
 from llama_align.models import parameter_count, preset
-from llama_align.models.cost import kv_cache_bytes
-from llama_align.models.footprint import (
+from llama_align.sizes.cost import kv_cache_bytes
+from llama_align.sizes.footprint import (
     NF4_BITS,
     adapter_count,
     frozen_bytes,

@@ -15,12 +15,20 @@ Bytes are those of tensors: 1 GiB = 2^30.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
-
-from .configuration_llama_herd import LlamaHerdConfig
+from .published import Shape
 
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+
+
+class Width(NamedTuple):
+    """A type of numbers by the bytes of one. Every `torch.dtype` will do in its place."""
+
+    itemsize: int
+
+
+FULL, HALF = Width(4), Width(2)
 
 
 @dataclass(frozen=True)
@@ -145,13 +153,13 @@ def _bytes(value: float) -> str:
     return f"{value:.0f} B"
 
 
-def _sizes(config: LlamaHerdConfig) -> tuple[int, int, int, int, int]:
+def _sizes(config: Shape) -> tuple[int, int, int, int, int]:
     """Hidden size, MLP size, size of all query heads and of all key heads, layers."""
     queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
     return config.hidden_size, config.intermediate_size, queries, keys, config.num_hidden_layers
 
 
-def parameters(config: LlamaHerdConfig) -> Parameters:
+def parameters(config: Shape) -> Parameters:
     """Number of parameters by part."""
     d, inner, queries, keys, layers = _sizes(config)
     attention = d * (2 * queries + 2 * keys) + config.attention_bias * (queries + 2 * keys + d)
@@ -161,12 +169,12 @@ def parameters(config: LlamaHerdConfig) -> Parameters:
     return Parameters(table, layers * attention, layers * mlp, (2 * layers + 1) * d, head)
 
 
-def parameter_count(config: LlamaHerdConfig) -> int:
+def parameter_count(config: Shape) -> int:
     """Number of parameters of the causal language model; tied embeddings counted once."""
     return parameters(config).total
 
 
-def flops_of(config: LlamaHerdConfig, tokens: int, pairs: int, labelled: int) -> Flops:
+def flops_of(config: Shape, tokens: int, pairs: int, labelled: int) -> Flops:
     """FLOPs of one forward pass.
 
     Args:
@@ -183,9 +191,7 @@ def flops_of(config: LlamaHerdConfig, tokens: int, pairs: int, labelled: int) ->
     )
 
 
-def flops(
-    config: LlamaHerdConfig, documents: Sequence[int], labelled: int | None = None, square: bool = False
-) -> Flops:
+def flops(config: Shape, documents: Sequence[int], labelled: int | None = None, square: bool = False) -> Flops:
     """FLOPs of documents that never see each other.
 
     Args:
@@ -199,17 +205,17 @@ def flops(
     return flops_of(config, tokens, pairs, tokens if labelled is None else labelled)
 
 
-def kv_cache_bytes(config: LlamaHerdConfig, dtype: torch.dtype = torch.bfloat16) -> int:
+def kv_cache_bytes(config: Shape, dtype: Width = HALF) -> int:
     """Bytes of keys and values of one token of one sequence, over all layers."""
     return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * dtype.itemsize
 
 
 def activation_bytes(
-    config: LlamaHerdConfig,
+    config: Shape,
     rows: int,
     length: int,
-    dtype: torch.dtype = torch.float32,
-    autocast: torch.dtype | None = None,
+    dtype: Width = FULL,
+    autocast: Width | None = None,
     checkpointing: bool = False,
     attention: str = "sdpa",
 ) -> int:
@@ -248,9 +254,7 @@ def activation_bytes(
     return rows * length * (kept + ends) + copies
 
 
-def logit_bytes(
-    config: LlamaHerdConfig, labelled: int, dtype: torch.dtype = torch.float32, chunk: int | None = None
-) -> int:
+def logit_bytes(config: Shape, labelled: int, dtype: Width = FULL, chunk: int | None = None) -> int:
     """Bytes the head and the loss hold at most at once, an estimate.
 
     In it: logits and, for a dtype below float32, their copy in float32; their log-probabilities in float32. The
@@ -266,12 +270,12 @@ def logit_bytes(
 
 
 def memory(
-    config: LlamaHerdConfig,
+    config: Shape,
     rows: int,
     length: int,
     labelled: int | None = None,
-    dtype: torch.dtype = torch.float32,
-    autocast: torch.dtype | None = None,
+    dtype: Width = FULL,
+    autocast: Width | None = None,
     checkpointing: bool = False,
     attention: str = "sdpa",
     chunk: int | None = None,
@@ -290,7 +294,7 @@ def memory(
 
 
 def cost(
-    config: LlamaHerdConfig,
+    config: Shape,
     length: int | None = None,
     rows: int = 1,
     documents: Sequence[int] | None = None,
