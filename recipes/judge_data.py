@@ -13,6 +13,9 @@ import numpy as np
 from scipy.stats import t
 
 from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from llama_align.rounds.ladder import run_steps
 from llama_align.rounds.mixes import Sources, check_options, rows_a_step
 

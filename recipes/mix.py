@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from llama_align import recipe
+
+recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
+
 from llama_align.report import laws as pictures
 from llama_align.report.figures import standalone
 from llama_align.rounds.ladder import run_steps

@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 
 from ..models import LlamaHerdConfig
-from ..models.cost import cost
 from ..recipe import RecipeError
 from ..recipe.bounds import shown
 from ..runtime.files import write_text
+from ..sizes.cost import cost
 from .manager import Run
 from .plan import Plan
 
