@@ -32,7 +32,7 @@ SHARES = {
     "llama-3.2-1b": [50, 25, 17, 8],
     "code-llama-7b": [85, 8, 7],
 }
-LONG = standins.RECIPES / "code-llama-7b" / "long.yaml"
+LONG = standins.RECIPES / "code-llama-7b" / "pretrain_long.yaml"
 
 
 def devices_of(path) -> int:
