@@ -85,9 +85,7 @@ class RejectionSamplingArguments:
     engine_options: dict = field(
         default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
     )
-    max_cached_tokens: int | None = field(
-        default=None, metadata={"help": "tokens held at once, not by vllm; None: 65536"}
-    )
+    max_cached_tokens: int | None = field(default=None, metadata={"help": "held at once, not by vllm; None: 65536"})
     dtype: str = field(default="auto", metadata={"help": "of all models: float32, bfloat16 or auto (their own)"})
     seed: int = field(default=0, metadata={"help": "of sampling"})
     part: str | None = field(default=None, metadata={"help": "sample this part of the shards alone, as 0/8 to 7/8"})
