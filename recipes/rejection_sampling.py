@@ -57,9 +57,7 @@ class RejectionSamplingArguments:
     min_p: float = field(default=0.0, metadata={"help": "no token less likely than this share of the likeliest"})
     repetition_penalty: float = field(default=1.0, metadata={"help": "on scores of tokens already seen; 1: none"})
     max_new_tokens: int = field(default=128, metadata={"help": "longest answer"})
-    earlier: list[str] = field(
-        default_factory=list, metadata={"help": "samples.jsonl of earlier rounds that compete too, scored anew"}
-    )
+    earlier: list[str] = field(default_factory=list, metadata={"help": "samples.jsonl of earlier rounds, scored anew"})
     select: list[str] = field(
         default_factory=lambda: ["best_of_rounds"],
         metadata={"help": "best_of_k, best_of_rounds, top_share: best.jsonl; best_against_worst: preferences.jsonl"},
@@ -87,11 +85,10 @@ class RejectionSamplingArguments:
     engine_options: dict = field(
         default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
     )
-    max_cached_tokens: int | None = field(
-        default=None, metadata={"help": "tokens held at once by engines other than vllm; None: 65536"}
-    )
+    max_cached_tokens: int | None = field(default=None, metadata={"help": "held at once, not by vllm; None: 65536"})
     dtype: str = field(default="auto", metadata={"help": "of all models: float32, bfloat16 or auto (their own)"})
     seed: int = field(default=0, metadata={"help": "of sampling"})
+    part: str | None = field(default=None, metadata={"help": "sample this part of the shards alone, as 0/8 to 7/8"})
 
     def __post_init__(self):
         for name in ("model", "temperature", "temperature_search", "earlier", "select"):  # a YAML may name one alone
@@ -119,6 +116,7 @@ def main(args: RejectionSamplingArguments) -> None:
     filters = {name: getattr(args, name) for name in ("top_p", "top_k", "min_p", "repetition_penalty")}
     params = SamplingParams(args.answers, args.max_new_tokens, **filters)
     draws = Draws(args.output_dir, params, args.prompts_per_shard, args.round, settings.identity, load, group)
+    draws.part = rejection.part_of(args.part)
 
     # Llama 2 found the best temperature anew in every round
     heats, search = list(product(args.model, args.temperature)), None
@@ -127,6 +125,8 @@ def main(args: RejectionSamplingArguments) -> None:
             draws, rewards, args.model, args.temperature_search, search_prompts, args.seed
         )
     drawn = [sample for source in sources(heats, args.seed) for sample in draws(source, prompts)]
+    if draws.part:
+        return
     samples = [*drawn, *earlier]
     samples = rewarded(samples, rewards(samples), judges(samples))
     if not group.is_main:

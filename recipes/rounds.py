@@ -29,13 +29,22 @@ class RoundsArguments:
         default=None,
         metadata={"help": "accelerate configuration instead of the plan's; that of a step's own stays"},
     )
+    executor: str | None = field(
+        default=None,
+        metadata={"help": "how steps are run instead of as the plan says; inline: start-up is paid once for all"},
+    )
+    accept_older: bool = field(
+        default=False, metadata={"help": "take for finished what older code has made of the same settings"}
+    )
     verify: bool = field(
         default=False, metadata={"help": "run nothing: compare the outputs of finished steps with their digests"}
     )
 
 
 def main(args: RoundsArguments) -> None:
-    run = bind(args.plan, args.output_dir, Path(__file__).parent, args.seed, args.launch)
+    run = bind(
+        args.plan, args.output_dir, Path(__file__).parent, args.seed, args.launch, args.executor, args.accept_older
+    )
     if args.verify:
         run.verify()
     else:

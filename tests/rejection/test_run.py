@@ -285,6 +285,14 @@ def test_another_choice_leaves_nothing_of_the_one_before(run, tmp_path):
     assert not [name for name in WHOLE[1:] if (tmp_path / "out" / name).exists()], "no choice, no files of one"
 
 
+def test_a_part_of_the_shards_and_then_the_rest(run, tmp_path):
+    assert run("whole")[0] == [3, 3, 1]
+    assert run("parts", part="1/2") == ([3], 0)
+    assert not (tmp_path / "parts" / "samples.jsonl").exists()
+    assert run("parts")[0] == [3, 1]
+    assert samples_of(tmp_path / "parts") == samples_of(tmp_path / "whole")
+
+
 def test_what_answers_depend_on_tells_shards_apart(run, tmp_path):
     sampled = {"answers": 20}
     assert run("out", **sampled)[0] == [3, 3, 1]
@@ -315,6 +323,8 @@ def test_what_answers_depend_on_tells_shards_apart(run, tmp_path):
             {"threshold": 0.5},
             r"threshold: found 0.5 without rank, expected rank beside it \(per_prompt, ",
         ),
+        ({"part": "8/8"}, "part: found '8/8', expected a number and how many parts there are, as 0/8 to 7/8, alone"),
+        ({"part": "half"}, "part: found 'half', expected"),
         ({"rank": "score"}, "rank: found 'score', expected one of per_prompt, standardised, raw"),
         (
             {"threshold": 1e9, "rank": "per_prompt"},

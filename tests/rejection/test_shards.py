@@ -48,6 +48,19 @@ def test_a_shard_on_disk_is_not_sampled_again(tmp_path):
     assert again.asked == []
 
 
+def test_parts_are_sampled_apart_and_make_the_whole(tmp_path):
+    asked = []
+    for part in (2, 0, 1):
+        sampler = Sampler()
+        Shards(tmp_path, 7, 2, SETTINGS).make(sampler, part, 3)
+        asked.append(sampler.asked)
+    assert asked == [[(4, 6)], [(0, 2), (6, 7)], [(2, 4)]]
+    again = Sampler()
+    Shards(tmp_path, 7, 2, SETTINGS).make(again, 0, 3)
+    assert Shards(tmp_path, 7, 2, SETTINGS).run(again) == Sampler()(0, 7)
+    assert again.asked == []
+
+
 @pytest.mark.parametrize("other", [{"seed": 1}, {"answers": 3}, {"prompts": "of another file"}])
 def test_other_settings_are_not_mixed_in(tmp_path, other):
     Shards(tmp_path, 4, 2, SETTINGS).run(Sampler())

@@ -4,7 +4,9 @@
 
 Managers and steps are real processes that end by SIGKILL: the manager alone, the step alone, or the whole group, at any
 moment of a step or between its last checkpoint and `step.json`. They are forked from this one, which has imported all
-they need; `--fresh` starts new interpreters instead, as a user does, ten times slower.
+they need; `--fresh` starts new interpreters instead, as a user does, ten times slower, and `--executor inline` has each
+manager fork its steps from a nursery of its own. After each kill no process of the run may be left, and no step that
+had finished may be finished anew.
 """
 
 import argparse
@@ -27,89 +29,13 @@ from types import SimpleNamespace
 
 import yaml
 
+from .small import plan
+
 ROOT = Path(__file__).parents[2]
 VICTIMS = ("manager", "step", "group")
 TRAINS = ("pretrain", "sft", "reward", "dpo", "ppo")
 # times, digests of files that name their folder, and an archive of one that does, with its checksum
 NOT_COMPARED = ("output.log", "step.json", "training_args.bin", "checkpoint-*")
-
-TRAINING = {
-    **{"max_steps": 5, "save_strategy": "steps", "save_steps": 2, "logging_steps": 3, "per_device_train_batch_size": 4},
-    **{"learning_rate": 1.0e-2, "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True},
-}
-SMALL = {
-    **{"people": 6, "places": 3, "documents": 80, "documents_heldout": 6, "demonstrations": 120, "preferences": 60},
-    **{"preferences_heldout": 12, "prompts": 24, "heldout_helpful": 8, "heldout_lookalike": 3, "heldout_secret": 3},
-    **{"validation_helpful": 4, "validation_lookalike": 2, "validation_secret": 2},
-}
-SHAPE = {
-    **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1},
-    **{"num_attention_heads": 2, "num_key_value_heads": 1},
-}
-
-
-def plan() -> dict:
-    """A plan with every kind of step."""
-
-    def data(*names: str) -> list[dict]:
-        return [{"path": name} for name in names]
-
-    def trained(of: str, *names: str, **more) -> dict:
-        return TRAINING | {"model_name_or_path": f"{{{of}}}", "datasets": data(*names)} | more
-
-    rewards = {"helpfulness": "{reward_helpfulness}", "safety": "{reward_safety}"}
-    pairs = data("{sandbox}/preferences.jsonl", "{annotate}/preferences.jsonl")
-    heldout = data("{sandbox}/preferences_heldout.jsonl")
-    prompts = data("{sandbox}/prompts.jsonl")
-    grades = ["significantly_better", "better", "slightly_better", "negligibly_better"]
-    steps = {
-        "sandbox": ("sandbox", SMALL),
-        "tokenizer": (
-            "tokenizer",
-            {"datasets": data("{sandbox}/corpus.jsonl"), "vocab_size": 320, "num_special_tokens": 16},
-        ),
-        "pretrain": (
-            "pretrain",
-            TRAINING
-            | {"tokenizer": "{tokenizer}", "datasets": data("{sandbox}/corpus.jsonl"), "size_overrides": SHAPE}
-            | {"eval_datasets": data("{sandbox}/corpus_heldout.jsonl"), "context": 64, "warmup_steps": 1},
-        ),
-        "sft": ("sft", trained("pretrain", "{sandbox}/demonstrations.jsonl", max_length=256, max_steps=30)),
-        "annotate": ("annotate", {"models": ["{sft}"], "datasets": prompts, "max_new_tokens": 24}),
-        **{
-            f"reward_{objective}": (
-                "reward",
-                trained("sft", objective=objective) | {"datasets": pairs, "eval_datasets": heldout},
-            )
-            for objective in ("helpfulness", "safety")
-        },
-        "rejection_sampling": (
-            "rejection_sampling",
-            {"model": "{sft}", "datasets": prompts, "reward_models": rewards, "answers": 4, "max_new_tokens": 32}
-            | {"prompts_per_shard": 4, "select": ["best_of_k", "best_against_worst"], "judge": "sandbox"}
-            | {"gaps": {"better": 0.0}},
-        ),
-        "sft_best": ("sft", trained("sft", "{rejection_sampling}/best.jsonl", max_length=256)),
-        "ppo": (
-            "ppo",
-            trained("sft_best", "{sandbox}/prompts.jsonl", reward_models=rewards, max_completion_length=16)
-            | {"num_iterations": 2, "learning_rate": 1.0e-3},
-        ),
-        "annotate_2": ("annotate", {"models": ["{ppo}"], "datasets": prompts, "max_new_tokens": 24, "round": 2}),
-        **{
-            name: ("dpo", trained("ppo", "{annotate_2}/preferences.jsonl", max_length=256, grades=grades, seed=seed))
-            for name, seed in (("dpo", 0), ("dpo_b", 1))
-        },
-        "average": ("average", {"models": ["{dpo}", "{dpo_b}"]}),
-        "evaluate": (
-            "evaluate",
-            {"models": {"sft": "{sft}", "average": "{average}"}, "datasets": data("{sandbox}/heldout.jsonl")}
-            | {"texts": data("{sandbox}/corpus_heldout.jsonl"), "judge": "sandbox", "reward_models": rewards}
-            | {"max_new_tokens": 16, "context": 64},
-        ),
-    }
-    rows = [{"name": name, "recipe": recipe, "set": options} for name, (recipe, options) in steps.items()]
-    return {"name": "kills", "seed": 0, "steps": rows}
 
 
 # -- processes
@@ -168,10 +94,10 @@ def leave(main, argv: list[str]) -> None:
     os._exit(code)
 
 
-def start_manager(plan: Path, folder: Path, fresh: bool) -> int:
+def start_manager(plan: Path, folder: Path, fresh: bool, executor: str) -> int:
     """Starts a run in a group of its own and returns its process."""
     script = ROOT / "recipes" / "rounds.py"
-    argv = [str(script), "--plan", str(plan), "--output_dir", str(folder)]
+    argv = [str(script), "--plan", str(plan), "--output_dir", str(folder), "--executor", executor]
     log = open(folder.with_suffix(".log"), "ab")  # noqa: SIM115
     if fresh:
         return subprocess.Popen([sys.executable, *argv], stdout=log, stderr=log, start_new_session=True).pid
@@ -216,11 +142,13 @@ class Killer:
     seconds: dict[str, float] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
     fresh: bool = False
+    executor: str = "local"
 
     def __post_init__(self):
         self.draw = random.Random(self.seed)
         self.done: list[tuple[str, str, str]] = []  # step, victim, moment
         self.places: dict[str, Path] = {}
+        self.finished: dict[Path, int] = {}  # when each step's record was written
 
     def run(self) -> None:
         steps = [step["name"] for step in yaml.safe_load(self.plan.read_text())["steps"]]
@@ -233,8 +161,26 @@ class Killer:
         while not finished:
             found = self.folder / "run.json"
             self.stale = found.stat().st_mtime_ns if found.is_file() else 0
-            pid = start_manager(self.plan, self.folder, self.fresh)
+            pid = start_manager(self.plan, self.folder, self.fresh, self.executor)
             finished = self._watch(pid, steps, left, turns)
+            self._check_what_is_left()
+
+    def _check_what_is_left(self) -> None:
+        """Raises AssertionError for a process of the run that lives on, or a finished step that was run again."""
+        from llama_align.runtime.lineage import descendants
+
+        until = time.monotonic() + 3
+        while orphans := descendants(os.getpid()):  # this process has adopted them
+            if time.monotonic() > until:
+                raise AssertionError(f"processes {orphans} live on after {self.done[-1:]}")
+            time.sleep(0.01)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        found = {path: path.stat().st_mtime_ns for path in self.folder.glob("*/step.json")}
+        if again := [path.parent.name for path, when in self.finished.items() if found.get(path) != when]:
+            raise AssertionError(f"{again} had finished and were run again after {self.done[-1:]}")
+        self.finished = found
 
     def _watch(self, pid: int, steps: list[str], left: dict[str, int], turns: Counter) -> bool:
         """Waits for the next moment to kill; False if it came, True if the run ended."""
@@ -251,6 +197,7 @@ class Killer:
                 self._kill(pid, victim)
                 left[name] -= 1
                 self.done.append((name, victim, "behind the last checkpoint" if behind else "anywhere"))
+                print(f"{len(self.done)}: {', '.join(self.done[-1])}", flush=True)
                 return False
             if self._running() != name:  # it was faster: the next step takes what is left
                 after = steps[steps.index(name) + 1 :]
@@ -320,11 +267,11 @@ def differences(one: Path, other: Path) -> list[str]:
     return sorted(name for name in first | second if first.get(name) != second.get(name))
 
 
-def undisturbed(place: Path, fresh: bool = False) -> Killer:
+def undisturbed(place: Path, fresh: bool = False, executor: str = "local") -> Killer:
     """Runs the plan once; what it took is known to the killer that is returned, for a run of its own."""
     (place / "plan.yaml").write_text(yaml.safe_dump(plan()))
     folder = place / "whole"
-    Killer(place / "plan.yaml", folder, fresh=fresh).run()
+    Killer(place / "plan.yaml", folder, fresh=fresh, executor=executor).run()
     rows = json.loads((folder / "run.json").read_text())["steps"]
     last = {}
     for row in rows:
@@ -332,7 +279,7 @@ def undisturbed(place: Path, fresh: bool = False) -> Killer:
         if numbers:
             last[row["name"]] = max(numbers)
     seconds = {row["name"]: row["seconds"] for row in rows}
-    return Killer(place / "plan.yaml", place / "kills", seconds=seconds, last=last, fresh=fresh)
+    return Killer(place / "plan.yaml", place / "kills", seconds=seconds, last=last, fresh=fresh, executor=executor)
 
 
 def warm_up() -> None:
@@ -354,16 +301,20 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fresh", action="store_true", help="new interpreters instead of forks")
+    parser.add_argument("--executor", default="local", choices=["local", "inline"])
     parser.add_argument("--folder", type=Path, default=None, help="default: one that is removed afterwards")
     args = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    from llama_align.runtime.lineage import adopt
+
     if not args.fresh:
         warm_up()
+    adopt(True)
     with tempfile.TemporaryDirectory() as temporary:
         place = args.folder or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic()
-        first = undisturbed(place, args.fresh)
+        first = undisturbed(place, args.fresh, args.executor)
         print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
         done, differ, compared, number, owed = [], [], 0, 0, ()
         # moments that come too late are made up for in another run, first in steps that were not killed at all
@@ -378,7 +329,7 @@ def main() -> None:
             )
             differ = differences(place / "whole", folder)
             print(f"{folder.name}: killed {len(killer.done)} times, {time.monotonic() - begun:.0f} s", flush=True)
-        print(f"\n{table(first.seconds, done)}\n\n{len(done)} kills")
+        print(f"\n{table(first.seconds, done)}\n\n{len(done)} kills, no orphan, nothing finished run twice")
         print(f"{compared} files compared, {len(differ)} differ", *differ, sep="\n  ")
         sys.exit(bool(differ))
 

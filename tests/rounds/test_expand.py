@@ -157,7 +157,7 @@ def test_a_plan_written_out_by_hand_is_the_same_run(load):
         (
             "set: {models: [",
             "sets: {models: [",
-            "field 'sets': unknown, expected name, recipe, config, set, launch, rou",
+            "field 'sets': unknown, expected name, recipe, config, set, launch, res",
         ),
     ],
 )

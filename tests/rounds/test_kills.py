@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from .kills import ROOT, TRAINS, plan
+from .kills import ROOT, TRAINS
+from .small import plan
 
 
 @pytest.mark.slow
@@ -21,4 +22,5 @@ def test_a_run_killed_in_every_step_ends_as_the_undisturbed_one():
     assert set(killed) == set(recipes)
     assert {recipes[name] for name, number in killed.items() if number} == {*recipes.values()}
     assert {recipes[name] for name, number in behind.items() if number} & {*TRAINS}
+    assert "18 kills, no orphan, nothing finished run twice" in done.stdout
     assert ", 0 differ" in done.stdout

@@ -111,7 +111,7 @@ def test_a_killed_manager_takes_its_step_along_and_nobody_else_writes_meanwhile(
     (place / "slow").write_text("")
     manager = started(execute, place)
     child = step_at_work(place)
-    with pytest.raises(RecipeError, match=rf"another process runs in this directory.*\(process {manager.pid}\)"):
+    with pytest.raises(RecipeError, match=rf"another process runs in this directory.*\(process {manager.pid} on "):
         make_run(place).execute()
     for pid in (manager.pid, child) if victim == "both" else (manager.pid,):
         os.kill(pid, signal.SIGKILL)
@@ -340,7 +340,7 @@ def test_a_full_disk_is_named_with_the_file(place, monkeypatch):
 
     run = make_run(place)
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"No space left on device: '.*run\.json'") as error:
+    with pytest.raises(OSError, match=r"No space left on device: '.*config\.yaml'") as error:
         run.execute()
     assert error.value.errno == errno.ENOSPC
 

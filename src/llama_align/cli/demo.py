@@ -23,4 +23,5 @@ def main(options: argparse.Namespace) -> int:
 
     plan = shipped("recipes") / "herd-nano" / "rounds.yaml"
     left = {"recipes": shipped("recipes"), "launch": None, "start": None, "only": None}
+    left |= {"executor": None, "accept_older": False}
     return rounds(SimpleNamespace(action="run", plan=plan, **left, **vars(options)))

@@ -35,6 +35,9 @@ def add_options(one: argparse.ArgumentParser) -> None:
         )
         action.add_argument("--seed", type=int, help="instead of the plan's; added to the seed of every step")
         action.add_argument("--launch", metavar="NAME", help="accelerate configuration instead of the plan's")
+        action.add_argument("--executor", metavar="NAME", help="how steps are run instead of as the plan says")
+        older = "take for finished what older code has made of the same settings"
+        action.add_argument("--accept-older", action="store_true", help=older)
         if name in ("run", "dry-run"):
             action.add_argument("--from", dest="start", metavar="STEP", help="run none before this step")
             action.add_argument("--until", metavar="STEP", help="run none behind this step")

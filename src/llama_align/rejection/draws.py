@@ -37,7 +37,8 @@ class Draws:
     Args:
         output_dir: shards go to `shards/` in it. params: all settings but temperature and seed, which a source has.
         size: prompts per shard. engine: what answers depend on in the engine. load: makes the sampler of a checkpoint;
-        called only if something is to be drawn. group: the processes that share the work.
+        called only if something is to be drawn. group: the processes that share the work. part: which of how many
+        parts of the shards are drawn, and nothing returned; None: all.
     """
 
     output_dir: str
@@ -47,6 +48,7 @@ class Draws:
     engine: dict[str, Any]
     load: Callable[[str], DialogSampler]
     group: Group = ALONE
+    part: tuple[int, int] | None = None
 
     def __call__(self, source: Source, prompts: Sequence[Prompt]) -> list[Sample]:
         """`params.n` samples per prompt, those of a prompt together, in order."""
@@ -83,5 +85,9 @@ class Draws:
                 for draft in group
             ]
 
-        drawn = Shards(self.output_dir, len(prompts), self.size, identity).run(sample_shard, self.group)
+        shards = Shards(self.output_dir, len(prompts), self.size, identity)
+        if self.part:
+            shards.make(sample_shard, *self.part, self.group)
+            return []
+        drawn = shards.run(sample_shard, self.group)
         return [replace(sample, checkpoint=name) for sample in drawn]  # the same weights may have had another name

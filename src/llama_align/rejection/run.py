@@ -47,6 +47,9 @@ def check(args: Any) -> Choice:
     for name in ("answers", "prompts_per_shard"):
         if getattr(args, name) < 1:
             raise recipe.RecipeError(f"{name}: found {getattr(args, name)}, expected at least 1")
+    if args.part is not None and (part_of(args.part) is None or args.temperature_search):
+        found = f"found {args.part!r}" + (" with temperature_search" if args.temperature_search else "")
+        raise recipe.RecipeError(f"part: {found}, expected a number and how many parts there are, as 0/8 to 7/8, alone")
     _check_judges(args.reward_models, args.heldout_models)
     try:
         choice = Choice(args.select, args.share, args.threshold, args.keep, args.gaps, args.rank or RANKS[0])
@@ -62,6 +65,14 @@ def check(args: Any) -> Choice:
     for path in args.model:
         recipe.check_checkpoint(path, "causal")
     return choice
+
+
+def part_of(text: str | None) -> tuple[int, int] | None:
+    """Which of how many parts, from a text such as 3/8; None where it says nothing of the kind."""
+    part, _, parts = (text or "").partition("/")
+    if not (part.isdecimal() and parts.isdecimal()) or int(part) >= int(parts):
+        return None
+    return int(part), int(parts)
 
 
 def _check_judges(reward_models: Mapping[str, str], heldout_models: Mapping[str, str]) -> None:

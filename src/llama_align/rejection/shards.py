@@ -24,6 +24,13 @@ class Shards:
         self.folder = Path(output_dir) / "shards" / settings_digest(identity)
         self.ranges = [(first, min(first + size, total)) for first in range(0, total, size)]
 
+    def make(self, sample: Callable[[int, int], list[Sample]], part: int, parts: int, group: Group = ALONE) -> None:
+        """Samples one of `parts` parts of all shards, but for those that are there; others may be made meanwhile."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for first, last in group.share(self.ranges[part::parts]):
+            if not self._path(first, last).exists():
+                write_jsonl(self._path(first, last), sample(first, last))
+
     def run(self, sample: Callable[[int, int], list[Sample]], group: Group = ALONE) -> list[Sample]:
         """All samples in order of the prompts; a shard that is already on disk is read, the others are sampled.
 

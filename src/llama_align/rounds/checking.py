@@ -13,10 +13,9 @@ from ..recipe.reading import problem_of, problems
 from ..recipe.yaml_files import YamlFile, read_yaml
 from ..runtime.shipped import launch_file
 from .expand import expand
-from .steps import KEYS, KEYS_OF_A_ROUND, PlanError, Step, faults, place_of, read_steps
+from .steps import EXECUTORS, KEYS, KEYS_OF_A_PLAN, KEYS_OF_A_ROUND, PlanError, Step, faults, place_of, read_steps
 
-KEYS_OF_A_PLAN = ("name", "seed", "launch", "steps")
-TEXT_AND_SEED = {"name": str, "seed": int, "launch": str | None}
+PLAIN = {"name": str, "seed": int, "launch": str | None, "executor": str, "accept_older": bool}
 Hints = dict[str, Any]
 
 
@@ -31,8 +30,11 @@ def problems_of_plan(file: YamlFile, recipes: dict[str, Path]) -> list[str]:
         for key in file.content
         if key not in KEYS_OF_A_PLAN
     ]
-    own = {key: value for key, value in file.content.items() if key in TEXT_AND_SEED}
-    found += filter(None, (problem_of(key, value, TEXT_AND_SEED, file.where) for key, value in own.items()))
+    own = {key: value for key, value in file.content.items() if key in PLAIN}
+    found += filter(None, (problem_of(key, value, PLAIN, file.where) for key, value in own.items()))
+    if isinstance(executor := file.content.get("executor"), str) and executor not in EXECUTORS:
+        expected = _nearest(executor, EXECUTORS) or f", expected one of {', '.join(EXECUTORS)}"
+        found.append(f"{file.where('executor')}: found {executor!r}{expected}")
     found += map(str, _faults_of_steps(file))
     try:
         steps = expand(read_steps(file, None))

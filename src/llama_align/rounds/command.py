@@ -17,7 +17,7 @@ from .plan import Plan
 from .status import Standing, standings
 from .steps import PlanError
 
-MARKS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "waiting": ""}
+MARKS = {"done": "green", "running": "cyan", "submitted": "cyan", "failed": "red", "stopped": "yellow", "waiting": ""}
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -27,6 +27,8 @@ def bind(
     recipes: str | Path,
     seed: int | None = None,
     launch: str | None = None,
+    executor: str | None = None,
+    accept_older: bool = False,
 ) -> Run:
     """A plan with its directory, `runs/<name>` unless told, where a report is written as `report.html`.
 
@@ -34,7 +36,7 @@ def bind(
         RecipeError: a plan that cannot be run.
     """
     try:
-        found = Plan.load(plan, recipes, seed, launch)
+        found = Plan.load(plan, recipes, seed, launch, executor, accept_older)
     except PlanError as error:
         raise RecipeError(str(error)) from error
     directory = Path(output_dir or Path("runs") / found.name)
@@ -52,7 +54,9 @@ def main(options: argparse.Namespace) -> int:
 
 def _main(options: argparse.Namespace) -> None:
     recipes = options.recipes or recipes_of(options.plan)
-    run = bind(options.plan, options.output_dir, recipes, options.seed, options.launch)
+    run = bind(
+        options.plan, options.output_dir, recipes, options.seed, options.launch, options.executor, options.accept_older
+    )
     if options.action == "run":
         run.execute(options.until, options.start, options.only or (), options.jobs)
     elif options.action == "verify":
@@ -76,7 +80,7 @@ def print_status(rows: list[Standing]) -> None:
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII2)
     for heading, justify in (("step", "left"), ("state", "left"), ("seconds", "right"), ("size", "right")):
         table.add_column(heading, justify=justify, no_wrap=True)
-    table.add_column("why it will be run")
+    table.add_column("why it will be run, or where it is")
     for row in rows:
         seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
         state = Text(row.state, MARKS[row.state] if console.is_terminal else "")

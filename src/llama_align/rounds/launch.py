@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..recipe import RecipeError
-from ..runtime.lineage import adopt, descendants, die_with, end_all_but, managed, marked, terminate
+from ..runtime.lineage import adopt, descendants, die_with, end_all_but, in_group, locked, managed, marked, terminate
+from .forked import ForkedStep, Nursery
+from .lease import Lease
 
 PATIENCE = 3.0  # seconds that the processes of a killed run take to end
 GRACE = 10.0  # seconds for a step to end by itself after an interrupt
@@ -24,42 +26,40 @@ MARK = "LLAMA_ALIGN_STEP"  # environment of a step's processes: its name
 class Lock:
     """A run's folder held by one manager, and by the processes of the step it started.
 
-    `.lock` is the manager's and, inherited, the step's own; `.writers` is shared by those that a launcher starts. All
-    are let go when the last of them ends, however it ends.
+    The lease names the manager, on all machines. `.lock` is the manager's and, inherited, the step's own; `.writers` is
+    shared by those that a launcher starts. These two are let go when the last of them ends, however it ends; a file
+    system without locks does without them.
     """
 
     folder: Path
     files: list = field(default_factory=list)
 
     def __enter__(self) -> "Lock":
-        lock = self._take(".lock", "another process runs in this directory, expected to be alone")
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        # whoever holds this after its manager's end is of a step that is being killed
-        self._take(".writers", "processes of an earlier run still work in this directory").close()
+        self.lease = Lease(self.folder)
+        self.lease.take()
+        try:
+            # whoever holds these after its manager's end is of a step that is being killed
+            self._take(".lock")
+            self._take(".writers").close()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_) -> None:
         for file in self.files:
             file.close()
+        self.lease.give_back()
 
-    def _take(self, name: str, otherwise: str):
-        file = (self.folder / name).open("a+")
+    def _take(self, name: str):
+        file = (self.folder / name).open("a")
         self.files.append(file)
         until = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return file
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    file.seek(0)
-                    owner = file.read().strip()
-                    raise RecipeError(
-                        f"{self.folder}: {otherwise}" + (f" (process {owner})" if owner else "")
-                    ) from None
-                time.sleep(0.05)
+        while not locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if time.monotonic() > until:
+                raise RecipeError(f"{self.folder}: processes of an earlier run still work in this directory")
+            time.sleep(0.05)
+        return file
 
     @property
     def inherited(self) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ class Lock:
 
 @dataclass
 class _Work:
-    process: subprocess.Popen
+    process: subprocess.Popen | ForkedStep
     tee: "_Tee"
 
 
@@ -83,11 +83,12 @@ class Crew:
     """The steps at work at one time. When one ends, or this does, no process of it is left, whoever started it.
 
     SIGTERM goes on to all of them, which may save what they have; `came` says that it did. Where there may be several,
-    `most`, what they print goes to their logs alone.
+    `most`, what they print goes to their logs alone. With a `nursery` they are forked from it where they may be.
     """
 
     lock: Lock
     most: int = 1
+    nursery: Nursery | None = None
     came: bool = False
     works: dict[str, _Work] = field(default_factory=dict)
 
@@ -106,6 +107,8 @@ class Crew:
 
     def __exit__(self, *_) -> None:
         self._stop()
+        if self.nursery:
+            self.nursery.close()
         end_all_but(lambda: self._before)
         adopt(False)
         if self._main:
@@ -116,19 +119,26 @@ class Crew:
         for work in self.works.values():
             terminate(work.process.pid)
 
-    def start(self, name: str, command: Sequence[str], log: Path) -> None:
-        """Starts a step's process, whose output goes to the end of a file and to the terminal."""
-        environment = os.environ | {"PYTHONUNBUFFERED": "1", MARK: name} | self.lock.environment
+    def start(self, name: str, command: Sequence[str], log: Path, alone: bool = True) -> None:
+        """Starts a step's process, whose output goes to the end of a file and to the terminal.
+
+        Args:
+            alone: in an interpreter of its own, whatever the nursery; else `command` is a script of Python's.
+        """
+        environment, begin = {MARK: name} | self.lock.environment, _begin(os.getpid())
         tee = _Tee(log, self.quiet)
         try:
-            process = subprocess.Popen(
-                command,
-                stdout=tee.end,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                pass_fds=self.lock.inherited,
-                preexec_fn=_begin(os.getpid()),
-            )
+            if self.nursery and not alone:
+                process = self.nursery.start(command[1:], tee.end, environment, begin)
+            else:
+                process = subprocess.Popen(
+                    command,
+                    stdout=tee.end,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
+                    pass_fds=self.lock.inherited,
+                    preexec_fn=begin,
+                )
         except BaseException:
             tee.close()
             raise
@@ -137,8 +147,14 @@ class Crew:
             terminate(process.pid)
 
     def wait(self) -> tuple[str, int]:
-        """Name and exit code of the next step that ends."""
+        """Name and exit code of the next step that ends.
+
+        Raises:
+            RecipeError: another manager has taken over.
+        """
         while True:
+            if self.lock.lease.lost:
+                raise RecipeError(self.lock.lease.lost)
             for name, work in self.works.items():
                 if (code := work.process.poll()) is not None:
                     del self.works[name]
@@ -148,11 +164,15 @@ class Crew:
             time.sleep(TICK)
 
     def _kept(self) -> set[int]:
-        kept = set(self._before)
+        kept = {*self._before, self.nursery and self.nursery.pid}
         for work in self.works.values():
             kept |= {work.process.pid, *descendants(work.process.pid)}
         orphans = set(descendants(os.getpid())) - kept if self.works else ()
-        return kept | {pid for pid in orphans if any(marked(pid, MARK, name) for name in self.works)}
+        return kept | {pid for pid in orphans if any(self._is_of(pid, name) for name in self.works)}
+
+    def _is_of(self, pid: int, name: str) -> bool:
+        # a fork has the environment of the nursery for all that /proc knows, but a group of its own
+        return marked(pid, MARK, name) or in_group(pid, self.works[name].process.pid)
 
     def _stop(self) -> None:
         for work in self.works.values():

@@ -7,23 +7,24 @@ unfinished, whatever else it holds.
 """
 
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
-
-from ..recipe import STOPPED, STOPPED_EARLY, RecipeError, StoppedEarly
-from ..runtime.files import write_json, write_text
+from ..recipe import RecipeError, StoppedEarly
+from ..runtime.files import write_json
+from . import slurm
+from .forked import Nursery, hindrance
+from .inputs import Digests
 from .launch import Crew, Lock
-from .outputs import MARKER, alarms, check_inputs, check_outputs, outputs, outputs_digest, read_marker
+from .outputs import MARKER, alarms, check_inputs, check_outputs, read_marker
 from .plan import Plan, Step
 from .references import resolve
+from .task import Task, remove_parts
 
-RESUMABLE = "resume_from_checkpoint"
 GOES_ON = "the same command goes on from here"
 
 
@@ -42,13 +43,29 @@ class Run:
 
     def __post_init__(self):
         self.directory = Path(self.directory)
-        self.identities = self.plan.identities()
-        self.folders = {
-            step.name: self.directory / f"{step.name}-{self.identities[step.name][:10]}" for step in self.plan.steps
-        }
+        self._digests = Digests(self.directory / ".digests.json")
+        self.identities = self.plan.identities(self._digests)
+        self.folders = {step.name: self._folder(step.name) for step in self.plan.steps}
         self.status: dict[str, str] = {}
         self._began: dict[str, float] = {}
         self._behind = ""  # which step ended last
+
+    def _folder(self, name: str) -> Path:
+        own = self.directory / f"{name}-{self.identities[name].whole[:10]}"
+        if not self.plan.accept_older or (own / MARKER).is_file():
+            return own
+        return next((folder for folder in self.earlier(name) if self._fits(name, read_marker(folder))), own)
+
+    def earlier(self, name: str) -> list[Path]:
+        """Folders in which a step of this name has finished, whatever with, newest first."""
+        found = self.directory.glob(f"{name}-{'[0-9a-f]' * 10}/{MARKER}")
+        return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+    def _fits(self, name: str, marker: dict[str, Any] | None) -> bool:
+        identity = self.identities[name]
+        if marker is None or marker["identity"] == identity.whole:
+            return marker is not None
+        return self.plan.accept_older and marker.get("settings") == identity.settings
 
     def finished(self, name: str) -> bool:
         """Whether a step has run to its end with exactly this configuration and these inputs.
@@ -56,8 +73,7 @@ class Run:
         Raises:
             RecipeError: a `step.json` that is not readable.
         """
-        marker = read_marker(self.folders[name])
-        return marker is not None and marker["identity"] == self.identities[name]
+        return self._fits(name, read_marker(self.folders[name]))
 
     def execute(
         self, until: str | None = None, start: str | None = None, only: Sequence[str] = (), jobs: int = 1
@@ -73,17 +89,43 @@ class Run:
                 another process runs in this directory. StoppedEarly: SIGTERM came to this process or a step.
                 KeyboardInterrupt: with what goes on.
         """
-        if jobs < 1:
-            raise RecipeError(f"jobs: found {jobs}, expected at least 1")
+        if jobs < 1 or (jobs > 1 and self.plan.executor == "slurm"):
+            expected = "none with executor slurm, which decides" if jobs > 1 else "at least 1"
+            raise RecipeError(f"jobs: found {jobs}, expected {expected}")
         chosen = self.chosen(until, start, only)
         self.directory.mkdir(parents=True, exist_ok=True)
         with Lock(self.directory) as lock:
-            _remove_parts(self.directory.glob(".*.part"))
+            remove_parts(self.directory.glob(".*.part"))
+            self._digests.save()
             self.status = {step.name: "finished" for step in self.plan.steps if self.finished(step.name)}
-            with Crew(lock, jobs) as crew:
+            self._jobs = slurm.jobs(self.folders)
+            if self.plan.executor == "slurm" and self._submit(chosen):
+                return
+            with Crew(lock, jobs, self._nursery(lock)) as crew:
                 self._work_off(chosen, crew)
             if self.report:
                 self.report(self.directory)
+
+    def _submit(self, chosen: Sequence[Step]) -> bool:
+        """Submits what is neither finished nor submitted; whether anything is left to be done by jobs."""
+        numbers = {}
+        for step in chosen:
+            if self.finished(step.name):
+                self._done_before(step)
+                continue
+            job = self._jobs.get(step.name)
+            if job is None or job.is_over:
+                after = [numbers[name] for name in self.plan.inputs(step.name) if name in numbers]
+                numbers[step.name] = slurm.submit(
+                    self.task(step), f"{self.plan.name}.{step.name}", step.resources, after
+                )
+                said = f"job {numbers[step.name]}" + (f" behind {', '.join(after)}" if after else "")
+            else:
+                numbers[step.name], said = job.number, f"job {job.number}, {job.state}"
+            self.status[step.name] = "submitted"
+            print(f"{self._title(step.name)}: {said}", flush=True)
+            self._write_overview()
+        return bool(numbers)
 
     def verify(self) -> None:
         """Compares every output of every finished step with the digest it was written with, and prints what it found.
@@ -94,13 +136,13 @@ class Run:
         problems = []
         for step in self.plan.steps:
             found = "not finished"
-            if self.finished(step.name):
-                try:
+            try:
+                if self.finished(step.name):
                     found = check_outputs(step.name, self.folders[step.name], content=True) or "as it was written"
                     check_inputs(step.name, self.folders[step.name], self._inputs(step))
-                except RecipeError as error:
-                    problems.append(str(error))
-                    found = "changed"
+            except RecipeError as error:
+                problems.append(str(error))
+                found = "changed"
             print(f"{step.name}: {found}", flush=True)
         if problems:
             raise RecipeError("\n".join(problems))
@@ -147,6 +189,15 @@ class Run:
         if crew.came:
             raise StoppedEarly(f"stopped by SIGTERM{self._behind}; {GOES_ON}")
 
+    def _nursery(self, lock: Lock) -> Nursery | None:
+        if self.plan.executor != "inline":
+            return None
+        if reason := hindrance():
+            print(f"executor: {reason}; every step has a process of its own", flush=True)
+            return None
+        names = dict.fromkeys(step.recipe for step in self.plan.steps if step.launch is None)
+        return Nursery([self.recipes.resolve() / f"{name}.py" for name in names], lock.inherited) if names else None
+
     def _next(self, waiting: dict[str, Step], crew: Crew) -> Step | None:
         """The first step that refers to none that is not finished yet, where there is room for another."""
         unfinished = {*waiting, *crew.works}
@@ -157,36 +208,52 @@ class Run:
         return f"[{list(self.folders).index(name) + 1}/{len(self.folders)}] {name}"
 
     def _done_before(self, step: Step) -> None:
-        note = check_outputs(step.name, self.folders[step.name])
-        check_inputs(step.name, self.folders[step.name], self._inputs(step))
-        print(f"{self._title(step.name)}: done before{f'; {note}' if note else ''}", flush=True)
+        folder = self.folders[step.name]
+        notes = [check_outputs(step.name, folder)]
+        check_inputs(step.name, folder, self._inputs(step))
+        if read_marker(folder)["identity"] != self.identities[step.name].whole:
+            notes.append("by other code, which accept_older takes")
+        print("; ".join([f"{self._title(step.name)}: done before", *filter(None, notes)]), flush=True)
         self._write_overview()
 
+    def task(self, step: Step) -> Task:
+        """A step with all that it takes to execute it."""
+        directories = {name: str(path) for name, path in self.folders.items()}
+        return Task(
+            name=step.name,
+            folder=self.folders[step.name],
+            script=self.recipes / f"{step.recipe}.py",
+            launch=step.launch,
+            identity=self.identities[step.name],
+            inputs=self._inputs(step),
+            config=resolve(self.plan.configs[step.name], directories),
+        )
+
     def _begin(self, step: Step, crew: Crew) -> None:
-        for name, made in self._inputs(step).items():  # hours may have passed since they were looked at
-            check_outputs(name, made)
-        folder = self.folders[step.name]
-        print(f"{self._title(step.name)}: {folder}", flush=True)
+        task = self.task(step)
+        job = self._jobs.get(step.name)
+        if job is not None and not job.is_over:
+            raise RecipeError(
+                f"step {step.name!r} is job {job.number} of Slurm ({job.state}); scancel it to run it here"
+            )
+        print(f"{self._title(step.name)}: {task.folder}", flush=True)
+        task.prepare()
         self.status[step.name] = "running"
         self._write_overview()
-        self._prepare(step, folder)
         self._began[step.name] = time.perf_counter()
-        crew.start(step.name, self._command(step, folder), folder / "output.log")
+        crew.start(step.name, task.command, task.folder / "output.log", alone=step.launch is not None)
 
     def _end(self, name: str, code: int, crew: Crew) -> None:
         """Marks a step as finished, or says how it ended otherwise."""
-        folder, seconds = self.folders[name], round(time.perf_counter() - self._began[name], 1)
-        step = next(step for step in self.plan.steps if step.name == name)
-        if code != 0:
-            self._failed(step, folder, code, crew.came)
-        self._write_config(step, folder)  # as of a step that was never resumed
-        marker = {"identity": self.identities[step.name], "seconds": seconds}
-        marker["inputs"] = {name: outputs_digest(made) for name, made in self._inputs(step).items()}
-        write_json(folder / MARKER, marker | {"outputs": outputs(folder)})
+        task = self.task(next(step for step in self.plan.steps if step.name == name))
+        seconds = time.perf_counter() - self._began[name]
+        if code != 0 or task.stopped_early(code):
+            self._failed(task, code, crew.came)
+        task.finish(seconds)
         self.status[name], self._behind = "finished", f" behind step {name!r}"
         self._write_overview()
         if crew.quiet:
-            print(f"{self._title(name)}: done in {seconds} s", flush=True)
+            print(f"{self._title(name)}: done in {seconds:.1f} s", flush=True)
 
     def _interrupted(self, names: list[str]) -> None:
         self.status |= dict.fromkeys(names, "stopped")
@@ -198,37 +265,19 @@ class Run:
     def _inputs(self, step: Step) -> dict[str, Path]:
         return {name: self.folders[name] for name in self.plan.inputs(step.name)}
 
-    def _failed(self, step: Step, folder: Path, code: int, asked: bool) -> None:
-        early = code == STOPPED_EARLY or (folder / STOPPED).is_file()
+    def _failed(self, task: Task, code: int, asked: bool) -> None:
+        early, name = task.stopped_early(code), task.name
         interrupted = code in (-signal.SIGINT, 128 + signal.SIGINT)
-        self.status[step.name] = "stopped" if early or asked or interrupted else "failed"
+        self.status[name] = "stopped" if early or asked or interrupted else "failed"
         self._write_overview()
         if early or asked:
-            raise StoppedEarly(f"step {step.name!r} was stopped {'early' if early else 'by SIGTERM'}; {GOES_ON}")
+            raise StoppedEarly(f"step {name!r} was stopped {'early' if early else 'by SIGTERM'}; {GOES_ON}")
         if interrupted:
-            raise KeyboardInterrupt(step.name)
+            raise KeyboardInterrupt(name)
         raise RecipeError(
-            f"step {step.name!r} ended with exit code {code}; its output is in {folder / 'output.log'}. "
+            f"step {name!r} ended with exit code {code}; its output is in {task.folder / 'output.log'}. "
             "Run the same command again to go on from here."
         )
-
-    def _prepare(self, step: Step, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        # nobody else writes here; a score cache may have other runs at work and looks after its own
-        _remove_parts(part for part in folder.rglob("*.part") if "scores" not in part.relative_to(folder).parts)
-        (folder / STOPPED).unlink(missing_ok=True)
-        self._write_config(step, folder, {RESUMABLE: "last"} if any(folder.glob("checkpoint-*")) else {})
-
-    def _write_config(self, step: Step, folder: Path, more: dict | None = None) -> None:
-        directories = {name: str(path) for name, path in self.folders.items()}
-        config = resolve(self.plan.configs[step.name], directories) | {"output_dir": str(folder)} | (more or {})
-        write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-
-    def _command(self, step: Step, folder: Path) -> list[str]:
-        script = [str(self.recipes / f"{step.recipe}.py"), "--config", str(folder / "config.yaml")]
-        if step.launch is None:  # one process needs no launcher, which would import everything once more
-            return [sys.executable, *script]
-        return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", step.launch, *script]
 
     def _write_overview(self) -> None:
         """Writes `run.json`: every step with how it stands, and what its recipe warned of."""
@@ -253,9 +302,3 @@ def _noted(failures: list[Exception]) -> Iterator[None]:
         yield
     except (RecipeError, StoppedEarly) as failure:
         failures.append(failure)
-
-
-def _remove_parts(parts) -> None:
-    for part in parts:
-        with suppress(OSError):
-            part.unlink()

@@ -16,6 +16,7 @@ MARKER = "step.json"
 # names in a step's folder; of a folder, all that is in it
 LEFT_OUT = (
     *(MARKER, "config.yaml", "output.log", STOPPED),
+    *("*.sbatch", "slurm.json", "slurm.log", "task.json", "parts"),  # of its job
     *("checkpoint-*", "runs"),  # to go on from, and TensorBoard's logs
     *("shards", "scores", "reference-*.arrow"),  # made again where they are missing; runs may share the scores
     "tokens",  # as these

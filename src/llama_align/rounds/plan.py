@@ -2,41 +2,65 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
-from ..data import SourceError
-from ..data.opening import expand as expand_path
 from ..recipe.bounds import BOUNDS, shown
-from ..recipe.paths import PATHS
 from ..recipe.yaml_files import YamlFile
 from ..runtime.identity import canonical
-from ..runtime.manifest import file_digest
 from ..runtime.shipped import launch_file
+from .code import code_of
 from .expand import expand
-from .references import found_in, references, strings, texts
-from .steps import PlanError, Step, check_text, read_steps, read_yaml
+from .inputs import Digests, named_files
+from .references import found_in, references, texts
+from .steps import EXECUTORS, KEYS_OF_A_PLAN, PlanError, Step, check_text, read_steps, read_yaml
 
 WITHOUT_SEED = ("average", "curate", "tokenise")  # no random number is drawn there
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What a step's result follows from, as digests.
+
+    settings: its recipe and configuration, the files that it names, its precision and the settings of the steps that it
+    refers to. code: what its recipe runs. whole: of both, and of the whole of those steps. files: text -> digest.
+    """
+
+    whole: str
+    settings: str
+    code: str
+    files: dict[str, str] = field(hash=False)
+
+
 @dataclass
 class Plan:
-    """The steps of a run, in order, each with its final configuration still holding `{name}` references."""
+    """The steps of a run, in order, each with its final configuration still holding `{name}` references.
+
+    recipes: the folder of their scripts. executor: how they are run. accept_older: take for finished what older code
+    has made of the same settings.
+    """
 
     path: Path
+    recipes: Path
     name: str
     seed: int
     steps: list[Step]
     configs: dict[str, dict]
+    executor: str = EXECUTORS[0]
+    accept_older: bool = False
 
     @classmethod
-    def load(cls, path: str | Path, recipes: str | Path, seed: int | None = None, launch: str | None = None) -> "Plan":
-        """Reads a plan; `seed` and `launch` stand for the plan's own. A plan's seed is added to that of every step.
+    def load(
+        cls,
+        path: str | Path,
+        recipes: str | Path,
+        seed: int | None = None,
+        launch: str | None = None,
+        executor: str | None = None,
+        accept_older: bool = False,
+    ) -> "Plan":
+        """Reads a plan; `seed`, `launch` and `executor` stand for its own. Its seed is added to that of every step.
 
         A round's number less one is added to the seeds of its steps.
 
@@ -46,15 +70,22 @@ class Plan:
         """
         path = Path(path)
         file = read_yaml(path)
-        if unknown := sorted(set(file.content) - {"name", "seed", "steps", "launch"}):
-            raise PlanError(f"{file.where(unknown[0])}: unknown, expected only name, seed, launch, steps")
+        if unknown := sorted(set(file.content) - set(KEYS_OF_A_PLAN)):
+            raise PlanError(f"{file.where(unknown[0])}: unknown, expected only {', '.join(KEYS_OF_A_PLAN)}")
         name = file.content.get("name", path.stem)
         own = _seed(file.where("seed"), file.content.get("seed", 0) if seed is None else seed)
         launch = file.content.get("launch") if launch is None else launch
         for key, value in (("name", name), ("launch", launch)):
             if key == "name" or value is not None:
                 check_text(file.where(key), value)
-        plan = cls(path, name, own, expand(read_steps(file, launch)), {})
+        executor = file.content.get("executor", EXECUTORS[0]) if executor is None else executor
+        if executor not in EXECUTORS:
+            found = f"found {shown(executor)}, expected one of {', '.join(EXECUTORS)}"
+            raise PlanError(f"{file.where('executor')}: {found}")
+        older = accept_older or file.content.get("accept_older", False)
+        if type(older) is not bool:
+            raise PlanError(f"{file.where('accept_older')}: found {shown(older)}, expected true or false")
+        plan = cls(path, Path(recipes), name, own, expand(read_steps(file, launch)), {}, executor, older)
         known = sorted({p.stem for p in Path(recipes).glob("*.py")} - {"rounds"})
         for step in plan.steps:
             plan._add(step, known)
@@ -82,29 +113,40 @@ class Plan:
             place = step.where_option("seed") if "seed" in step.set else stage.where("seed")
             # added, so that steps that differ by their seeds alone still do, as do the rounds
             config["seed"] = self.seed + _seed(place, config.get("seed", 0)) + (step.round or 1) - 1
+        if "array" in step.resources and config.get("temperature_search"):
+            found = "found it with temperature_search, expected one of them; the search comes before all shards"
+            raise PlanError(f"{step.where('resources', 'array')}: {found}")
         self.configs[step.name] = config
 
     def inputs(self, name: str) -> list[str]:
         """Names of the steps a step refers to."""
         return sorted(set(references(self.configs[name])))
 
-    def identities(self) -> dict[str, str]:
-        """Step name -> hash over its recipe, configuration, the steps and local files it names, and the version."""
-        digests: dict[str, str] = {}
+    def identities(self, digests: Digests | None = None) -> dict[str, Identity]:
+        """What the result of each step follows from."""
+        digests = digests or Digests()
+        found: dict[str, Identity] = {}
         for step in self.steps:
             config = {k: v for k, v in self.configs[step.name].items() if k != "output_dir"}
+            before = {name: found[name] for name in self.inputs(step.name)}
+            files = {text: digests.of(path) for text, path in named_files(config)}
             parts = {
-                "version": __version__,
                 "recipe": step.recipe,
                 "config": canonical(config),
-                "steps": {name: digests[name] for name in self.inputs(step.name)},
-                "files": {text: _file_digest(path) for text, path in _inputs(config)},
+                "steps": {name: one.settings for name, one in before.items()},
+                "files": files,
             }
             # of a launch the precision decides the results; how many processes it starts does not
             if (precision := _precision(step.launch)) != "no":
                 parts["mixed_precision"] = precision
-            digests[step.name] = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-        return digests
+            settings, code = _digest(parts), code_of((self.recipes / f"{step.recipe}.py").resolve())
+            whole = {"settings": settings, "code": code, "steps": {name: one.whole for name, one in before.items()}}
+            found[step.name] = Identity(_digest(whole), settings, code, files)
+        return found
+
+
+def _digest(parts: dict) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _precision(launch: str | None) -> str:
@@ -115,21 +157,3 @@ def _seed(where: str, value: Any) -> int:
     if type(value) is not int or not BOUNDS["seed"].fits(value):
         raise PlanError(f"{where}: found {shown(value)}, expected a whole number {BOUNDS['seed']}")
     return value
-
-
-def _inputs(config: dict) -> Iterator[tuple[str, Path]]:
-    named = {text for keys, text in texts(config) if any(key in PATHS or key == "path" for key in keys)}
-    for text in sorted(set(strings(config))):
-        # a text that names no file: one too long for a name, or a $ that is no variable; the recipe says so of a path
-        with suppress(OSError, SourceError):
-            path = Path(expand_path(text))
-            # a word such as "auto" may be the name of a folder by chance, where its option names no path
-            if path.is_file() or (("/" in text or text in named) and path.is_dir()):
-                yield text, path
-
-
-def _file_digest(path: Path) -> str:
-    if path.is_dir():
-        rows = [(str(p.relative_to(path)), _file_digest(p)) for p in sorted(path.rglob("*")) if p.is_file()]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    return file_digest(path)

@@ -1,8 +1,8 @@
 """How a run stands, without running anything: what is done, what will be run and why."""
 
-import fcntl
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 import yaml
 
 from ..recipe.bounds import shown
+from . import slurm
+from .lease import holder
 from .manager import Run
-from .outputs import MARKER, read_marker
+from .outputs import read_marker
 from .references import resolve
 from .steps import Step
 
@@ -20,7 +22,10 @@ FOLDER = re.compile(r'(?:[^"]*/)?([A-Za-z0-9_-]+)-[0-9a-f]{10}(?=["/])')  # a st
 
 @dataclass(frozen=True)
 class Standing:
-    """One step. state: done, running, stopped, failed or waiting. why: why it will be run. size: bytes it left."""
+    """One step.
+
+    state: done, running, stopped, failed, submitted or waiting. why: why it will be run. size: bytes it left.
+    """
 
     name: str
     recipe: str
@@ -37,16 +42,20 @@ def standings(run: Run) -> list[Standing]:
         RecipeError: a `step.json` that is not readable.
     """
     said = _overview(run.directory)
-    held = _held(run.directory)
-    return [_standing(run, step, said.get(run.folders[step.name].name), held) for step in run.plan.steps]
+    held = holder(run.directory) is not None
+    known = slurm.jobs({name: folder for name, folder in run.folders.items() if not run.finished(name)})
+    rows = ((step, said.get(run.folders[step.name].name), known.get(step.name)) for step in run.plan.steps)
+    return [_standing(run, step, state, held, job) for step, state, job in rows]
 
 
-def _standing(run: Run, step: Step, said: str | None, held: bool) -> Standing:
+def _standing(run: Run, step: Step, said: str | None, held: bool, job: slurm.Job | None) -> Standing:
     if run.finished(step.name):
         marker = read_marker(run.folders[step.name])
         kept = marker.get("outputs")
         size = None if kept is None else sum(row["size"] for row in kept.values())
         return Standing(step.name, step.recipe, "done", "", marker.get("seconds"), size)
+    if job is not None:
+        return _of_job(step, job)
     if said == "running":
         # what was killed could not say so
         return Standing(
@@ -57,10 +66,17 @@ def _standing(run: Run, step: Step, said: str | None, held: bool) -> Standing:
     return Standing(step.name, step.recipe, "waiting", _why(run, step))
 
 
+def _of_job(step: Step, job: slurm.Job) -> Standing:
+    said = f"job {job.number} of Slurm: {job.state or 'neither squeue nor sacct knows it'}"
+    if job.is_over:
+        return Standing(step.name, step.recipe, "failed", f"{said}; the same command submits it again")
+    reason = f" ({job.reason})" if job.waits else ""
+    return Standing(step.name, step.recipe, "running" if job.works else "submitted", said + reason)
+
+
 def _why(run: Run, step: Step) -> str:
     """What differs from how the step was run last; nothing where it never was."""
-    others = (path.parent for path in run.directory.glob(f"{step.name}-{'[0-9a-f]' * 10}/{MARKER}"))
-    before = max(others, key=lambda folder: (folder / MARKER).stat().st_mtime, default=None)
+    before = next(iter(run.earlier(step.name)), None)
     if before is None:
         return ""
     try:
@@ -78,7 +94,20 @@ def _why(run: Run, step: Step) -> str:
     ]
     text = json.dumps(old)
     said += [f"{name} is another" for name in run.plan.inputs(step.name) if run.folders[name].name not in text]
-    return "; ".join(said) or "a file it names, its precision or the version is another"
+    marker, identity = read_marker(before), run.identities[step.name]
+    said += [f"{text} {how}" for text, how in _files(marker.get("files"), identity.files)]
+    if not said and marker.get("code") not in (None, identity.code):
+        said = ["its code is another (accept_older: true takes what older code has made)"]
+    return "; ".join(said) or "its precision or the version is another"
+
+
+def _files(old: Any, new: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Files that a step named then or names now and that are not as they were."""
+    for text, digest in old.items() if isinstance(old, dict) else ():
+        if text not in new:
+            yield text, "is gone"
+        elif new[text] != digest:
+            yield text, "has changed"
 
 
 def _plain(value: Any) -> Any:
@@ -92,15 +121,3 @@ def _overview(directory: Path) -> dict[str, str]:
         return {row["directory"]: row["status"] for row in rows}
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or another's: the steps' own records decide
         return {}
-
-
-def _held(directory: Path) -> bool:
-    """Whether a manager is at work in a directory."""
-    try:
-        with (directory / ".lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False

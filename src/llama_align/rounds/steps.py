@@ -20,10 +20,19 @@ LAUNCHED = (
     "dpo",
     "rejection_sampling",
 )  # the recipes that share their work among processes
+SHARDED = ("rejection_sampling",)
+# what a step may ask Slurm for: of what kind, in words
+RESOURCES = {
+    **dict.fromkeys(("nodes", "gpus", "cpus", "array", "at_once"), ("number", "a whole number of at least 1")),
+    **dict.fromkeys(("mem", "time", "partition", "account", "qos", "constraint"), ("text", "a line of text")),
+    **{"setup": ("lines", "a list of lines for the shell"), "sbatch": ("options", "options of sbatch by name")},
+}
 LONGEST = 100  # characters of a step's name, which a directory's begins with
 NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST}}}")
 MOST_ROUNDS = 100
-KEYS = ("name", "recipe", "config", "set", "launch")
+KEYS_OF_A_PLAN = ("name", "seed", "launch", "executor", "resources", "accept_older", "steps")
+EXECUTORS = ("local", "inline", "slurm")  # how steps are run; none of them changes what comes out
+KEYS = ("name", "recipe", "config", "set", "launch", "resources")
 KEYS_OF_A_ROUND = (*KEYS, "rounds", "from")
 KEYS_OF_REPEAT = ("rounds", "start", "steps")
 ROUND = "round"  # {round} is the number of the round
@@ -41,7 +50,8 @@ class Step:
 
     name: unique; other steps refer to its directory as `{name}`. recipe: a script of recipes/. config: its YAML,
     relative to the plan. set: options that differ from the YAML. launch: accelerate configuration (none: one
-    process); the plan's own is the default of the recipes that train.
+    process); the plan's own is the default of the recipes that train. resources: what its job asks of Slurm; no part of
+    what it is.
 
     Of a step that is repeated `of` is its name in the block, `round` the number and `name` the two together. `places`
     says where an option of `set` stands, as keys within the step, and `keys` where the step does in its file.
@@ -54,6 +64,7 @@ class Step:
     config: str | None = None
     set: dict[str, Any] = field(default_factory=dict)
     launch: str | None = None
+    resources: dict[str, Any] = field(default_factory=dict, compare=False)
     of: str | None = None
     round: int | None = None
     places: dict[str, tuple] = field(default_factory=dict, compare=False)
@@ -95,7 +106,7 @@ def read_yaml(path: Path) -> YamlFile:
 
 
 def read_steps(file: YamlFile, launch: str | None) -> list[Step | Repeat]:
-    """The steps and blocks of a plan.
+    """The steps and blocks of a plan, each with the plan's resources where it has none of its own.
 
     Args:
         launch: accelerate configuration of the recipes that train, where a step has none of its own.
@@ -106,7 +117,9 @@ def read_steps(file: YamlFile, launch: str | None) -> list[Step | Repeat]:
     rows = file.content.get("steps")
     if not isinstance(rows, list) or not rows:
         raise PlanError(f"{file.where('steps')}: found {shown(rows)}, expected a list of steps")
-    read = _Reader(file, launch)
+    resources = file.content.get("resources", {})
+    check_resources(file.where, resources)
+    read = _Reader(file, launch, resources)
     return [read.row(("steps", number), f"step {number + 1}", row) for number, row in enumerate(rows)]
 
 
@@ -114,6 +127,7 @@ def read_steps(file: YamlFile, launch: str | None) -> list[Step | Repeat]:
 class _Reader:
     file: YamlFile
     launch: str | None
+    resources: dict[str, Any]
 
     def row(self, keys: tuple, title: str, row: Any) -> Step | Repeat:
         if isinstance(row, dict) and "repeat" in row:
@@ -177,10 +191,14 @@ class _Reader:
         return Repeated(step, tuple(sorted(part)), dict(sorted(later.items())))
 
     def _step(self, keys: tuple, title: str, row: Any, known: tuple[str, ...]) -> Step:
-        if fault := next(faults(partial(place_of, self.file, keys, title), row, known), None):
+        where = partial(place_of, self.file, keys, title)
+        if fault := next(faults(where, row, known), None):
             raise fault
         default = {"launch": self.launch} if row["recipe"] in LAUNCHED else {}
-        return Step(file=self.file, keys=keys, **default | {key: row[key] for key in KEYS if key in row})
+        step = Step(file=self.file, keys=keys, **default | {key: row[key] for key in KEYS if key in row})
+        _check_use(where, step)
+        step.resources = {key: value for key, value in self.resources.items() if key != "array"} | step.resources
+        return step
 
 
 def faults(where: Where, row: Any, known: tuple[str, ...] = KEYS) -> Iterator[PlanError]:
@@ -202,6 +220,10 @@ def faults(where: Where, row: Any, known: tuple[str, ...] = KEYS) -> Iterator[Pl
             check(where(key), row[key])
         except PlanError as error:
             yield error
+    try:
+        check_resources(where, row.get("resources", {}))
+    except PlanError as error:
+        yield error
 
 
 def place_of(file: YamlFile, at: tuple, step: str, *keys: Any) -> str:
@@ -219,3 +241,31 @@ def check_text(where: str, value: Any) -> None:
     """Raises PlanError for anything but a text that a file's name can be."""
     if not isinstance(value, str) or not value.strip() or len(value.encode()) > 255:
         raise PlanError(f"{where}: found {shown(value)}, expected text of at most 255 bytes")
+
+
+def check_resources(where: Where, resources: Any) -> None:
+    """Raises PlanError for what no job can be asked for."""
+    if not isinstance(resources, dict):
+        raise PlanError(f"{where('resources')}: found {shown(resources)}, expected a mapping")
+    for key, value in resources.items():
+        place = where("resources", str(key))
+        if key not in RESOURCES:
+            raise PlanError(f"{place}: unknown, expected {', '.join(RESOURCES)}")
+        kind, expected = RESOURCES[key]
+        fits = {
+            "number": type(value) is int and value >= 1,
+            "text": (isinstance(value, str) and value.strip() and "\n" not in value) or type(value) is int,
+            "lines": isinstance(value, list) and all(isinstance(line, str) for line in value),
+            "options": isinstance(value, dict)
+            and all(isinstance(name, str) and isinstance(one, str | int | None) for name, one in value.items()),
+        }
+        if not fits[kind]:
+            raise PlanError(f"{place}: found {shown(value)}, expected {expected}")
+
+
+def _check_use(where: Where, step: Step) -> None:
+    if "array" in step.resources and step.recipe not in SHARDED:
+        found = f"found it for {step.recipe}, expected one of {', '.join(SHARDED)}, whose work comes in shards"
+        raise PlanError(f"{where('resources', 'array')}: {found}")
+    if step.resources.get("nodes", 1) > 1 and step.launch is None:
+        raise PlanError(f"{where('resources', 'nodes')}: found several without launch, expected accelerate's file")

@@ -6,6 +6,7 @@ nothing, and a killed manager's step has to be stopped by hand.
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import signal
@@ -16,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 MANAGED = "LLAMA_ALIGN_MANAGED"  # of a step's processes: the manager's id and birth, and the file they hold
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # network file systems, as they are often mounted
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _held = []  # open while this process lives
@@ -56,6 +58,13 @@ def marked(pid: int, name: str, value: str) -> bool:
     return False
 
 
+def in_group(pid: int, group: int) -> bool:
+    """Whether a process is of this group."""
+    with suppress(ProcessLookupError):
+        return os.getpgid(pid) == group
+    return False
+
+
 def birth(pid: int) -> str | None:
     """When a process was started, which tells it from a later one of the same id; None where it has ended."""
     fields = _fields(pid)
@@ -90,6 +99,18 @@ def terminate(pid: int) -> None:
             os.kill(one, signal.SIGTERM)
 
 
+def locked(file, how: int) -> bool:
+    """Locks a file as `fcntl.flock` does; False where another holds it. A file system without locks grants all."""
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+    return True
+
+
 def managed(lock: Path) -> dict[str, str]:
     """Environment of the processes that this one answers for."""
     return {MANAGED: f"{os.getpid()} {birth(os.getpid())} {lock}"}
@@ -106,7 +127,7 @@ def answer_to_manager() -> None:
     pid, born, lock = os.environ[MANAGED].split(" ", 2)
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     _held.append(open(lock, "a"))  # noqa: SIM115
-    fcntl.flock(_held[-1], fcntl.LOCK_SH)
+    locked(_held[-1], fcntl.LOCK_SH)
     # a launcher's processes are not the manager's own, and what they missed while they started they learn here
     if birth(int(pid)) != born:
         sys.exit("error: the run that started this step has ended")
