@@ -6,6 +6,7 @@ A step's directory is `<run>/<step>-<hash>`. `step.json` in it is written last, 
 unfinished, whatever else it holds.
 """
 
+import os
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ import yaml
 
 from ..recipe import STOPPED, STOPPED_EARLY, RecipeError, StoppedEarly
 from ..runtime.files import write_json, write_text
+from ..runtime.trackers import CHOICE, track_round
 from .launch import Crew, Lock
 from .outputs import MARKER, alarms, check_inputs, check_outputs, outputs, outputs_digest, read_marker
 from .plan import Plan, Step
@@ -77,6 +79,8 @@ class Run:
             raise RecipeError(f"jobs: found {jobs}, expected at least 1")
         chosen = self.chosen(until, start, only)
         self.directory.mkdir(parents=True, exist_ok=True)
+        if self.plan.tracker is not None:
+            os.environ[CHOICE] = self.plan.tracker  # which steps inherit
         with Lock(self.directory) as lock:
             _remove_parts(self.directory.glob(".*.part"))
             self.status = {step.name: "finished" for step in self.plan.steps if self.finished(step.name)}
@@ -183,6 +187,7 @@ class Run:
         marker = {"identity": self.identities[step.name], "seconds": seconds}
         marker["inputs"] = {name: outputs_digest(made) for name, made in self._inputs(step).items()}
         write_json(folder / MARKER, marker | {"outputs": outputs(folder)})
+        track_round(os.environ.get(CHOICE, "none"), self.directory, name)
         self.status[name], self._behind = "finished", f" behind step {name!r}"
         self._write_overview()
         if crew.quiet:

@@ -16,7 +16,7 @@ MARKER = "step.json"
 # names in a step's folder; of a folder, all that is in it
 LEFT_OUT = (
     *(MARKER, "config.yaml", "output.log", STOPPED),
-    *("checkpoint-*", "runs"),  # to go on from, and TensorBoard's logs
+    *("checkpoint-*", "runs", "tracking"),  # to go on from, and what trackers wrote
     *("shards", "scores", "reference-*.arrow"),  # made again where they are missing; runs may share the scores
     "tokens",  # as these
     *(".*", "*.part", "__pycache__"),

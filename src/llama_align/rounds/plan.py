@@ -17,6 +17,7 @@ from ..recipe.yaml_files import YamlFile
 from ..runtime.identity import canonical
 from ..runtime.manifest import file_digest
 from ..runtime.shipped import launch_file
+from ..runtime.trackers import check_tracker
 from .expand import expand
 from .references import found_in, references, strings, texts
 from .steps import PlanError, Step, check_text, read_steps, read_yaml
@@ -33,6 +34,7 @@ class Plan:
     seed: int
     steps: list[Step]
     configs: dict[str, dict]
+    tracker: str | None = None
 
     @classmethod
     def load(cls, path: str | Path, recipes: str | Path, seed: int | None = None, launch: str | None = None) -> "Plan":
@@ -46,15 +48,20 @@ class Plan:
         """
         path = Path(path)
         file = read_yaml(path)
-        if unknown := sorted(set(file.content) - {"name", "seed", "steps", "launch"}):
-            raise PlanError(f"{file.where(unknown[0])}: unknown, expected only name, seed, launch, steps")
+        if unknown := sorted(set(file.content) - {"name", "seed", "steps", "launch", "tracker"}):
+            raise PlanError(f"{file.where(unknown[0])}: unknown, expected only name, seed, launch, tracker, steps")
         name = file.content.get("name", path.stem)
         own = _seed(file.where("seed"), file.content.get("seed", 0) if seed is None else seed)
         launch = file.content.get("launch") if launch is None else launch
         for key, value in (("name", name), ("launch", launch)):
             if key == "name" or value is not None:
                 check_text(file.where(key), value)
-        plan = cls(path, name, own, expand(read_steps(file, launch)), {})
+        tracker = file.content.get("tracker")
+        try:
+            check_tracker("none" if tracker is None else tracker)
+        except ValueError as error:
+            raise PlanError(f"{file.where('tracker')}: {error}") from error
+        plan = cls(path, name, own, expand(read_steps(file, launch)), {}, tracker)
         known = sorted({p.stem for p in Path(recipes).glob("*.py")} - {"rounds"})
         for step in plan.steps:
             plan._add(step, known)
@@ -92,7 +99,7 @@ class Plan:
         """Step name -> hash over its recipe, configuration, the steps and local files it names, and the version."""
         digests: dict[str, str] = {}
         for step in self.steps:
-            config = {k: v for k, v in self.configs[step.name].items() if k != "output_dir"}
+            config = {k: v for k, v in self.configs[step.name].items() if k not in ("output_dir", "tracker")}
             parts = {
                 "version": __version__,
                 "recipe": step.recipe,
