@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..models.tensor_files import read_object
-from ..runtime.identity import ADAPTER, adapter_base
+from ..runtime.identity import ADAPTER, adapter_base, hub_file
 from ..runtime.shipped import shipped
 from .card import Place, render
 from .files import MADE, Item, check_item, checkpoint_items, is_herd
@@ -87,7 +87,7 @@ def items_of(folder: Path, target: Target, made: Made, place: Place | None = Non
     listed = sorted(items.values(), key=lambda item: item.path)
     place = replace(
         place,
-        loads="code" if is_herd(folder) or _on_herd(folder) else "plain",
+        loads="code" if is_herd(folder) or _on_herd(folder, target.base) else "plain",
         published=True,
         licence=licence,
         files={item.path: (item.size, item.sha256) for item in listed if item.weights or item.path.startswith("token")},
@@ -103,12 +103,15 @@ def data_card(kind: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _on_herd(folder: Path) -> bool:
-    """Whether an adapter may stand on a LlamaHerd, whose code comes with its base."""
-    if not (folder / ADAPTER).is_file():
-        return False
-    base = adapter_base(folder)
-    return bool(base) and Path(base).is_dir() and is_herd(Path(base))
+def _on_herd(folder: Path, named: str | None) -> bool:
+    """Whether an adapter stands on a LlamaHerd, whose code comes with its base.
+
+    Args:
+        named: its base on the Hub, where the adapter names none or a folder.
+    """
+    base = (named or adapter_base(folder)) if (folder / ADAPTER).is_file() else None
+    file = base and hub_file(base, "config.json", None)
+    return bool(file) and is_herd(Path(file).parent)
 
 
 def shown(text: str, hide: str = "") -> str:

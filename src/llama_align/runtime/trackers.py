@@ -153,9 +153,9 @@ def track_round(kind: str, directory: Path, step: str) -> None:
         found = json.loads((directory / row["directory"] / "metrics.json").read_text("utf-8"))
     except (OSError, ValueError, StopIteration):  # of no round, or a recipe that leaves no metrics
         return
-    for name in ("candidates", "rows"):  # tables by name
-        table = {str(part.get("name", part.get("row"))): part for part in found.pop(name, None) or []}
-        found |= {"chosen": table.get(found.get("chosen"), {})} if "chosen" in found else table
+    parts = [*(found.pop("candidates", None) or []), *(found.pop("rows", None) or [])]
+    table = {str(part.get("name", part.get("row"))): part for part in parts}
+    found |= {"chosen": table.get(found["chosen"], {})} if "chosen" in found else table
     tracker = open_tracker(kind, Curve(str(run["name"]), "rounds", "rounds", directory / FOLDER))
     tracker.log(row["round"], numbers(found, f"{row['of']}/"))
     tracker.close()
