@@ -16,6 +16,7 @@ FLOORS = [
     ["metrics", "averaging", "sandbox", "scaling"],
     ["sampling"],
     ["rewards"],
+    ["publish"],
     ["trainers"],
     ["report", "curation", "pretraining"],
     ["recipe"],

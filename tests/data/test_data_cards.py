@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import DatasetCard
 
 from llama_align.data import GRADES, KINDS, load_records, split_by_prompt
 
@@ -24,6 +25,15 @@ def test_the_example_of_a_record_fits_and_every_field_is_described(kind):
     assert KINDS[kind].from_dict(row).to_dict() == row
     described = {name for cell in re.findall(r"^\| ([\w, ]+) \|", card, re.MULTILINE) for name in cell.split(", ")}
     assert described - {"field"} == set(KINDS[kind].names())
+
+
+@pytest.mark.parametrize("path", sorted(CARDS.rglob("*.md")), ids=lambda path: path.stem)
+def test_a_card_begins_with_what_the_hub_reads(path):
+    card = DatasetCard.load(path)
+    assert "llama-align" in card.data.tags
+    if path.parent.name == "sources":
+        assert card.data.license
+        assert card.data.size_categories
 
 
 @pytest.mark.shared

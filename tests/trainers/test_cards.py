@@ -8,8 +8,9 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from llama_align.trainers.base import HerdTrainerMixin, RunFacts
-from llama_align.trainers.markdown import block, code, plain
+from llama_align.publish.made import RunFacts
+from llama_align.publish.markdown import block, code, plain
+from llama_align.trainers.base import HerdTrainerMixin
 
 HOSTILE = ["|", "`", "``", "```", "<img src=x onerror=alert(1)>", "</td>", "[a](http://b)", "![x](y)", "*b*", "__c__"]
 HOSTILE += ["_d_", "---", "# h", "\n", "\n\n", "{name}", "$x$", "~~s~~", "&lt;", "\\", "\\|", "a: b", '"', "'", "é"]
@@ -81,7 +82,10 @@ def test_every_field_of_a_card_survives(seed, tmp_path):
     Bare(tmp_path, text).create_model_card(text)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     _, front, body = re.split(r"^---\n", card, maxsplit=2, flags=re.MULTILINE)
-    assert yaml.safe_load(front) == {"library_name": "transformers", "tags": ["llama-align", "dpo", "a: b, [c]"]}
+    found = yaml.safe_load(front)
+    assert found.pop("base_model", text) == text  # a name that the Hub could have
+    wanted = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    assert found == wanted | {"tags": ["llama-align", "dpo", "a: b, [c]"]}
     tokens = PARSER.parse(body)
     (title,) = [tokens[i + 1] for i, token in enumerate(tokens) if token.type == "heading_open" and token.tag == "h1"]
     assert read(title.children) == shown(text)

@@ -21,6 +21,7 @@ COMMANDS = {  # name -> module and what it does
     "budget": (".budget", "what a pretraining run costs: from parameters, tokens, FLOPs or hours, the rest"),
     "schema": (".schema", "JSON Schema of recipes and plans, for editors"),
     "convert": (".convert", "write a Llama checkpoint as a LlamaHerd, back, or as a GGUF file"),
+    "publish": (".publish", "publish a checkpoint, a programme of rounds or records on the Hub"),
     "add-tokens": (
         ".add_tokens",
         "give a base model Llama 3's control tokens, and its vocabulary pieces for a language",

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..data.jsonl import read_jsonl
 from ..metrics import functional as metrics
 from ..models.tensor_files import BESIDE
+from ..publish.made import MADE
 from ..recipe import RecipeError, check_checkpoint
 from ..runtime.files import write_json
 from ..runtime.identity import ADAPTER, BASE, MERGED, adapter_base
@@ -141,4 +142,4 @@ def _linked(source: Path, link: Path) -> bool:
 
 def belongs(name: str) -> bool:
     """Whether a file of this name is part of a checkpoint."""
-    return name in (*SETTINGS, *BESIDE) or name.endswith((*WEIGHTS, ".py"))
+    return name in (*SETTINGS, *BESIDE, MADE) or name.endswith((*WEIGHTS, ".py"))

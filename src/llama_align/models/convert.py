@@ -40,7 +40,7 @@ DTYPE_NAMES = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES.values
 FORMS = (*PREFIXES, "gguf")
 TEMPLATES = "additional_chat_templates"
 # patterns of the files that go with a checkpoint in either form
-CARRIED = (*BESIDE, f"{TEMPLATES}/*.jinja", *LICENCES)
+CARRIED = (*BESIDE, f"{TEMPLATES}/*.jinja", *LICENCES, "recipe.json")  # the last one: how it was made, see publish
 
 
 def convert(

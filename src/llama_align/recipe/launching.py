@@ -4,10 +4,13 @@ import os
 
 import torch
 
+from ..runtime.trackers import CHOICE
+
 
 def launch_defaults() -> dict:
     """Defaults by option; what a YAML or a command line says wins over them."""
-    return _precision() | ({} if torch.cuda.is_available() else _group_on_cpu())
+    found = {"tracker": os.environ.get(CHOICE, "none")} | _precision()
+    return found if torch.cuda.is_available() else found | _group_on_cpu()
 
 
 def _says(name: str) -> bool:

@@ -91,7 +91,7 @@ def read_command(
     parser = Parser(types, description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
     hints = hints_of(types)
-    path, args = _config_path(sys.argv[1:] if args is None else args)
+    path, args = config_path(sys.argv[1:] if args is None else args)
     given = {arg[2:].split("=")[0].replace("-", "_") for arg in args if arg.startswith("--")}
     parser.set_defaults_with_config(**{key: value for key, value in (defaults or {}).items() if key in hints})
     if path is not None:
@@ -104,7 +104,7 @@ def read_command(
     return Command(parser, args, given)
 
 
-def _config_path(args: list[str]) -> tuple[str | None, list[str]]:
+def config_path(args: list[str]) -> tuple[str | None, list[str]]:
     """The file of `--config FILE` or `--config=FILE`, and the other arguments."""
     parts = [part for arg in args for part in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
     if parts.count("--config") > 1:
@@ -132,6 +132,8 @@ def problem_of(key: str, value: Any, hints: dict[str, Any], where: Callable[...,
             f"{where(key)}: found variables of the environment, expected none; set them before the command, "
             "as libraries read them when they are imported"
         )
+    if key == "hub_token":  # not quoted
+        return f"{where(key)}: found one, expected none; set HF_TOKEN in the environment, or `hf auth login`"
     if key not in hints:
         near = difflib.get_close_matches(key, hints, n=1)
         return f"{where(key)}: unknown option" + (

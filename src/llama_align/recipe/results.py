@@ -14,8 +14,11 @@ import torch
 
 from ..data import write_jsonl
 from ..models.tensor_files import retype
+from ..publish.made import RunFacts
 from ..runtime.files import write_json, write_text
-from ..trainers.base import RunFacts
+from .errors import RecipeError
+from .reading import config_path
+from .yaml_files import read_yaml
 
 TIMING_KEYS = ("runtime", "per_second", "step_time", "total_flos", "epoch_time", "mfu", "preparation_time")
 
@@ -56,8 +59,21 @@ def finish(
         data={kind: [str(source.get("path", source)) for source in sources] for kind, sources in (data or {}).items()},
         metrics=final,
         pictures={title: f"{title}.svg" for title in pictures or {}},
+        settings=_settings(),
     )
     trainer.create_model_card()
+    if trainer.args.push_to_hub:
+        print(f"published {trainer.push_to_hub()}", flush=True)
+
+
+def _settings() -> dict:
+    """The options in this run's YAML, as of a run that was never cut off; none where it is no longer there."""
+    try:
+        path = config_path(sys.argv[1:])[0]
+        content = read_yaml(path).content if path else {}
+    except RecipeError:
+        return {}
+    return {name: value for name, value in content.items() if name != "resume_from_checkpoint"}
 
 
 def _command() -> str:

@@ -25,6 +25,8 @@ REASONS = {
     "for scripts that read it; these recipes train": ("do_train", "do_eval", "do_predict", "local_rank"),
     "llama_align has kernels of its own": ("use_liger_kernel", "liger_kernel_config"),
     "recipes ask for no metrics of predictions": NO_METRICS,
+    "trackers log on this machine": ("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
+    "a model is published once, when it is finished": ("hub_always_push",),
 }
 NOT_TRL = {"the model is loaded by the recipe, from model_name_or_path": ("model_init_kwargs",)}
 NO_SMOOTHING = {"the loss is not cross entropy over labels": ("label_smoothing_factor",)}

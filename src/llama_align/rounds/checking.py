@@ -12,10 +12,11 @@ from ..recipe.outline import Unreadable, outline
 from ..recipe.reading import problem_of, problems
 from ..recipe.yaml_files import YamlFile, read_yaml
 from ..runtime.shipped import launch_file
+from ..runtime.trackers import check_tracker
 from .expand import expand
 from .steps import EXECUTORS, KEYS, KEYS_OF_A_PLAN, KEYS_OF_A_ROUND, PlanError, Step, faults, place_of, read_steps
 
-PLAIN = {"name": str, "seed": int, "launch": str | None, "executor": str, "accept_older": bool}
+PLAIN = {"name": str, "seed": int, "launch": str | None, "executor": str, "accept_older": bool, "tracker": str}
 Hints = dict[str, Any]
 
 
@@ -35,6 +36,10 @@ def problems_of_plan(file: YamlFile, recipes: dict[str, Path]) -> list[str]:
     if isinstance(executor := file.content.get("executor"), str) and executor not in EXECUTORS:
         expected = _nearest(executor, EXECUTORS) or f", expected one of {', '.join(EXECUTORS)}"
         found.append(f"{file.where('executor')}: found {executor!r}{expected}")
+    try:
+        check_tracker(file.content.get("tracker") or "none")
+    except (ValueError, TypeError) as error:
+        found.append(f"{file.where('tracker')}: {error}")
     found += map(str, _faults_of_steps(file))
     try:
         steps = expand(read_steps(file, None))

@@ -6,6 +6,7 @@ A step's directory is `<run>/<step>-<hash>`. `step.json` in it is written last, 
 unfinished, whatever else it holds.
 """
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 from ..recipe import RecipeError, StoppedEarly
 from ..runtime.files import write_json
+from ..runtime.trackers import CHOICE
 from . import slurm
 from .forked import Nursery, hindrance
 from .inputs import Digests
@@ -94,6 +96,8 @@ class Run:
             raise RecipeError(f"jobs: found {jobs}, expected {expected}")
         chosen = self.chosen(until, start, only)
         self.directory.mkdir(parents=True, exist_ok=True)
+        if self.plan.tracker is not None:
+            os.environ[CHOICE] = self.plan.tracker  # which steps inherit
         with Lock(self.directory) as lock:
             remove_parts(self.directory.glob(".*.part"))
             self._digests.save()

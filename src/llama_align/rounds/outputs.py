@@ -17,7 +17,7 @@ MARKER = "step.json"
 LEFT_OUT = (
     *(MARKER, "config.yaml", "output.log", STOPPED),
     *("*.sbatch", "slurm.json", "slurm.log", "task.json", "parts"),  # of its job
-    *("checkpoint-*", "runs"),  # to go on from, and TensorBoard's logs
+    *("checkpoint-*", "runs", "tracking"),  # to go on from, and what trackers wrote
     *("shards", "scores", "reference-*.arrow"),  # made again where they are missing; runs may share the scores
     "tokens",  # as these
     *(".*", "*.part", "__pycache__"),

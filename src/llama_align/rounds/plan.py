@@ -10,6 +10,7 @@ from ..recipe.bounds import BOUNDS, shown
 from ..recipe.yaml_files import YamlFile
 from ..runtime.identity import canonical
 from ..runtime.shipped import launch_file
+from ..runtime.trackers import check_tracker
 from .code import code_of
 from .expand import expand
 from .inputs import Digests, named_files
@@ -49,6 +50,7 @@ class Plan:
     configs: dict[str, dict]
     executor: str = EXECUTORS[0]
     accept_older: bool = False
+    tracker: str | None = None
 
     @classmethod
     def load(
@@ -85,7 +87,12 @@ class Plan:
         older = accept_older or file.content.get("accept_older", False)
         if type(older) is not bool:
             raise PlanError(f"{file.where('accept_older')}: found {shown(older)}, expected true or false")
-        plan = cls(path, Path(recipes), name, own, expand(read_steps(file, launch)), {}, executor, older)
+        tracker = file.content.get("tracker")
+        try:
+            check_tracker("none" if tracker is None else tracker)
+        except ValueError as error:
+            raise PlanError(f"{file.where('tracker')}: {error}") from error
+        plan = cls(path, Path(recipes), name, own, expand(read_steps(file, launch)), {}, executor, older, tracker)
         known = sorted({p.stem for p in Path(recipes).glob("*.py")} - {"rounds"})
         for step in plan.steps:
             plan._add(step, known)
@@ -127,7 +134,7 @@ class Plan:
         digests = digests or Digests()
         found: dict[str, Identity] = {}
         for step in self.steps:
-            config = {k: v for k, v in self.configs[step.name].items() if k != "output_dir"}
+            config = {k: v for k, v in self.configs[step.name].items() if k not in ("output_dir", "tracker")}
             before = {name: found[name] for name in self.inputs(step.name)}
             files = {text: digests.of(path) for text, path in named_files(config)}
             parts = {

@@ -4,6 +4,7 @@ Knows nothing of the plan it comes from, so that it can be written down and exec
 """
 
 import json
+import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ import yaml
 
 from ..recipe import STOPPED, STOPPED_EARLY
 from ..runtime.files import write_json, write_text
+from ..runtime.trackers import CHOICE, track_round
 from .outputs import MARKER, check_outputs, outputs, outputs_digest, read_marker
 from .plan import Identity
 
@@ -76,12 +78,13 @@ class Task:
         return code == STOPPED_EARLY or (self.folder / STOPPED).is_file()
 
     def finish(self, seconds: float) -> None:
-        """Writes the record that says it is finished."""
+        """Writes the record that says it is finished, and its point among the rounds."""
         self._write_config({})  # as of a step that was never resumed
         marker = {"identity": self.identity.whole, "settings": self.identity.settings, "code": self.identity.code}
         marker |= {"files": self.identity.files, "seconds": round(seconds, 1)}
         marker["inputs"] = {name: outputs_digest(made) for name, made in self.inputs.items()}
         write_json(self.folder / MARKER, marker | {"outputs": outputs(self.folder)})
+        track_round(os.environ.get(CHOICE, "none"), self.folder.parent, self.name)
 
     def _write_config(self, more: dict) -> None:
         config = self.config | {"output_dir": str(self.folder)} | more

@@ -1,43 +1,19 @@
 """What pretraining and the trainers share: the collator of packed rows, refused options, the model card, precision."""
 
-import json
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import torch
-import yaml
 from transformers import TrainerCallback
 
-from ..runtime.identity import MERGED
+from ..publish.card import Place, render
+from ..publish.checkpoint import publish_checkpoint
+from ..publish.hub import Target, prepare
+from ..publish.made import Made, RunFacts, history, started_from
+from ..runtime.files import write_text
 from ..runtime.sharding import keep_wide
 from .continuing import ContinuingMixin
-from .markdown import block, code, plain
-
-CARD = """---
-{front}---
-
-# {name}
-
-{what}
-
-| | |
-|---|---|
-| started from | {base} |
-| objective | {objective} |
-| source | {paper} |
-| steps | {steps} |
-{facts}
-Trained with `llama_align` ({trainer}). Load it with:
-
-```python
-import llama_align  # registers LlamaHerd with transformers
-from transformers import AutoTokenizer, {auto}
-
-model = {auto}.from_pretrained({path})
-tokenizer = AutoTokenizer.from_pretrained({path})
-```
-"""
+from .outward import Tracking
 
 
 @dataclass
@@ -62,59 +38,6 @@ def refuse_unused(config, instead: str, *names: str) -> None:
         default = own.default if own.default_factory is MISSING else own.default_factory()
         if (found := getattr(config, name)) != default:
             raise ValueError(f"{name}: found {found!r}, expected it left at {default!r}; it has no effect: {instead}")
-
-
-def _started_from(name: str) -> str:
-    """What a card calls the start of a run; where one was made for it, what of: an adapter, or a checkpoint."""
-    made = Path(name) / MERGED
-    if not name or not made.is_file():
-        return name or "random weights"
-    found = json.loads(made.read_text())
-    return found["adapter"] if "adapter" in found else f"{found['checkpoint']}, with control tokens added"
-
-
-@dataclass
-class RunFacts:
-    """What a recipe knows about a run and its model card names.
-
-    Args:
-        command: what started it. data: sources by the kind of record, which names the data card. metrics: the final
-            ones. pictures: files beside the card, by title.
-    """
-
-    command: str = ""
-    data: dict[str, list[str]] = field(default_factory=dict)
-    metrics: dict = field(default_factory=dict)
-    pictures: dict[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        lines = []
-        for kind, sources in self.data.items():
-            named = ", ".join(map(code, sources)) or "none"
-            # no link: the card is in the repository of llama_align, not beside the model
-            lines.append(f"| data (`data_cards/{kind}.md` of llama_align) | {named} |")
-        if self.command:
-            lines += ["", "Made by:", "", *block(self.command, "sh")]
-        flat = _flat(self.metrics)
-        if flat:
-            rows = (f"| {plain(name)} | {plain(value)} |" for name, value in flat.items())
-            lines += ["", "## Metrics", "", "| | |", "|---|---|", *rows]
-        for title, file in self.pictures.items():
-            lines += ["", f"![{plain(title)}]({quote(file)})"]
-        return "".join(f"{line}\n" for line in lines)
-
-
-def _flat(metrics: dict, prefix: str = "") -> dict[str, str]:
-    """Numbers and words of nested metrics by path; lists, which are curves and bins, are left to metrics.json."""
-    found = {}
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{name}/")
-        elif isinstance(value, float):
-            found[f"{prefix}{name}"] = f"{value:.4g}"
-        elif not isinstance(value, list) and value is not None:
-            found[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
-    return found
 
 
 class TokenCount(TrainerCallback):
@@ -170,6 +93,11 @@ class HerdTrainerMixin(ContinuingMixin):
     auto_class = "AutoModelForCausalLM"
     facts = RunFacts()
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if getattr(self.args, "tracker", "none") != "none":
+            self.add_callback(Tracking())
+
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
         keep_wide(self.accelerator)
@@ -185,20 +113,53 @@ class HerdTrainerMixin(ContinuingMixin):
         if not self.is_world_process_zero():
             return
         output = Path(self.args.output_dir)
-        output.mkdir(parents=True, exist_ok=True)
+        made = self._made()
+        made.write(output)
         name = model_name or output.name
-        front = {"library_name": "transformers", "tags": ["llama-align", *self._tag_names[1:]]}
-        card = CARD.format(
-            name=plain(name),
-            path=json.dumps(name, ensure_ascii=False),
-            front=yaml.safe_dump(front, default_flow_style=None, sort_keys=False, width=1000),
+        write_text(output / "README.md", render(made, Place(name, name)))
+
+    def _made(self) -> Made:
+        base, start = started_from(self.model.config._name_or_path)
+        earlier, origin = history(start)
+        return Made(
             what=(self.__doc__ or "").strip().splitlines()[0],
-            base=code(_started_from(self.model.config._name_or_path)),
-            objective=plain(self.objective),
+            stage=self._tag_names[-1],
+            base=base,
+            objective=self.objective,
             paper=self.paper,
             steps=self.state.global_step,
             trainer=type(self).__name__,
             auto=self.auto_class,
+            tags=["llama-align", *self._tag_names[1:], *(["adapter"] if hasattr(self.model, "peft_config") else [])],
             facts=self.facts,
+            more=self.card_tables(),
+            earlier=earlier,
+            origin=origin,
         )
-        (output / "README.md").write_text(card, encoding="utf-8")
+
+    def card_tables(self) -> dict[str, dict]:
+        """Tables of the card that only this trainer has, by title."""
+        return {}
+
+    # -- what leaves for the Hub leaves in `recipe.finish`, when the card says all there is to say
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Who am I, the repository and what the base's licence asks, before anything is trained."""
+        if self.is_world_process_zero():
+            _, start = started_from(self.model.config._name_or_path)
+            self.hub_model_id = prepare(self._target, history(start)[1])
+
+    @property
+    def _target(self) -> Target:
+        name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        return Target(name, revision=self.args.hub_revision, public=self.args.hub_private_repo is False)
+
+    def push_to_hub(self, *_, **__) -> str | None:
+        """Publishes what lies in the output directory, see `publish.checkpoint`; returns its address."""
+        return publish_checkpoint(self.args.output_dir, self._target) if self.is_world_process_zero() else None
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call=True)  # or it would be pushed, before its card is written
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Checkpoints are not published: they hold optimizer states and pickles."""

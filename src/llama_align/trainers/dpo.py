@@ -21,6 +21,7 @@ from ..runtime.sharding import references_by_layers
 from .base import EqualRows, HerdTrainerMixin, TokenCount, refuse_unused
 from .heads import herd_heads
 from .making import adapters_as_they_are, references_as_asked
+from .outward import OutwardArguments
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ PAIR = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 @dataclass
-class HerdDPOConfig(DPOConfig):
+class HerdDPOConfig(OutwardArguments, DPOConfig):
     """TRL's `DPOConfig` with Llama 3's two changes, each of which can be switched off."""
 
     mask_format_tokens: bool = field(

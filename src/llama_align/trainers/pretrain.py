@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from .averages import KINDS, WeightAverage
 from .base import HerdTrainerMixin, PackedCollator
 from .heads import attach_head
+from .outward import OutwardArguments
 from .staged import StagedMixin
 from .throughput import ThroughputArguments, ThroughputMixin
 from .watch import BySource, Spikes
@@ -20,7 +21,7 @@ AVERAGE = "average"  # the folder of the averaged weights
 
 
 @dataclass
-class PretrainConfig(ThroughputArguments, TrainingArguments):
+class PretrainConfig(ThroughputArguments, OutwardArguments, TrainingArguments):
     """Training arguments with the defaults of Llama 2, section 2.2 (7B)."""
 
     learning_rate: float = field(default=3e-4, metadata={"help": "peak: 3e-4 (7B, 13B), 1.5e-4 (larger)"})

@@ -18,6 +18,7 @@ from ..models.sharing import common_length
 from .base import EqualRows, HerdTrainerMixin, refuse_unused
 from .heads import scores_of_rows
 from .making import adapters_as_they_are
+from .outward import OutwardArguments
 from .reward_counts import NAMES, read, sums_of_rows
 
 # Llama 2, table 27: margins for significantly better, better, slightly better, negligibly better
@@ -77,7 +78,7 @@ OBJECTIVES: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch
 
 
 @dataclass
-class HerdRewardConfig(RewardConfig):
+class HerdRewardConfig(OutwardArguments, RewardConfig):
     """TRL's `RewardConfig` with the terms of the loss, the margin table and the safety head."""
 
     objectives: dict[str, float] = field(

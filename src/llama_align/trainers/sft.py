@@ -9,6 +9,7 @@ from ..chat import adopt
 from .base import HerdTrainerMixin, PackedCollator, TokenCount, refuse_unused
 from .heads import herd_heads
 from .making import adapters_as_they_are
+from .outward import OutwardArguments
 from .throughput import ThroughputArguments, ThroughputMixin
 
 # options of TRL's preparation of data, all of which `llama_align.data` does beforehand
@@ -20,7 +21,7 @@ PREPARATION = (
 
 
 @dataclass
-class HerdSFTConfig(ThroughputArguments, SFTConfig):
+class HerdSFTConfig(ThroughputArguments, OutwardArguments, SFTConfig):
     """TRL's `SFTConfig` with rows packed beforehand by `llama_align.data`.
 
     Options of TRL's that prepare data would have no effect on such rows and are refused.

@@ -220,7 +220,7 @@ def test_the_model_card_says_what_was_done(trainer_of, tmp_path):
     assert "Llama 2, section 3.2.3" in card
     assert "| beta | 0.01 |" in card
     assert "| answers/finished |" in card
-    assert "`value_model/`" in card
+    assert "the critic is in value_model/" in card
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from trl import RLOOConfig
 
 from ..base import refuse_unused
+from ..outward import OutwardArguments
 
 # options of RLOOConfig that mean nothing here
 UNUSED = (
@@ -18,7 +19,7 @@ UNUSED_WITHOUT_VLLM = ("generation_kwargs", "vllm_structured_outputs_regex")
 
 
 @dataclass
-class PPOConfig(RLOOConfig):
+class PPOConfig(OutwardArguments, RLOOConfig):
     """TRL's `RLOOConfig` (generation, batches, `beta` as KL coefficient, `epsilon` as ratio clip) and the critic's.
 
     `mask_truncated_completions` leaves answers cut at the limit out; `truncation_penalty` keeps and penalises them.

@@ -25,7 +25,6 @@ from ...sampling.make import make_engine
 from ..base import HerdTrainerMixin
 from ..heads import attach_head
 from ..making import adapters_as_they_are, references_as_asked
-from ..markdown import plain
 from .batches import EpochSampler, joined, padded
 from .checks import FirstBatchChecks
 from .config import PPOConfig
@@ -36,15 +35,6 @@ from .rewards import Prompt, Reward, Scorer
 
 CRITIC = "value_model"  # the critic's folder in a checkpoint
 NAMED = ("reward", "kl", "kl_coefficient", "entropy")  # in the card, beside all with a / in their names
-CARD = """
-## PPO
-
-| | |
-|---|---|
-{rows}
-
-The critic is in `{critic}/` (AutoModelForTokenClassification). Numbers are those logged last.
-"""
 
 
 class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
@@ -215,17 +205,13 @@ class PPOTrainer(HerdTrainerMixin, RLOOTrainer):
         self._buffered_inputs = send_to_device(rollout["answers"], self.accelerator.device)
         self.kl.coefficient = rollout["kl_coefficient"]
 
-    def create_model_card(self, model_name=None, **kwargs):
-        super().create_model_card(model_name, **kwargs)
-        if not self.is_world_process_zero():
-            return
+    def card_tables(self):
         logs = self.state.log_history
         logged = {name: value for row in logs for name, value in row.items() if "/" in name or name in NAMED}
         settings = {name: getattr(self.args, name) for name in ("beta", "kl_target", "epsilon", "gamma", "lam")}
         settings |= sorted(logged.items())  # as what was logged before a checkpoint is when it comes back
-        rows = "\n".join(f"| {plain(name)} | {plain(value)} |" for name, value in settings.items())
-        with open(os.path.join(self.args.output_dir, "README.md"), "a", encoding="utf-8") as card:
-            card.write(CARD.format(rows=rows, critic=CRITIC))
+        rows = {name: str(value) for name, value in settings.items()}
+        return {f"PPO, as logged last; the critic is in {CRITIC}/ (AutoModelForTokenClassification)": rows}
 
     # -- rollout
 

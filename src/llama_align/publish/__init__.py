@@ -1,0 +1,1 @@
+"""Checkpoints, programmes and data out to the Hub: cards, licences, an explicit list of files, commits."""
