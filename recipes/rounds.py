@@ -29,6 +29,7 @@ class RoundsArguments:
         default=None,
         metadata={"help": "accelerate configuration instead of the plan's; that of a step's own stays"},
     )
+    verbose: bool = field(default=False, metadata={"help": "show all that steps print, not only in output.log"})
     verify: bool = field(
         default=False, metadata={"help": "run nothing: compare the outputs of finished steps with their digests"}
     )
@@ -39,7 +40,7 @@ def main(args: RoundsArguments) -> None:
     if args.verify:
         run.verify()
     else:
-        run.execute(args.until, jobs=args.jobs)
+        run.execute(args.until, jobs=args.jobs, verbose=args.verbose)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..recipe import RecipeError
 from ..runtime.lineage import adopt, descendants, die_with, end_all_but, managed, marked, terminate
+from ..runtime.progress import FILE
+from .display import PROGRESS
 
 PATIENCE = 3.0  # seconds that the processes of a killed run take to end
 GRACE = 10.0  # seconds for a step to end by itself after an interrupt
@@ -82,19 +84,19 @@ class _Work:
 class Crew:
     """The steps at work at one time. When one ends, or this does, no process of it is left, whoever started it.
 
-    SIGTERM goes on to all of them, which may save what they have; `came` says that it did. Where there may be several,
-    `most`, what they print goes to their logs alone.
+    SIGTERM goes on to all of them, which may save what they have; `came` says that it did. What they print goes to
+    their logs alone unless all is asked for (`verbose`).
+
+    Args:
+        most: how many there may be. watch: called while they are waited for.
     """
 
     lock: Lock
     most: int = 1
+    verbose: bool = False
+    watch: Callable[[], None] = lambda: None
     came: bool = False
     works: dict[str, _Work] = field(default_factory=dict)
-
-    @property
-    def quiet(self) -> bool:
-        """Whether what a step prints goes to its log alone."""
-        return self.most > 1
 
     def __enter__(self) -> "Crew":
         self._before = set(descendants(os.getpid()))
@@ -117,9 +119,10 @@ class Crew:
             terminate(work.process.pid)
 
     def start(self, name: str, command: Sequence[str], log: Path) -> None:
-        """Starts a step's process, whose output goes to the end of a file and to the terminal."""
-        environment = os.environ | {"PYTHONUNBUFFERED": "1", MARK: name} | self.lock.environment
-        tee = _Tee(log, self.quiet)
+        """Starts a step's process, whose output goes to the end of a file, and which tells beside it how far it is."""
+        environment = os.environ | {"PYTHONUNBUFFERED": "1", MARK: name, FILE: str(log.with_name(PROGRESS))}
+        environment |= self.lock.environment
+        tee = _Tee(log, not self.verbose)
         try:
             process = subprocess.Popen(
                 command,
@@ -145,6 +148,7 @@ class Crew:
                     end_all_but(self._kept)
                     work.tee.close()
                     return name, code
+            self.watch()
             time.sleep(TICK)
 
     def _kept(self) -> set[int]:

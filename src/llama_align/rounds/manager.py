@@ -18,12 +18,15 @@ import yaml
 
 from ..recipe import STOPPED, STOPPED_EARLY, RecipeError, StoppedEarly
 from ..runtime.files import write_json, write_text
+from ..runtime.output import TAIL, tail
+from .display import Display
 from .launch import Crew, Lock
 from .outputs import MARKER, alarms, check_inputs, check_outputs, outputs, outputs_digest, read_marker
 from .plan import Plan, Step
 from .references import resolve
 
 RESUMABLE = "resume_from_checkpoint"
+MISTAKE = 2  # exit code of a recipe that says in its last line what a user can put right
 GOES_ON = "the same command goes on from here"
 
 
@@ -60,13 +63,18 @@ class Run:
         return marker is not None and marker["identity"] == self.identities[name]
 
     def execute(
-        self, until: str | None = None, start: str | None = None, only: Sequence[str] = (), jobs: int = 1
+        self,
+        until: str | None = None,
+        start: str | None = None,
+        only: Sequence[str] = (),
+        jobs: int = 1,
+        verbose: bool = False,
     ) -> None:
         """Runs what is not finished, in order.
 
         Args:
             until, start: the last and the first step that may be run. only: no others than these. jobs: steps at work
-                at once, each as soon as what it refers to is finished.
+                at once, each as soon as what it refers to is finished. verbose: show all that they print.
 
         Raises:
             RecipeError: a step failed, a finished one's outputs have changed, one that is left out would be needed, or
@@ -80,7 +88,10 @@ class Run:
         with Lock(self.directory) as lock:
             _remove_parts(self.directory.glob(".*.part"))
             self.status = {step.name: "finished" for step in self.plan.steps if self.finished(step.name)}
-            with Crew(lock, jobs) as crew:
+            with (
+                Display(self.folders, verbose) as self._display,
+                Crew(lock, jobs, verbose, self._display.watch) as crew,
+            ):
                 self._work_off(chosen, crew)
             if self.report:
                 self.report(self.directory)
@@ -153,23 +164,20 @@ class Run:
         ready = (step for name, step in waiting.items() if not unfinished.intersection(self.plan.inputs(name)))
         return next(ready, None) if len(crew.works) < crew.most else None
 
-    def _title(self, name: str) -> str:
-        return f"[{list(self.folders).index(name) + 1}/{len(self.folders)}] {name}"
-
     def _done_before(self, step: Step) -> None:
         note = check_outputs(step.name, self.folders[step.name])
         check_inputs(step.name, self.folders[step.name], self._inputs(step))
-        print(f"{self._title(step.name)}: done before{f'; {note}' if note else ''}", flush=True)
+        self._display.say(step.name, f"done before{f'; {note}' if note else ''}")
         self._write_overview()
 
     def _begin(self, step: Step, crew: Crew) -> None:
         for name, made in self._inputs(step).items():  # hours may have passed since they were looked at
             check_outputs(name, made)
         folder = self.folders[step.name]
-        print(f"{self._title(step.name)}: {folder}", flush=True)
         self.status[step.name] = "running"
         self._write_overview()
         self._prepare(step, folder)
+        self._display.begin(step.name)
         self._began[step.name] = time.perf_counter()
         crew.start(step.name, self._command(step, folder), folder / "output.log")
 
@@ -177,6 +185,7 @@ class Run:
         """Marks a step as finished, or says how it ended otherwise."""
         folder, seconds = self.folders[name], round(time.perf_counter() - self._began[name], 1)
         step = next(step for step in self.plan.steps if step.name == name)
+        numbers = self._display.end(name)
         if code != 0:
             self._failed(step, folder, code, crew.came)
         self._write_config(step, folder)  # as of a step that was never resumed
@@ -185,8 +194,7 @@ class Run:
         write_json(folder / MARKER, marker | {"outputs": outputs(folder)})
         self.status[name], self._behind = "finished", f" behind step {name!r}"
         self._write_overview()
-        if crew.quiet:
-            print(f"{self._title(name)}: done in {seconds} s", flush=True)
+        self._display.say(name, f"done in {seconds} s{numbers}")
 
     def _interrupted(self, names: list[str]) -> None:
         self.status |= dict.fromkeys(names, "stopped")
@@ -207,9 +215,11 @@ class Run:
             raise StoppedEarly(f"step {step.name!r} was stopped {'early' if early else 'by SIGTERM'}; {GOES_ON}")
         if interrupted:
             raise KeyboardInterrupt(step.name)
+        log = folder / "output.log"
+        end = tail(log, 1 if code == MISTAKE else TAIL)
         raise RecipeError(
-            f"step {step.name!r} ended with exit code {code}; its output is in {folder / 'output.log'}. "
-            "Run the same command again to go on from here."
+            f"step {step.name!r} ended with exit code {code}; its output is in {log}. "
+            f"Run the same command again to go on from here.\n{end}".rstrip()
         )
 
     def _prepare(self, step: Step, folder: Path) -> None:
