@@ -200,8 +200,9 @@ class Task:
     @property
     def standing(self) -> Standing:
         """How far it is."""
-        rate = (self.done - self._first) / self.seconds if self.seconds else 0.0
-        return Standing(self.done, self.total, self.unit, self.seconds, rate, dict(self.facts), self.part)
+        seconds = self.seconds
+        rate = (self.done - self._first) / seconds if seconds else 0.0
+        return Standing(self.done, self.total, self.unit, seconds, rate, dict(self.facts), self.part)
 
     def add(self, number: float = 1, **facts: float) -> None:
         """So much more is done."""
