@@ -8,6 +8,7 @@ Annotators: the sandbox's (the exact judge seen through noise), or reward models
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 
 from llama_align import recipe
 
@@ -17,6 +18,7 @@ from llama_align.annotate import Annotate, check_tasks, judge_annotator, pick_pa
 from llama_align.data import Prompt, write_jsonl
 from llama_align.recipe.engines import EngineSettings
 from llama_align.rewards.models import RewardModels
+from llama_align.runtime.progress import parts
 from llama_align.sampling import Draft, SamplingParams
 from llama_align.sampling.memory import release
 
@@ -103,7 +105,9 @@ def main(args: AnnotateArguments) -> None:
     params = SamplingParams(args.answers, args.max_new_tokens, seed=args.seed)
     annotate = make_annotator(args, prompts)  # before hours of sampling
     drafts = []
-    for number, (heat, path) in enumerate(product(args.temperature, args.models)):
+    sources = list(product(args.temperature, args.models))
+    for number, _ in enumerate(parts([f"{Path(path).name} at {heat:g}" for heat, path in sources])):
+        heat, path = sources[number]
         # streams of its own, so that checkpoints that hardly differ do not draw the same answers
         keys = range(number * len(prompts), (number + 1) * len(prompts))
         drafts.append(draw(path, settings, prompts, replace(params, temperature=heat), keys))
@@ -118,7 +122,7 @@ def main(args: AnnotateArguments) -> None:
         grades[preference.grade] = grades.get(preference.grade, 0) + 1
     counts = {"prompts": len(prompts), "pairs": len(pairs), "preferences": len(preferences)}
     recipe.write_json(f"{args.output_dir}/metrics.json", counts | {"grades": dict(sorted(grades.items()))})
-    print(counts, grades)
+    recipe.say(f"{counts} {grades}")
 
 
 if __name__ == "__main__":

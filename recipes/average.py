@@ -41,7 +41,7 @@ def main(args: AverageArguments) -> None:
         {"checkpoints": len(args.models), "relative_distance": [round(d, 6) for d in distances.values()]},
     )
     for path, distance in distances.items():
-        print(f"{distance:8.4f}  relative distance of {path} from the average")
+        recipe.say(f"{distance:8.4f}  relative distance of {path} from the average")
 
 
 if __name__ == "__main__":

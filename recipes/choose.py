@@ -18,6 +18,7 @@ from llama_align.evaluation.choose import check_candidates, choose, take_over
 from llama_align.evaluation.drift import watch
 from llama_align.evaluation.measure import Evaluation, check_rows
 from llama_align.recipe.engines import EngineSettings
+from llama_align.runtime.progress import parts
 
 
 @dataclass
@@ -59,7 +60,8 @@ def main(args: ChooseArguments) -> None:
         raise recipe.RecipeError("judge, reward_models: found neither, expected judge: sandbox or checkpoints by name")
     settings = EngineSettings(args.engine, args.dtype, args.engine_options)
     evaluation = Evaluation.of(args, settings, f"{args.output_dir}/candidates")
-    for name, path in args.models.items():
+    for name in parts(args.models):
+        path = args.models[name]
         if not evaluation.done(name, path):  # measured before a kill
             evaluation.measure(name, path, recipe.load_tokenizer(path), settings)
     choice = choose(evaluation, list(args.models), args.sure)
@@ -72,10 +74,10 @@ def main(args: ChooseArguments) -> None:
         line = f"{row['name']:24s} {row['score']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         if gain := row.get("gain"):
             line += f"  {gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] on {gain['on']}"
-        print(line)
+        recipe.say(line)
     for alarm in alarms:
-        print(f"ALARM {alarm}")
-    print(f"chosen: {choice.chosen}")
+        recipe.say(f"ALARM {alarm}")
+    recipe.say(f"chosen: {choice.chosen}")
 
 
 if __name__ == "__main__":

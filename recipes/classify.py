@@ -53,12 +53,16 @@ def labelled(args: ClassifyArguments) -> list[dict]:
                 raise recipe.RecipeError(f"{args.labels}, line {number}: expected text and label")
         return rows
     documents, report = load_records(args.datasets, "document", seed=args.seed)
-    print(report)
+    recipe.say(report)
     sampler = EngineSettings(args.engine).sampler(args.model)
     params = SamplingParams(1, args.max_new_tokens, temperature=0.0)
     texts = [document.text for document in documents]
-    labels, silent = ask_for_labels(texts, args.kind, lambda dialogs: [d[0].text for d in sampler(dialogs, params)])
-    print(f"{silent} of {len(texts)} documents without an answer of yes or no")
+
+    def ask(dialogs):
+        return [drafts[0].text for drafts in sampler(dialogs, params, progress=True)]
+
+    labels, silent = ask_for_labels(texts, args.kind, ask)
+    recipe.say(f"{silent} of {len(texts)} documents without an answer of yes or no")
     return [{"text": t, "label": label} for t, label in zip(texts, labels, strict=True) if label is not None]
 
 
@@ -94,7 +98,7 @@ def main(args: ClassifyArguments) -> None:
         found = classifier.labels([row["text"] for row in test])
         speed[name] = round(len(test) / (time.perf_counter() - started), 1)
         metrics[name] = {k: round(v, 4) for k, v in agreement([row["label"] for row in test], found).items()}
-        print(f"{name}: {metrics[name]}, {speed[name]} documents a second")
+        recipe.say(f"{name}: {metrics[name]}, {speed[name]} documents a second")
     recipe.write_json(f"{args.output_dir}/metrics.json", metrics)
     recipe.write_json(f"{args.output_dir}/timings.json", {"documents_per_second": speed})
 

@@ -74,9 +74,9 @@ def main(args: CurateArguments) -> None:
     )
     metrics = pipeline.run(Executor(args.executor, args.tasks, args.workers, args.executor_options or {}))
     if metrics is None:
-        print(f"submitted; the corpus will be in {args.output_dir}")
+        recipe.say(f"submitted; the corpus will be in {args.output_dir}")
     else:
-        print(f"{args.output_dir}: {metrics['documents']:,} documents, {metrics['tokens']:,} words and signs")
+        recipe.say(f"{args.output_dir}: {metrics['documents']:,} documents, {metrics['tokens']:,} words and signs")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class DPOArguments:
     too_long: str = field(default="error", metadata={"help": "pairs longer than max_length: error, drop or cut"})
 
 
-def main(args: DPOArguments, training: HerdDPOConfig, model_args: recipe.ModelArguments) -> None:
+def build(args: DPOArguments, training: HerdDPOConfig, model_args: recipe.ModelArguments) -> recipe.Training:
     # an adapter starts from random weights
     set_seed(training.seed)
     if args.reference:
@@ -38,7 +38,7 @@ def main(args: DPOArguments, training: HerdDPOConfig, model_args: recipe.ModelAr
     tokenizer = start.tokenizer()
     start.check_length(training.max_length, "max_length")
     records, report = load_records(args.datasets, "preference", seed=training.seed)
-    print(report)
+    recipe.say(report)
     graded = [record for record in records if record.grade in args.grades]
     # the NLL imitates the chosen answer, so it must be safe itself, not only safer
     chosen = [record for record in graded if record.chosen_is_safe is not False]
@@ -50,7 +50,9 @@ def main(args: DPOArguments, training: HerdDPOConfig, model_args: recipe.ModelAr
     counts = {"pairs": len(pairs), "too_long": left_out.too_long, "unsafe_chosen": len(graded) - len(chosen)}
     counts |= {"equal_answers": left_out.equal}
     reasons = earlier | {"of equal answers": left_out.equal, left_out.too_long.reason("max_length"): left_out.too_long}
-    print(f"{len(pairs)} pairs of {len(records)}; left out: " + ", ".join(f"{n} {why}" for why, n in reasons.items()))
+    recipe.say(
+        f"{len(pairs)} pairs of {len(records)}; left out: " + ", ".join(f"{n} {why}" for why, n in reasons.items())
+    )
 
     training.model_init_kwargs = start.reference_options
     trainer = HerdDPOTrainer(
@@ -61,9 +63,12 @@ def main(args: DPOArguments, training: HerdDPOConfig, model_args: recipe.ModelAr
         processing_class=tokenizer,
         peft_config=start.lora(),
     )
-    recipe.train(trainer)
-    dtypes = {".": start.saved_dtype}
-    recipe.finish(trainer, counts | {"alarms": trainer.alarms}, {"preference": args.datasets}, dtypes=dtypes)
+    dtypes, alarms = {".": start.saved_dtype}, lambda: ({"alarms": trainer.alarms}, {})
+    return recipe.Training(trainer, counts, {"preference": args.datasets}, dtypes, alarms)
+
+
+def main(args: DPOArguments, training: HerdDPOConfig, model_args: recipe.ModelArguments) -> None:
+    build(args, training, model_args).run()
 
 
 if __name__ == "__main__":

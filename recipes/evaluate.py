@@ -14,7 +14,7 @@ recipe.check_first(__name__, __file__)  # --help and mistakes in options, before
 from llama_align.data import load_records
 from llama_align.evaluation.measure import Evaluation, check_rows
 from llama_align.recipe.engines import EngineSettings
-from llama_align.report import print_stages
+from llama_align.runtime.progress import parts
 
 
 @dataclass
@@ -58,12 +58,13 @@ def main(args: EvaluateArguments) -> None:
         recipe.check_reward_model(path)
     texts = load_records(args.texts, "document")[0] if args.texts else []
     evaluation = Evaluation.of(args, settings, args.output_dir, texts, args.context)
-    for row, path in args.models.items():
+    for row in parts(args.models):
+        path = args.models[row]
         if evaluation.done(row, path):
-            print(f"{row}: measured before")
+            recipe.say(f"{row}: measured before")
             continue
         evaluation.measure(row, path, recipe.load_tokenizer(path), settings)
-    print_stages(evaluation.summary(list(args.models), args.baseline))
+    evaluation.summary(list(args.models), args.baseline)
 
 
 if __name__ == "__main__":

@@ -98,10 +98,11 @@ def main(args: JudgeDataArguments) -> None:
     recipe.write_json(
         f"{args.output_dir}/metrics.json", {"targets": targets, "control": control.mean(0).tolist(), "gains": rows}
     )
-    print(f"{'gain over the control, nats a token':36s} {'mean and 95% interval':>28s}  {'own held-out text':>18s}")
+    heading = f"{'gain over the control, nats a token':36s} {'mean and 95% interval':>28s}  {'own held-out text':>18s}"
+    recipe.say(heading)
     for name, row in rows.items():
         mean, own = row["mean"], f"{row['targets'][targets.index(name)][0]:+.4f}" if name in targets else ""
-        print(f"{name:36s} {mean[0]:+.4f} [{mean[1]:+.4f}, {mean[2]:+.4f}]      {own:>18s}")
+        recipe.say(f"{name:36s} {mean[0]:+.4f} [{mean[1]:+.4f}, {mean[2]:+.4f}]      {own:>18s}")
 
 
 if __name__ == "__main__":

@@ -111,8 +111,9 @@ def main(args: MixArguments) -> None:
     recipe.write_json(f"{args.output_dir}/metrics.json", found)
     for name in ranked:
         share, gain = ("{:+.3f} [{:+.3f}, {:+.3f}]".format(*rows[name][key]) for key in ("share", "gain"))
-        print(f"{name:20s} share {share}  gain {gain}")
-    print(", ".join(f"{name} {value:.4f}" for name, value in mean.items()), found["spearman"])
+        recipe.say(f"{name:20s} share {share}  gain {gain}")
+    said = ", ".join(f"{name} {value:.4f}" for name, value in mean.items())
+    recipe.say(f"{said} {found['spearman']}")
 
 
 if __name__ == "__main__":

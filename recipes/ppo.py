@@ -31,7 +31,7 @@ class PPOArguments:
     value_model: str | None = field(default=None, metadata={"help": "critic's start (default: the helpfulness model)"})
 
 
-def main(args: PPOArguments, training: PPOConfig, model_args: recipe.ModelArguments) -> None:
+def build(args: PPOArguments, training: PPOConfig, model_args: recipe.ModelArguments) -> recipe.Training:
     # a critic without a score head and an adapter start from random weights
     set_seed(training.seed)
     if model_args.load_in_8bit:
@@ -78,9 +78,12 @@ def main(args: PPOArguments, training: PPOConfig, model_args: recipe.ModelArgume
         processing_class=tokenizer,
         peft_config=start.lora(),
     )
-    recipe.train(trainer)
     dtypes = {".": start.saved_dtype, CRITIC: start.saved_dtype and checkpoint_dtype(critic)}
-    recipe.finish(trainer, {"prompts": len(prompts)}, {"prompt": args.datasets}, dtypes=dtypes)
+    return recipe.Training(trainer, {"prompts": len(prompts)}, {"prompt": args.datasets}, dtypes)
+
+
+def main(args: PPOArguments, training: PPOConfig, model_args: recipe.ModelArguments) -> None:
+    build(args, training, model_args).run()
 
 
 if __name__ == "__main__":

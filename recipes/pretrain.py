@@ -91,7 +91,7 @@ def continued(start: recipe.Start, tokenizer, overrides: dict):
     return start.adapted(start.model(tokenizer=tokenizer, **overrides))
 
 
-def main(args: PretrainArguments, training: PretrainConfig, model_args: recipe.ModelArguments) -> None:
+def build(args: PretrainArguments, training: PretrainConfig, model_args: recipe.ModelArguments) -> recipe.Training:
     # an adapter starts from random weights, as does a model made anew
     set_seed(training.seed)
     start = start_of(args, training, model_args)
@@ -102,7 +102,7 @@ def main(args: PretrainArguments, training: PretrainConfig, model_args: recipe.M
     where = args.tokens_dir or f"{training.output_dir}/tokens"
     infilling = Infilling(args.infilling, args.infilling_suffix_first, training.seed, args.context)
     sources = open_sources(args.datasets, tokenizer, where, args.workers, infilling)
-    print(described(sources))
+    recipe.say(described(sources))
     heldout, pad = None, tokens_of(tokenizer).pad
     if args.eval_datasets:
         held = open_sources(args.eval_datasets, tokenizer, where, args.workers)
@@ -133,8 +133,8 @@ def main(args: PretrainArguments, training: PretrainConfig, model_args: recipe.M
             f"context: found {longest}, expected at most {model.config.max_position_embeddings}, "
             "max_position_embeddings, which size_overrides may raise"
         )
-    print(f"{parameter_count(model.config):,} parameters")
-    print(plan or f"{len(train) * args.context:,} tokens an epoch")
+    recipe.say(f"{parameter_count(model.config):,} parameters")
+    recipe.say(plan or f"{len(train) * args.context:,} tokens an epoch")
 
     trainer = PretrainTrainer(
         model=model,
@@ -145,16 +145,23 @@ def main(args: PretrainArguments, training: PretrainConfig, model_args: recipe.M
         plan=plan,
         **followed,
     )
-    recipe.train(trainer)
-    metrics = recipe.heldout_numbers(trainer.evaluate()) if heldout else {}
-    if trainer.average:
-        with trainer.averaged():
-            metrics |= {AVERAGE: recipe.heldout_numbers(trainer.evaluate())} if heldout else {}
-        trainer.save_average()
-    if plan:
-        metrics["sources"] = plan.epochs(trainer.state.global_step)
+
+    def measure():
+        metrics = recipe.heldout_numbers(trainer.evaluate()) if heldout else {}
+        if trainer.average:
+            with trainer.averaged():
+                metrics |= {AVERAGE: recipe.heldout_numbers(trainer.evaluate())} if heldout else {}
+            trainer.save_average()
+        if plan:
+            metrics["sources"] = plan.epochs(trainer.state.global_step)
+        return metrics, {}
+
     dtype = start and start.saved_dtype
-    recipe.finish(trainer, metrics or None, {"document": args.datasets}, dtypes={".": dtype, AVERAGE: dtype})
+    return recipe.Training(trainer, {}, {"document": args.datasets}, {".": dtype, AVERAGE: dtype}, measure)
+
+
+def main(args: PretrainArguments, training: PretrainConfig, model_args: recipe.ModelArguments) -> None:
+    build(args, training, model_args).run()
 
 
 if __name__ == "__main__":

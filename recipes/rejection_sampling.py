@@ -143,7 +143,7 @@ def main(args: RejectionSamplingArguments) -> None:
     metrics |= {"temperature_search": search} if search else {}
     recipe.write_json(f"{args.output_dir}/metrics.json", metrics)
     save_best_of_k(f"{args.output_dir}/best_of_k.svg", (search or {}).get("curves") or metrics["best_of_k"])
-    print(", ".join(f"{name} {value}" for name, value in metrics.items() if isinstance(value, int)))
+    recipe.say(", ".join(f"{name} {value}" for name, value in metrics.items() if isinstance(value, int)))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def check_parts(args: RewardArguments) -> None:
             )
 
 
-def main(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.ModelArguments) -> None:
+def build(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.ModelArguments) -> recipe.Training:
     if args.objective not in (*OBJECTIVES, "all") or not set(args.grades) <= set(GRADES):
         raise recipe.RecipeError(
             f"objective, grades: found {args.objective!r} and {args.grades}, expected one of "
@@ -71,7 +71,7 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.M
 
     def rows_of(sources, grades):
         records, report = load_records(sources, "preference", seed=training.seed)
-        print(report)
+        recipe.say(report)
         wanted = [r for r in records if args.objective in (r.objective, "all")]
         graded = [r for r in wanted if r.grade in grades]
         kept = [r for r in graded if not r.prefers_unsafe]
@@ -94,7 +94,7 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.M
         long = f"rows and {left_out.answers} answers of other rows {left_out.rows.reason('context')}"
         reasons = earlier | {"of equal answers": left_out.equal, long: left_out.rows}
         said = ", ".join(f"{count} {why}" for why, count in reasons.items())
-        print(f"{counts['pairs']} {args.objective} pairs in {len(rows)} rows; left out: {said}")
+        recipe.say(f"{counts['pairs']} {args.objective} pairs in {len(rows)} rows; left out: {said}")
         return rows, counts
 
     train, counts = rows_of([part_of(source, args.part) for source in args.datasets], args.grades)
@@ -106,22 +106,30 @@ def main(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.M
         processing_class=tokenizer,
         peft_config=start.lora(reward=True),
     )
-    recipe.train(trainer)
-    metrics, pictures = {"objective": args.objective, "margin": training.margin, **counts}, {}
     heldout_sources = [*args.eval_datasets]
     if args.eval_part:
         heldout_sources += [part_of(source, args.eval_part) for source in args.datasets]
-    if heldout_sources:
-        heldout, metrics["heldout"] = rows_of(heldout_sources, GRADES)
+
+    def measure():
+        if not heldout_sources:
+            return {}, {}
+        heldout, counted = rows_of(heldout_sources, GRADES)
         scorer = RewardScorer(trainer.accelerator.unwrap_model(trainer.model), tokenizer.pad_token_id)
         with root_gathered(trainer.model):
             scored = score_pairs(scorer, heldout)
-        metrics |= pair_metrics(scored)
-        pictures = reward_pictures(scored.chosen, scored.rejected, metrics)
+        measured = {"heldout": counted} | pair_metrics(scored)
+        pictures = reward_pictures(scored.chosen, scored.rejected, known | measured)
         if training.safety_coefficient:
             found = trainer.evaluate(heldout)
-            metrics["safety_head"] = {"accuracy": found.get("eval_safety_head/accuracy")}
-    recipe.finish(trainer, metrics, {"preference": args.datasets}, pictures, {".": start.saved_dtype})
+            measured["safety_head"] = {"accuracy": found.get("eval_safety_head/accuracy")}
+        return measured, pictures
+
+    known = {"objective": args.objective, "margin": training.margin, **counts}
+    return recipe.Training(trainer, known, {"preference": args.datasets}, {".": start.saved_dtype}, measure)
+
+
+def main(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.ModelArguments) -> None:
+    build(args, training, model_args).run()
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ class RoundsArguments:
     accept_older: bool = field(
         default=False, metadata={"help": "take for finished what older code has made of the same settings"}
     )
+    verbose: bool = field(default=False, metadata={"help": "show all that steps print, not only in output.log"})
     verify: bool = field(
         default=False, metadata={"help": "run nothing: compare the outputs of finished steps with their digests"}
     )
@@ -48,7 +49,7 @@ def main(args: RoundsArguments) -> None:
     if args.verify:
         run.verify()
     else:
-        run.execute(args.until, jobs=args.jobs)
+        run.execute(args.until, jobs=args.jobs, verbose=args.verbose)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from llama_align import recipe
 
 recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
 
-from llama_align.recipe import RecipeError, one_process, run, write_json
+from llama_align.recipe import RecipeError, one_process, run, say, write_json
 from llama_align.sandbox import DemonstrationNoise, SandboxConfig, write_sandbox
 
 
@@ -30,7 +30,7 @@ def main(args: SandboxArguments, noise: DemonstrationNoise) -> None:
     except ValueError as error:
         raise RecipeError(f"sandbox: {error}") from error
     write_json(Path(args.output_dir) / "metrics.json", counts)
-    print(f"{args.output_dir}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    say(f"{args.output_dir}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
 
 
 if __name__ == "__main__":

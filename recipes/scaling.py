@@ -129,7 +129,7 @@ def main(args: ScalingArguments) -> None:
         for p in one["law"]["predicted"]:
             where = "inside" if p["inside"] else "outside"
             interval = f"{p['loss']:.4f} [{p['low']:.4f}, {p['high']:.4f}]"
-            print(f"{count}: {p['name']} predicted {interval}, measured {p['measured']:.4f}, {where}")
+            recipe.say(f"{count}: {p['name']} predicted {interval}, measured {p['measured']:.4f}, {where}")
 
 
 if __name__ == "__main__":

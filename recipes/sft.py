@@ -24,16 +24,16 @@ class SFTArguments:
     too_long: str = field(default="error", metadata={"help": "dialogs longer than max_length: error or drop"})
 
 
-def main(args: SFTArguments, training: HerdSFTConfig, model_args: recipe.ModelArguments) -> None:
+def build(args: SFTArguments, training: HerdSFTConfig, model_args: recipe.ModelArguments) -> recipe.Training:
     # an adapter starts from random weights
     set_seed(training.seed)
     start = recipe.Start.of(model_args, training)
     tokenizer = start.tokenizer()
     start.check_length(training.max_length, "max_length")
     demonstrations, report = load_records(args.datasets, "demonstration", seed=training.seed)
-    print(report)
+    recipe.say(report)
     rows, dropped = demonstration_rows(demonstrations, tokenizer, training.max_length, args.packing_rows, args.too_long)
-    print(
+    recipe.say(
         f"{len(demonstrations) - dropped} dialogs in {len(rows)} rows, {dropped} left out as "
         + dropped.reason("max_length")
     )
@@ -45,9 +45,12 @@ def main(args: SFTArguments, training: HerdSFTConfig, model_args: recipe.ModelAr
         processing_class=tokenizer,
         peft_config=start.lora(),
     )
-    recipe.train(trainer)
     metrics = {"dialogs": len(demonstrations) - dropped, "rows": len(rows), "too_long": dropped}
-    recipe.finish(trainer, metrics, {"demonstration": args.datasets}, dtypes={".": start.saved_dtype})
+    return recipe.Training(trainer, metrics, {"demonstration": args.datasets}, {".": start.saved_dtype})
+
+
+def main(args: SFTArguments, training: HerdSFTConfig, model_args: recipe.ModelArguments) -> None:
+    build(args, training, model_args).run()
 
 
 if __name__ == "__main__":

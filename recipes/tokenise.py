@@ -33,9 +33,9 @@ def main(args: TokeniseArguments) -> None:
         if source.format == "tokens":
             raise recipe.RecipeError(f"data source {source.path}, key 'format': found tokens, expected documents")
         folders.append(tokenise(source, tokenizer, args.output_dir, args.workers, args.file_characters))
-        print(f"{source.label}: {folders[-1]}", flush=True)
+        recipe.say(f"{source.label}: {folders[-1]}")
     sources = open_sources([{"path": str(folder)} for folder in folders], tokenizer, args.output_dir)
-    print(described(sources))
+    recipe.say(described(sources))
     counts = {one.name: {"documents": one.tokens.documents, "tokens": one.tokens.tokens} for one in sources}
     recipe.write_json(f"{args.output_dir}/metrics.json", {"sources": counts})
 

@@ -27,7 +27,7 @@ class TokenizerArguments:
 def main(args: TokenizerArguments) -> None:
     recipe.one_process()
     documents, report = load_records(args.datasets, "document", seed=args.seed)
-    print(report)
+    recipe.say(report)
     texts, total = [], 0
     for document in documents:
         if total >= args.max_characters:
@@ -48,7 +48,7 @@ def main(args: TokenizerArguments) -> None:
         f"{args.output_dir}/metrics.json",
         {"vocab_size": len(tokenizer), "characters": total, "characters_per_token": round(characters_per_token, 3)},
     )
-    print(f"{len(tokenizer)} tokens, {characters_per_token:.2f} characters per token")
+    recipe.say(f"{len(tokenizer)} tokens, {characters_per_token:.2f} characters per token")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ FLOORS = [
     ["report", "curation", "pretraining"],
     ["recipe"],
     ["rejection"],
-    ["rounds", "annotate", "evaluation"],
+    ["rounds", "annotate", "evaluation", "talk"],
+    ["notebook"],
     ["cli"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

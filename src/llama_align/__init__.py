@@ -16,15 +16,22 @@ if TYPE_CHECKING:
         LlamaHerdForTokenClassification,
         LlamaHerdModel,
     )
+    from .notebook import Answers, Job, Model, Result, Reward, load
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answers",
+    "Job",
     "LlamaHerdConfig",
     "LlamaHerdForCausalLM",
     "LlamaHerdForSequenceClassification",
     "LlamaHerdForTokenClassification",
     "LlamaHerdModel",
+    "Model",
+    "Result",
+    "Reward",
+    "load",
 ]
 __getattr__ = on_demand(__name__, __file__)
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from trl import SFTConfig
 
 from llama_align import recipe
+from llama_align.recipe import results
 from llama_align.recipe.quantised import loading, multiplied_out, rounding_of
 from llama_align.runtime.identity import checkpoint_digest
 from llama_align.runtime.replacing import replaced
@@ -45,14 +46,14 @@ def trained(run_recipe):
 
     def run(script: str, **options):
         held = []
-        finish = recipe.finish
+        finish = results.finish
 
         def spied(trainer, *args, **kwargs):
             model = trainer.accelerator.unwrap_model(trainer.model)
             held.append(getattr(model, "policy", model))
             finish(trainer, *args, **kwargs)
 
-        with replaced(recipe, "finish", spied):
+        with replaced(results, "finish", spied):
             return run_recipe(script, **options), held[0]
 
     return run

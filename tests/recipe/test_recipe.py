@@ -131,7 +131,8 @@ def test_an_unknown_option_on_the_command_line_is_named(config):
 
 
 @pytest.mark.parametrize("error", [recipe.RecipeError, ContractError])
-def test_a_users_mistake_ends_in_one_line_and_code_2(capsys, monkeypatch, error):
+def test_a_users_mistake_ends_in_one_line_and_code_2(capsys, monkeypatch, tmp_path, error):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["stage.py", "--output_dir", "a"])
 
     def main(options):
@@ -143,7 +144,8 @@ def test_a_users_mistake_ends_in_one_line_and_code_2(capsys, monkeypatch, error)
     assert capsys.readouterr().err == "error: a: not good\n"
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch):
+def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["stage.py", "--output_dir", "a"])
     with pytest.raises(ZeroDivisionError):
         recipe.run(lambda options: 1 / 0, Options)

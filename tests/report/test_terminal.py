@@ -8,6 +8,7 @@ from rich.console import Console
 
 from llama_align.report import print_stages, stage_table
 from llama_align.report.stages import stage_rows
+from llama_align.report.terminal import in_lines, measured
 
 METRICS = {
     "rows": [
@@ -67,3 +68,22 @@ def test_only_changes_whose_interval_leaves_out_zero_are_marked():
 def test_wrong_types_are_named():
     with pytest.raises(ValueError, match=r"metrics, field 'score.mean': found 'high', expected a number"):
         stage_table({"rows": [{"row": "a", "score": {"mean": "high"}}]})
+
+
+@pytest.mark.parametrize(("width", "kept", "left_out"), [(120, "[20.0, 31.0]", ""), (50, "25.0", "[20.0, 31.0]")])
+def test_what_has_no_room_in_a_terminal_is_left_out_whole(width, kept, left_out):
+    rows = [row | {"safety": {"violation_rate": 0.5}} for row in METRICS["rows"]]
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=width)
+    console.print(stage_table(METRICS | {"rows": rows}, plain=False, width=width))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert kept in text
+    assert not left_out or left_out not in text
+    assert ("no room" in text) is bool(left_out)
+
+
+def test_what_a_step_measured_is_a_table_of_numbers_and_words():
+    found = {"steps": 3, "final_loss": 0.123456, "by": {"grade": 0.5, "kind": "a"}, "curve": [1, 2], "none": None}
+    lines = in_lines(measured(found, plain=True)).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    assert cells[1:] == [["steps", "3"], ["final_loss", "0.1235"], ["by/grade", "0.5"], ["by/kind", "a"]]

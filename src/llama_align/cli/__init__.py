@@ -17,6 +17,7 @@ COMMANDS = {  # name -> module and what it does
     "run": (".run", "run a recipe in this process, or by accelerate with --launch"),
     "rounds": (".rounds", "run a plan of steps and rounds, or say how it stands"),
     "demo": (".demo", "run the whole chain on the sandbox, on two cores in minutes"),
+    "chat": (".chat", "talk to a checkpoint, or to the last model of a run, in the terminal"),
     "validate": (".validate", "name every wrong key and value of a YAML, with its line"),
     "budget": (".budget", "what a pretraining run costs: from parameters, tokens, FLOPs or hours, the rest"),
     "schema": (".schema", "JSON Schema of recipes and plans, for editors"),

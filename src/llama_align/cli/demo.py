@@ -16,6 +16,7 @@ def add_options(one: argparse.ArgumentParser) -> None:
     one.add_argument("--seed", type=int, help="of another draw of it all")
     one.add_argument("--jobs", type=int, default=1, metavar="N", help="steps at work at once (default: 1)")
     one.add_argument("--until", metavar="STEP", help="run none behind this step")
+    one.add_argument("--verbose", action="store_true", help="show all that steps print")
 
 
 def main(options: argparse.Namespace) -> int:

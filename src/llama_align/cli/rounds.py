@@ -44,6 +44,7 @@ def add_options(one: argparse.ArgumentParser) -> None:
             action.add_argument("--only", nargs="+", metavar="STEP", help="run no others than these")
         if name == "run":
             action.add_argument("--jobs", type=int, default=1, metavar="N", help="steps at work at once (default: 1)")
+            action.add_argument("--verbose", action="store_true", help="show all that steps print")
 
 
 def main(options: argparse.Namespace) -> int:

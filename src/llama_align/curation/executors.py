@@ -12,6 +12,7 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.logging import logger
 
 from ..data import SourceError
+from ..runtime.progress import Task, shower
 
 KINDS = ("local", "slurm", "ray")
 # of datatrove's executors: what stages and other keys decide
@@ -56,15 +57,18 @@ class Executor:
         logs.mkdir(parents=True, exist_ok=True)
         logger.remove()
         before = None
-        for number, stage in enumerate(stages):
-            before = self._make(stage, logs / f"{number:02d}-{stage.name}", before)
-            if self.kind == "slurm":
-                continue
-            free = shutil.disk_usage(logs.parent).free
-            if free < LEAST_FREE:
-                found = f"{free >> 20} MiB free before {stage.name!r}, expected at least {LEAST_FREE >> 20}"
-                raise OSError(errno.ENOSPC, found, str(logs.parent))
-            before.run()
+        with Task(len(stages), "stage", shown=self.kind != "slurm" and shower() is not None) as task:
+            for number, stage in enumerate(stages):
+                before = self._make(stage, logs / f"{number:02d}-{stage.name}", before)
+                if self.kind == "slurm":
+                    continue
+                free = shutil.disk_usage(logs.parent).free
+                if free < LEAST_FREE:
+                    found = f"{free >> 20} MiB free before {stage.name!r}, expected at least {LEAST_FREE >> 20}"
+                    raise OSError(errno.ENOSPC, found, str(logs.parent))
+                task.at(number, part=stage.name)
+                before.run()
+                task.at(number + 1)
         if self.kind == "slurm":
             try:
                 before.run()

@@ -23,6 +23,7 @@ from ..data.tokenized import document_ids
 from ..runtime.files import remove_stale_parts, whole, write_json
 from ..runtime.identity import lines_digest, settings_digest
 from ..runtime.manifest import file_digest
+from ..runtime.output import say
 from .tokens import COLUMN, MANIFEST, mapped
 
 FILE_CHARACTERS = 20_000_000  # of text in one file, the unit of work and of a kill
@@ -94,7 +95,7 @@ def tokenise(
     if not files:
         raise SourceError(f"data source {source.path}: {nothing_in('document', tally)}")
     tally.used = tally.fitting
-    print(LoadReport([tally]))
+    say(LoadReport([tally]))
     described = {name: _described(folder / name) for name in files}
     if infilling and infilling.rate:
         _check_infilled([folder / name for name in files], source, tokenizer, infilling)
@@ -114,7 +115,7 @@ def _check_infilled(files: list[Path], source: DataSource, tokenizer, infilling:
     """Says how many documents were split, and raises SourceError where none was."""
     end = InfillingTokens.of(tokenizer).end
     split = sum(int((column.values.to_numpy() == end).sum()) for file in files for column in mapped(file))
-    print(f"{source.label}: {split:,} documents have their middle at the end")
+    say(f"{source.label}: {split:,} documents have their middle at the end")
     if not split:
         fits = f"documents that fit {infilling.longest} tokens" if infilling.longest else "documents"
         raise SourceError(f"data source {source.path}, infilling: found none to split, expected {fits}")

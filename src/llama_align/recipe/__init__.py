@@ -9,6 +9,7 @@ from ..runtime.on_demand import on_demand
 
 if TYPE_CHECKING:  # imported when they are asked for: most take torch
     from ..runtime.files import write_json
+    from ..runtime.output import say
     from .adapters import adapter_of
     from .checkpoints import (
         check_length,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # imported when they are asked for: most take torch
     from .resuming import STOPPED, resume_path, train
     from .staging import heldout_numbers, staged
     from .start import ModelArguments, Start, lora_config, whole_weights
+    from .training import Training
     from .whole import check_checkpoint, check_overrides
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "Samplers",
     "Start",
     "StoppedEarly",
+    "Training",
     "adapter_of",
     "check_checkpoint",
     "check_dtype",
@@ -68,6 +71,7 @@ __all__ = [
     "parse",
     "resume_path",
     "run",
+    "say",
     "score_outputs",
     "staged",
     "train",

@@ -23,6 +23,7 @@ from ..chat import adopt
 from ..data import Prompt, fitting_prompts, load_records, tokens_of
 from ..rewards import RewardModel
 from ..runtime.identity import checkpoint_dtype, hub_file
+from ..runtime.output import say
 from .adapters import Adapter, adapter_of, merged
 from .errors import RecipeError
 from .quantised import check_rounding, loading, multiplied_out
@@ -66,7 +67,7 @@ def load_tokenizer(
 @functools.cache
 def _announce(said: str) -> None:
     if PartialState().is_main_process:
-        print(said)
+        say(said)
 
 
 def has_tokenizer(path: str, revision: str | None = None, alone: bool = False) -> bool:
@@ -284,7 +285,7 @@ def load_prompts(
     prompts, report = load_records(sources, "prompt", seed=seed)
     limit = (context or context_of(path)) - max_new_tokens
     kept, dropped = fitting_prompts(prompts, tokenizer, limit, too_long)
-    print(f"{report}\n{len(kept)} prompts, {dropped} left out as {dropped.reason('max_new_tokens, context')}")
+    say(f"{report}\n{len(kept)} prompts, {dropped} left out as {dropped.reason('max_new_tokens, context')}")
     return kept
 
 

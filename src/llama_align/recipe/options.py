@@ -8,29 +8,38 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import DistributedType, PartialState
 from transformers import get_scheduler
 
-from ..chat import ContractError
-from ..data import RecordError, SourceError
 from ..runtime.lineage import answer_to_manager
 from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
 from .launching import launch_defaults
 from .paths import expand_paths
-from .reading import LONGEST, read_command
+from .quiet import MISTAKES, shown
+from .reading import LONGEST, VERBOSE, read_command
 from .unused import refuse_unused
 from .yaml_files import shortened
 
 INTERRUPTED = 128 + signal.SIGINT  # as a shell has it
 
 
-def parse(dataclass_types: Iterable[type], args: list[str] | None = None, description: str | None = None) -> tuple:
+def parse(
+    dataclass_types: Iterable[type],
+    args: list[str] | None = None,
+    description: str | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> tuple:
     """Dataclasses from `--config file.yaml` and `--key value` overrides.
+
+    Args:
+        values: of options, as a file has them; they win over those of the file.
 
     Raises:
         RecipeError: a missing or malformed file, a key no dataclass has (with the nearest known one), a value of
@@ -40,7 +49,7 @@ def parse(dataclass_types: Iterable[type], args: list[str] | None = None, descri
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         before_a_group()
     # defaults that depend on the machine and the launch; a value in the YAML wins
-    command = read_command(types, args, description, launch_defaults())
+    command = read_command(types, args, description, launch_defaults(), values)
     try:
         stages = command.parser.parse_args_into_dataclasses(command.args, look_for_args_file=False)
     except (RecipeError, ImportError):  # the latter where what an option needs is not installed
@@ -82,6 +91,8 @@ def _check_group() -> None:
 def run(main, *dataclass_types: type, doc: str | None = None) -> None:
     """Parses and runs a recipe's `main`, and ends the process where it did not end well.
 
+    What libraries print goes to `output.log` in output_dir, unless `--verbose` is among the arguments or an option.
+
     A user's mistake ends in one line on stderr and exit code 2, an interrupt in one that says how to go on and 130, and
     work that was asked to stop and saved what it had in `STOPPED_EARLY`.
     """
@@ -89,11 +100,27 @@ def run(main, *dataclass_types: type, doc: str | None = None) -> None:
     resumes = any("resume_from_checkpoint" in kind.__dataclass_fields__ for kind in dataclass_types)
     how = ", with resume_from_checkpoint: last from the newest checkpoint" if resumes else ""
     try:
-        code = exit_code(lambda: main(*parse(dataclass_types, description=doc)), f"the same command goes on{how}")
+        code = exit_code(lambda: _run(main, dataclass_types, doc), f"the same command goes on{how}")
     finally:
         leave_group()
     if code:
         sys.exit(code)
+
+
+def _run(main, types: tuple[type, ...], doc: str | None) -> None:
+    from ..report.terminal import say_measured  # with what draws pictures
+
+    with warnings.catch_warnings(record=True) as early:  # before it is known where they belong
+        stages = parse(types, description=doc)
+    # a recipe with an option of that name looks after its output itself
+    verbose = VERBOSE in sys.argv or any(VERBOSE[2:] in kind.__dataclass_fields__ for kind in types)
+    folder = next((stage.output_dir for stage in stages if hasattr(stage, "output_dir")), None)
+    with shown(folder, Path(main.__code__.co_filename).stem, verbose):
+        for one in early:
+            sys.stderr.write(warnings.formatwarning(one.message, one.category, one.filename, one.lineno))
+        main(*stages)
+        if folder is not None and os.environ.get("RANK", "0") == "0":
+            say_measured(Path(folder) / "metrics.json")
 
 
 def exit_code(call: Callable[[], Any], goes_on: str = "the same command goes on") -> int:
@@ -108,8 +135,7 @@ def exit_code(call: Callable[[], Any], goes_on: str = "the same command goes on"
         if os.environ.get(TRACEBACK):
             raise
         # ours say all there is to say; a library's may need the place it was raised at
-        ours = isinstance(error, RecipeError | RecordError | SourceError | ContractError)
-        hint = "" if ours else f" (the environment variable {TRACEBACK}=1 shows where)"
+        hint = "" if isinstance(error, MISTAKES) else f" (the environment variable {TRACEBACK}=1 shows where)"
         print(f"error: {error}{hint}", file=sys.stderr)
         return 2
     except StoppedEarly as stop:

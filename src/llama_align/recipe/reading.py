@@ -6,7 +6,7 @@ Imports neither torch nor transformers, so that `--help` and a mistake do not wa
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from .outline import Unreadable, outline
 from .yaml_files import YamlFile, field_name, read_yaml, shortened
 
 LONGEST = 600  # characters of a library's complaint
+VERBOSE = "--verbose"
 LIBRARIES = ("trl", "transformers")
 
 
@@ -77,12 +78,17 @@ class Command:
 
 
 def read_command(
-    types: tuple[type, ...], args: list[str] | None, description: str | None, defaults: dict[str, Any] | None = None
+    types: tuple[type, ...],
+    args: list[str] | None,
+    description: str | None,
+    defaults: dict[str, Any] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> Command:
     """A recipe's command line, the values of its YAML checked.
 
     Args:
         defaults: what else stands in place of a dataclass's default, where no YAML names it.
+        values: of options, as a YAML has them; they win over those of the YAML.
 
     Raises:
         RecipeError: a missing or malformed file, a key no dataclass has, or a value of another type or out of bounds.
@@ -91,16 +97,18 @@ def read_command(
     parser = Parser(types, description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
     hints = hints_of(types)
+    if VERBOSE[2:] not in hints:
+        parser.add_argument(VERBOSE, action="store_true", help="print all on the terminal, nothing to output.log")
     path, args = config_path(sys.argv[1:] if args is None else args)
     given = {arg[2:].split("=")[0].replace("-", "_") for arg in args if arg.startswith("--")}
     parser.set_defaults_with_config(**{key: value for key, value in (defaults or {}).items() if key in hints})
-    if path is not None:
-        file = read_yaml(path)
+    files = [read_yaml(path)] if path is not None else []
+    for file in [*files, YamlFile(Path("values"), dict(values or {}))]:
         if problem := next(problems(file, hints), None):
             raise RecipeError(problem)
-        values = {key: fitting(key, value, hints[key]) for key, value in file.content.items()}
-        parser.set_defaults_with_config(**values)
-        given |= {*values}
+        found = {key: fitting(key, value, hints[key]) for key, value in file.content.items()}
+        parser.set_defaults_with_config(**found)
+        given |= {*found}
     return Command(parser, args, given)
 
 

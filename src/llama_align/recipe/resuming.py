@@ -13,8 +13,10 @@ from safetensors import SafetensorError, safe_open
 
 from ..runtime.files import write_json
 from ..runtime.manifest import changed, is_manifest
+from ..runtime.output import say
 from ..trainers.continuing import MANIFEST
 from .errors import RecipeError, StoppedEarly
+from .quiet import follow
 
 LAST = (True, "last", "true", "True")
 STOPPED = "stopped.json"  # where a run was stopped early, for whoever started it
@@ -48,6 +50,7 @@ def train(trainer) -> None:
     if problem:
         raise RecipeError(problem)
     args.resume_from_checkpoint = None  # it is saved with the model, which is that of an undisturbed run
+    follow(trainer)
     trainer.train(resume_from_checkpoint=path)
     step, steps = trainer.state.global_step, trainer.state.max_steps
     if step > steps:
@@ -76,9 +79,9 @@ def resume_path(setting: str | bool | None, output_dir: str) -> str | None:
         for folder in sorted(folders, key=lambda path: int(path.name[11:]), reverse=True):
             if (problem := damage(folder)) is None:
                 return str(folder)
-            print(f"resume_from_checkpoint: {folder.name} is not whole, an older one is taken: {problem}", flush=True)
+            say(f"resume_from_checkpoint: {folder.name} is not whole, an older one is taken: {problem}")
         if folders:
-            print(f"resume_from_checkpoint: no checkpoint of {output_dir} is whole, training starts afresh", flush=True)
+            say(f"resume_from_checkpoint: no checkpoint of {output_dir} is whole, training starts afresh")
         return None
     if not setting:
         return None

@@ -133,7 +133,7 @@ def _fitting(
         except RecordError as error:
             raise recipe.RecipeError(f"{model}: its context of {context} tokens is too short: {error}") from error
         if dropped:
-            print(f"{model}: {dropped} prompts left out as {dropped.reason('its context')}")
+            recipe.say(f"{model}: {dropped} prompts left out as {dropped.reason('its context')}")
     return prompts
 
 

@@ -118,7 +118,7 @@ def read_run(run_dir: str | Path) -> Run:
         raise FileNotFoundError(f"{path}: not found, expected the run.json that the round manager writes")
     run = _read_json(path)
     rows = pick(str(path), run, "steps", "a list of objects", required=True)
-    steps = [_read_step(run_dir, row, f"{path}, step {i + 1}") for i, row in enumerate(rows)]
+    steps = [read_step(run_dir, row, f"{path}, step {i + 1}") for i, row in enumerate(rows)]
     evaluations = [_read_evaluation(step) for step in steps if _is_evaluation(step)]
     return Run(
         pick(str(path), run, "name", "text") or run_dir.resolve().name, pick(str(path), run, "seed"), steps, evaluations
@@ -130,7 +130,8 @@ def _is_evaluation(step: Step) -> bool:
     return step.metrics is not None and (step.recipe == "evaluate" or isinstance(step.metrics.get("rows"), list))
 
 
-def _read_step(run_dir: Path, row: dict, where: str) -> Step:
+def read_step(run_dir: Path, row: dict, where: str) -> Step:
+    """A step by its row in run.json, of which a name and a directory are enough. RecordError for any broken file."""
     directory = run_dir / pick(where, row, "directory", "text", required=True)
     log = directory / "log.jsonl"
     return Step(

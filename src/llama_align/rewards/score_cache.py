@@ -12,14 +12,13 @@ from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..chat import Answer, Message, settled
 from ..data import RecordError, Sample, read_jsonl, write_jsonl
 from ..data.records import is_number, show
 from ..runtime.files import remove_stale_parts
 from ..runtime.identity import checkpoint_digest, lines_digest, resolved_dtype
 from ..runtime.processes import ALONE, Group
+from ..runtime.progress import Task
 from ..sampling.memory import release
 from .models import RewardModel, combine, main_score
 
@@ -157,11 +156,13 @@ class CachedRewards:
         self.group.wait()  # everybody has looked before anybody writes
         mine = self.group.share([block for block, lacking in missing.items() if lacking])
         models: dict[str, RewardModel] = {}
-        for block in tqdm(mine, unit="block", desc="scoring", disable=not (self.group.is_main and mine)):
-            for name in missing[block]:
-                if name not in models:
-                    models[name] = self.load(self.checkpoints[name])
-                self.caches[name].fill(block, blocks[block], models[name], known[name])
+        with Task(len(mine), "scored block", shown=bool(self.group.is_main and mine)) as task:
+            for block in mine:
+                for name in missing[block]:
+                    if name not in models:
+                        models[name] = self.load(self.checkpoints[name])
+                    self.caches[name].fill(block, blocks[block], models[name], known[name])
+                task.add()
         if models:
             models.clear()
             release()

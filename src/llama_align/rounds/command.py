@@ -1,6 +1,7 @@
 """`llama-align rounds run|status|dry-run|verify PLAN`."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..recipe import RecipeError, exit_code
-from ..report import write_report
+from ..report import print_stages, write_report
 from ..runtime.shipped import shipped
 from .manager import Run
 from .plan import Plan
@@ -42,9 +43,13 @@ def bind(
     directory = Path(output_dir or Path("runs") / found.name)
 
     def report(folder: Path) -> None:
+        measured = [step.name for step in found.steps if step.recipe == "evaluate"]
+        if measured and (metrics := run.folders[measured[-1]] / "metrics.json").is_file():
+            print_stages(json.loads(metrics.read_text("utf-8")))
         print(f"\nreport: {write_report(folder, folder / 'report.html', title=found.name)}")
 
-    return Run(found, directory, Path(recipes), report)
+    run = Run(found, directory, Path(recipes), report)  # whose folders the report reads
+    return run
 
 
 def main(options: argparse.Namespace) -> int:
@@ -58,7 +63,7 @@ def _main(options: argparse.Namespace) -> None:
         options.plan, options.output_dir, recipes, options.seed, options.launch, options.executor, options.accept_older
     )
     if options.action == "run":
-        run.execute(options.until, options.start, options.only or (), options.jobs)
+        run.execute(options.until, options.start, options.only or (), options.jobs, options.verbose)
     elif options.action == "verify":
         run.verify()
     elif options.action == "status":

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..recipe import RecipeError
 from ..runtime.lineage import adopt, descendants, die_with, end_all_but, in_group, locked, managed, marked, terminate
+from ..runtime.progress import FILE
+from .display import PROGRESS
 from .forked import ForkedStep, Nursery
 from .lease import Lease
 
@@ -82,20 +84,21 @@ class _Work:
 class Crew:
     """The steps at work at one time. When one ends, or this does, no process of it is left, whoever started it.
 
-    SIGTERM goes on to all of them, which may save what they have; `came` says that it did. Where there may be several,
-    `most`, what they print goes to their logs alone. With a `nursery` they are forked from it where they may be.
+    SIGTERM goes on to all of them, which may save what they have; `came` says that it did. What they print goes to
+    their logs alone unless all is asked for (`verbose`).
+
+    Args:
+        most: how many there may be. nursery: what steps are forked from, where they may be. watch: called while they
+            are waited for.
     """
 
     lock: Lock
     most: int = 1
     nursery: Nursery | None = None
+    verbose: bool = False
+    watch: Callable[[], None] = lambda: None
     came: bool = False
     works: dict[str, _Work] = field(default_factory=dict)
-
-    @property
-    def quiet(self) -> bool:
-        """Whether what a step prints goes to its log alone."""
-        return self.most > 1
 
     def __enter__(self) -> "Crew":
         self._before = set(descendants(os.getpid()))
@@ -120,13 +123,13 @@ class Crew:
             terminate(work.process.pid)
 
     def start(self, name: str, command: Sequence[str], log: Path, alone: bool = True) -> None:
-        """Starts a step's process, whose output goes to the end of a file and to the terminal.
+        """Starts a step's process, whose output goes to the end of a file, and which tells beside it how far it is.
 
         Args:
             alone: in an interpreter of its own, whatever the nursery; else `command` is a script of Python's.
         """
-        environment, begin = {MARK: name} | self.lock.environment, _begin(os.getpid())
-        tee = _Tee(log, self.quiet)
+        environment = {MARK: name, FILE: str(log.with_name(PROGRESS))} | self.lock.environment
+        begin, tee = _begin(os.getpid()), _Tee(log, not self.verbose)
         try:
             if self.nursery and not alone:
                 process = self.nursery.start(command[1:], tee.end, environment, begin)
@@ -161,6 +164,7 @@ class Crew:
                     end_all_but(self._kept)
                     work.tee.close()
                     return name, code
+            self.watch()
             time.sleep(TICK)
 
     def _kept(self) -> set[int]:

@@ -17,8 +17,10 @@ from typing import Any
 
 from ..recipe import RecipeError, StoppedEarly
 from ..runtime.files import write_json
+from ..runtime.output import TAIL, tail
 from ..runtime.trackers import CHOICE
 from . import slurm
+from .display import Display
 from .forked import Nursery, hindrance
 from .inputs import Digests
 from .launch import Crew, Lock
@@ -27,6 +29,7 @@ from .plan import Plan, Step
 from .references import resolve
 from .task import Task, remove_parts
 
+MISTAKE = 2  # exit code of a recipe that says in its last line what a user can put right
 GOES_ON = "the same command goes on from here"
 
 
@@ -78,13 +81,18 @@ class Run:
         return self._fits(name, read_marker(self.folders[name]))
 
     def execute(
-        self, until: str | None = None, start: str | None = None, only: Sequence[str] = (), jobs: int = 1
+        self,
+        until: str | None = None,
+        start: str | None = None,
+        only: Sequence[str] = (),
+        jobs: int = 1,
+        verbose: bool = False,
     ) -> None:
         """Runs what is not finished, in order.
 
         Args:
             until, start: the last and the first step that may be run. only: no others than these. jobs: steps at work
-                at once, each as soon as what it refers to is finished.
+                at once, each as soon as what it refers to is finished. verbose: show all that they print.
 
         Raises:
             RecipeError: a step failed, a finished one's outputs have changed, one that is left out would be needed, or
@@ -103,9 +111,10 @@ class Run:
             self._digests.save()
             self.status = {step.name: "finished" for step in self.plan.steps if self.finished(step.name)}
             self._jobs = slurm.jobs(self.folders)
+            self._display = Display(self.folders, verbose)
             if self.plan.executor == "slurm" and self._submit(chosen):
                 return
-            with Crew(lock, jobs, self._nursery(lock)) as crew:
+            with self._display, Crew(lock, jobs, self._nursery(lock), verbose, self._display.watch) as crew:
                 self._work_off(chosen, crew)
             if self.report:
                 self.report(self.directory)
@@ -127,7 +136,7 @@ class Run:
             else:
                 numbers[step.name], said = job.number, f"job {job.number}, {job.state}"
             self.status[step.name] = "submitted"
-            print(f"{self._title(step.name)}: {said}", flush=True)
+            self._display.say(step.name, said)
             self._write_overview()
         return bool(numbers)
 
@@ -208,16 +217,13 @@ class Run:
         ready = (step for name, step in waiting.items() if not unfinished.intersection(self.plan.inputs(name)))
         return next(ready, None) if len(crew.works) < crew.most else None
 
-    def _title(self, name: str) -> str:
-        return f"[{list(self.folders).index(name) + 1}/{len(self.folders)}] {name}"
-
     def _done_before(self, step: Step) -> None:
         folder = self.folders[step.name]
         notes = [check_outputs(step.name, folder)]
         check_inputs(step.name, folder, self._inputs(step))
         if read_marker(folder)["identity"] != self.identities[step.name].whole:
             notes.append("by other code, which accept_older takes")
-        print("; ".join([f"{self._title(step.name)}: done before", *filter(None, notes)]), flush=True)
+        self._display.say(step.name, "; ".join(["done before", *filter(None, notes)]))
         self._write_overview()
 
     def task(self, step: Step) -> Task:
@@ -240,10 +246,10 @@ class Run:
             raise RecipeError(
                 f"step {step.name!r} is job {job.number} of Slurm ({job.state}); scancel it to run it here"
             )
-        print(f"{self._title(step.name)}: {task.folder}", flush=True)
         task.prepare()
         self.status[step.name] = "running"
         self._write_overview()
+        self._display.begin(step.name)
         self._began[step.name] = time.perf_counter()
         crew.start(step.name, task.command, task.folder / "output.log", alone=step.launch is not None)
 
@@ -251,13 +257,13 @@ class Run:
         """Marks a step as finished, or says how it ended otherwise."""
         task = self.task(next(step for step in self.plan.steps if step.name == name))
         seconds = time.perf_counter() - self._began[name]
+        numbers = self._display.end(name)
         if code != 0 or task.stopped_early(code):
             self._failed(task, code, crew.came)
         task.finish(seconds)
         self.status[name], self._behind = "finished", f" behind step {name!r}"
         self._write_overview()
-        if crew.quiet:
-            print(f"{self._title(name)}: done in {seconds:.1f} s", flush=True)
+        self._display.say(name, f"done in {seconds:.1f} s{numbers}")
 
     def _interrupted(self, names: list[str]) -> None:
         self.status |= dict.fromkeys(names, "stopped")
@@ -278,9 +284,11 @@ class Run:
             raise StoppedEarly(f"step {name!r} was stopped {'early' if early else 'by SIGTERM'}; {GOES_ON}")
         if interrupted:
             raise KeyboardInterrupt(name)
+        log = task.folder / "output.log"
+        end = tail(log, 1 if code == MISTAKE else TAIL)
         raise RecipeError(
-            f"step {name!r} ended with exit code {code}; its output is in {task.folder / 'output.log'}. "
-            "Run the same command again to go on from here."
+            f"step {name!r} ended with exit code {code}; its output is in {log}. "
+            f"Run the same command again to go on from here.\n{end}".rstrip()
         )
 
     def _write_overview(self) -> None:

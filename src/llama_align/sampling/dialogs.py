@@ -1,11 +1,12 @@
 """An engine and its tokenizer together: dialogs in, texts out. The only way the recipes sample."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..chat import Answer, ControlTokens, Message, as_text, decode_answer, render_prompt
 from .engine import SamplingParams
 from .make import make_engine
+from .native import NativeEngine
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,29 @@ class DialogSampler:
         ids = [render_prompt(self.tokenizer, prompt, self.tokens) for prompt in prompts]
         answers = self.engine.generate(ids, params, set(self.tokens.terminators), progress=progress, keys=keys)
         return [[self._draft(answer) for answer in group] for group in answers]
+
+    def stream(self, prompt: list[Message], params: SamplingParams, each: Callable[[str], None], key: int = 0) -> Draft:
+        """The draft that a call gives for this key; `each` is called with every piece of its text as it is drawn.
+
+        The pieces are what a reader sees, control tokens left out. An engine other than the native one draws it as a
+        whole.
+        """
+        ids = render_prompt(self.tokenizer, prompt, self.tokens)
+        shown, drawn = "", []
+
+        def decode(token: int) -> None:
+            nonlocal shown
+            drawn.append(token)
+            text = self.tokenizer.decode(drawn, skip_special_tokens=True)
+            if len(text) > len(shown) and not text.endswith("\ufffd"):  # part of a character
+                each(text[len(shown) :])
+                shown = text
+
+        if isinstance(self.engine, NativeEngine):
+            return self._draft(self.engine.stream(ids, params, set(self.tokens.terminators), decode, key))
+        ((answer,),) = self.engine.generate([ids], params, set(self.tokens.terminators), keys=[key])
+        each(self.tokenizer.decode(answer.ids, skip_special_tokens=True))
+        return self._draft(answer)
 
     def _draft(self, answer) -> Draft:
         return Draft(decode_answer(self.tokenizer, answer.ids, self.tokens), answer.finished, len(answer.ids))

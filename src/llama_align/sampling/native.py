@@ -98,6 +98,32 @@ class NativeEngine:
                 bar.add([answer])
         return answers
 
+    def stream(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        stop_ids: set[int],
+        each: Callable[[int], None],
+        key: int = 0,
+    ) -> Answer:
+        """One answer, the one that `generate` gives for this key; `each` is called with every id as it is drawn.
+
+        Raises:
+            ValueError: as `generate` does, or more than one answer is asked for.
+        """
+        if params.n != 1:
+            raise ValueError(f"n: found {params.n}, expected 1 answer to be streamed")
+        keys = prepare_keys([prompt], params, unwrap(self.model).config, [key])
+        with inference(self.model):
+            decoder = _Decoder(unwrap(self.model), params, stop_ids, len(prompt) + params.max_new_tokens)
+            cohort = decoder.start([Job(0, prompt, 0, 1)], keys)
+            while not (ended := list(decoder.draw([cohort]))):
+                each(int(cohort.last_R[0]))
+                decoder.step([cohort])
+            ((_, _, answer),) = ended
+        each(answer.ids[-1])
+        return answer
+
     def _run(self, decoder: "_Decoder", waiting: deque[Job], keys: Sequence[int]) -> Iterator[tuple[int, int, Answer]]:
         cohorts: list[Cohort] = []
         while waiting or cohorts:

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from llama_align.data.jsonl import write_jsonl
+from llama_align.runtime.progress import Task, shower
 from llama_align.sandbox import tasks
 from llama_align.sandbox.annotators import Annotator, static_preferences
 from llama_align.sandbox.corpus import documents
@@ -48,7 +49,12 @@ def write_sandbox(
     Raises ValueError where the world is too small for what the configuration asks.
     """
     files = _records(config, noise)
-    return {name: write_jsonl(Path(directory) / f"{name}.jsonl", records) for name, records in files.items()}
+    counts = {}
+    with Task(len(files), "file", shown=shower() is not None) as task:
+        for name, records in files.items():
+            counts[name] = write_jsonl(Path(directory) / f"{name}.jsonl", records)
+            task.add()
+    return counts
 
 
 def _records(config: SandboxConfig, noise: DemonstrationNoise | None) -> dict[str, Iterable[dict]]:

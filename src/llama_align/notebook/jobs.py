@@ -1,0 +1,120 @@
+"""A recipe's YAML as an object: its options, its trainer, and what came out. It runs the recipe's own code."""
+
+import importlib.util
+import inspect
+import typing
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..recipe import RecipeError, Training, parse
+from ..recipe.yaml_files import read_yaml
+from ..report.inputs import read_run
+from ..rounds.command import recipes_of
+from . import html
+from .results import Result
+
+PLAN = "rounds"  # the recipe whose YAML is a plan
+
+
+def load(config: str | Path, recipe: str | None = None, **options: Any) -> "Job":
+    """A recipe with the options of a YAML, ready to run.
+
+    Args:
+        recipe: which one; by default the one that the file is named after (sft_best.yaml: sft). options: win over those
+            of the file, which has the same names.
+
+    Raises:
+        RecipeError: no such file or recipe, or options that the recipe refuses.
+    """
+    return Job(Path(config), recipe or _recipe_of(Path(config)), options)
+
+
+class Job:
+    """A recipe and its options. Nothing is loaded before `trainer` or `run`.
+
+    Args:
+        options: beside those of the file, which they win over.
+    """
+
+    def __init__(self, config: Path, recipe: str, options: dict[str, Any]):
+        self.config, self.recipe = config, recipe
+        self.module = _module(recipe, recipes_of(config))
+        kinds = [kind for name, kind in typing.get_type_hints(self.module.main).items() if name != "return"]
+        if recipe == PLAN:
+            self.parts = parse(kinds, [], values={"plan": str(config)} | options)
+        else:
+            self.parts = parse(kinds, ["--config", str(config)], values=options)
+        self.given = (read_yaml(config).content if recipe != PLAN else {}) | options
+
+    @property
+    def output_dir(self) -> Path:
+        """The folder of what comes out."""
+        return Path(next(part.output_dir for part in self.parts if hasattr(part, "output_dir")))
+
+    @cached_property
+    def training(self) -> Training:
+        """The trainer with its data, made at the first look.
+
+        Raises:
+            RecipeError: a recipe that trains nothing.
+        """
+        if not hasattr(self.module, "build"):
+            raise RecipeError(
+                f"{self.recipe}: found a recipe without a trainer, expected one that trains (run() runs it)"
+            )
+        return self.module.build(*self.parts)
+
+    @property
+    def trainer(self):
+        """TRL's or transformers' trainer, as the recipe makes it."""
+        return self.training.trainer
+
+    def run(self) -> Result:
+        """Runs the recipe to its end, as the command does; of a plan the last evaluation is what comes out."""
+        if hasattr(self.module, "build"):
+            self.training.run()
+        else:
+            self.module.main(*self.parts)
+        return Result(self.output_dir if self.recipe != PLAN else self._last_evaluation())
+
+    def _last_evaluation(self) -> Path:
+        found = read_run(self.output_dir).evaluations
+        if not found:
+            raise RecipeError(f"{self.config}: found no step that measured anything, expected one to look at")
+        return found[-1].directory
+
+    def train(self) -> Result:
+        """Trains; `run`, for a recipe that does."""
+        _ = self.training
+        return self.run()
+
+    def __repr__(self) -> str:
+        return f"Job({self.recipe!r}, {str(self.config)!r})"
+
+    def _repr_html_(self) -> str:
+        doc = (inspect.getdoc(self.module) or "").splitlines()
+        return html.titled(f"{self.recipe}: {doc[0] if doc else ''}", html.table(["option", ""], self.given.items()))
+
+
+def _recipe_of(config: Path) -> str:
+    if config.is_file() and "steps" in read_yaml(config).content:
+        return PLAN
+    names = sorted((path.stem for path in recipes_of(config).glob("*.py")), key=len, reverse=True)
+    for name in names:
+        if config.stem == name or config.stem.startswith(f"{name}_"):
+            return name
+    raise RecipeError(
+        f"{config}: found no recipe it is named after, expected recipe= one of {', '.join(sorted(names))}"
+    )
+
+
+def _module(recipe: str, folder: Path) -> ModuleType:
+    path = folder / f"{recipe}.py"
+    if not path.is_file():
+        raise RecipeError(f"recipe: found {recipe!r}, expected one of {', '.join(p.stem for p in folder.glob('*.py'))}")
+    spec = importlib.util.spec_from_file_location(f"llama_align_recipe_{recipe}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

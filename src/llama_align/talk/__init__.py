@@ -1,0 +1,1 @@
+"""A conversation with checkpoints in a terminal: `llama-align chat`."""
