@@ -64,6 +64,15 @@ def test_imports_run_downwards(room):
     assert upwards == []
 
 
+@pytest.mark.parametrize("room", sorted(set(FLOOR)))
+def test_what_is_imported_within_a_function_is_there(room):
+    for file in (file for file in FILES if room_of(file) == room):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = file.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+                assert base.is_dir() or base.with_suffix(".py").is_file(), f"{file}:{node.lineno}"
+
+
 def test_no_file_is_longer_than_a_person_reads():
     lengths = {str(file.relative_to(SOURCE)): len(file.read_text().splitlines()) for file in FILES}
     assert {name: length for name, length in lengths.items() if length > 400} == {}

@@ -75,7 +75,7 @@ def _add_tokens(text: list[str], measure: list[str], pieces: int, **options) -> 
 
 def _texts(source: str) -> list[str]:
     """The texts of a file, or of a source written as a mapping in YAML."""
-    from .data import load_records  # which takes seconds to import
+    from ..data import load_records  # which takes seconds to import
 
     try:
         read = yaml.safe_load(source) if source.startswith("{") else {"path": source}

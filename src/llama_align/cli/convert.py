@@ -79,7 +79,7 @@ def main(options: argparse.Namespace) -> None:
 def _convert(source: str, output: str, **options) -> Path:
     if not (Path(source) / ADAPTER).is_file():
         return convert(source, output, **options)
-    from .recipe.start import check_checkpoint, folders_below, write_merged  # which take seconds to import
+    from ..recipe.start import check_checkpoint, folders_below, write_merged  # which take seconds to import
 
     check_checkpoint(source)
     if options["to"] == "gguf":

@@ -51,6 +51,10 @@ def _imported(file: Path) -> frozenset[Path]:
         tree = ast.parse(file.read_text("utf-8"))
     except SyntaxError:  # its step says so
         return frozenset()
+    if file == PACKAGE / "__init__.py":  # its names are for notebooks, and imported when one asks for them
+        tree.body = [
+            node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+        ]
     return frozenset(found for node in ast.walk(tree) for name in _names(node, package) for found in _files(name))
 
 
