@@ -129,6 +129,8 @@ def test_documents_of_a_step_are_named(plan_of):
         ({"mixture": None}, "key 'mixture': found none, and no weight of the source a"),
         ({"learning_rate": 1e-3}, "key 'learning_rate': found 0.001 (float), expected none without a schedule"),
         ({"schedule": {"warmup": 3}}, "key 'schedule': found an object with warmup, expected a mapping with its type"),
+        ({"schedule": {"type": "linear", "warmup": 0.1}}, "expected a whole number of tokens as its warmup"),
+        ({"schedule": {"type": "constant", "warmup": 64}}, "expected only type with constant"),
     ],
 )
 def test_a_stage_that_cannot_be_trained_is_refused(plan_of, stage, said):
@@ -171,5 +173,29 @@ def test_rates_follow_tokens_through_stages_of_other_batches():
     assert [root.factor(step) for step in (0, 100, 200)] == pytest.approx([1, math.sqrt(3), math.sqrt(5)])
     with pytest.raises(StageError, match="lr_scheduler_type: found reduce_lr_on_plateau"):
         Rates(time, 1e-3, "reduce_lr_on_plateau", {}, 0)
-    share = Rates(time, 1e-3, "linear", {}, 0.1)
+    with pytest.raises(StageError, match="found num_decay_steps: 10, which counts steps, expected a stage"):
+        Rates(time, 1e-3, "warmup_stable_decay", {"num_decay_steps": 10}, 0)
+    share = Rates(Timeline(stages[:2]), 1e-3, "linear", {}, 0.1)
     assert share.factor(10) == pytest.approx(100 / 200), "a tenth of 200 steps is 20, the first 200 tokens"
+
+
+def test_rates_of_a_stages_own_schedule_are_those_that_are_written():
+    cosine = {"type": "cosine_with_min_lr", "min_lr": 1e-5}
+    stages = stages_of(
+        {"tokens": 1000, "context": 10, "batch": 10},
+        {"tokens": 4000, "context": 10, "batch": 40, "schedule": cosine, "learning_rate": 1e-4},
+        {"tokens": 4000, "context": 10, "batch": 10, "schedule": {"type": "linear"}},
+    )
+    for root in (False, True):
+        rates = Rates(Timeline(stages), 1e-3, "constant", {}, 0, root=root)
+        assert rates.factor(100) * 1e-3 == pytest.approx(1e-4)
+        assert rates._end(1) * rates._growth[1] * 1e-3 == pytest.approx(1e-5)
+        # from there, by the root of a quarter of the batch
+        assert rates.factor(200) * 1e-3 == pytest.approx(0.5e-5 if root else 1e-5)
+    with pytest.raises(StageError, match=r"stages\[3\], key 'schedule': found a rate of 0 at its beginning"):
+        Rates(Timeline([*stages, stages[2]]), 1e-3, "constant", {}, 0)
+
+
+def test_a_stage_that_is_no_mapping_is_refused():
+    with pytest.raises(StageError, match=r"stages\[0\]: found 400 \(int\), expected a mapping with tokens"):
+        Stage.parse(400, 0, 32)

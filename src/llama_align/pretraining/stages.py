@@ -17,6 +17,10 @@ from ..data import SourceError
 from ..data.records import is_number, show
 from .mixes import MIXES
 
+# what get_scheduler hands on to schedules that take hardly anything, and which arguments of others count steps
+TAKEN = {"constant": (), "constant_with_warmup": ("warmup",)}
+IN_STEPS = ("num_decay_steps", "num_stable_steps", "timescale")
+
 
 class StageError(SourceError):
     """A stage that cannot be trained as it is written."""
@@ -32,8 +36,8 @@ class Stage:
     rope_theta, rope_scaling: rotary base and scaling in it (default: those of the stage before).
     window: a token looks no further back than the start of its window of so many tokens of the row (SkyLadder, 2025).
     schedule: {type, warmup, ...} of the learning rate over this stage alone, from where it stands, with the names and
-        arguments of transformers' schedules, warmup in tokens. Stages without follow the run's schedule together.
-    learning_rate: the peak of its own schedule, instead of where the rate stands.
+        arguments of transformers' schedules, all lengths in tokens. Stages without follow the run's schedule together.
+    learning_rate: the peak of its own schedule, instead of where the rate stands; whatever the batch.
     """
 
     tokens: int
@@ -56,6 +60,8 @@ class Stage:
         """
         known = {field.name: field for field in fields(cls)}
         where = f"stages[{number}]"
+        if not isinstance(value, dict):
+            raise StageError(f"{where}: found {show(value)}, expected a mapping with tokens, context and batch")
         for key in value:
             if key not in known:
                 raise StageError(f"{where}: unknown key {key!r}, known: {', '.join(known)}")
@@ -83,14 +89,23 @@ class Stage:
             need(key, rate is None or (is_number(rate) and rate > 0), "a number above 0")
         for key in ("rope_scaling", "schedule"):
             need(key, isinstance(getattr(self, key), dict | None), "a mapping")
-        need("schedule", self.schedule is None or isinstance(self.schedule.get("type"), str), "a mapping with its type")
-        need("learning_rate", self.learning_rate is None or self.schedule, "none without a schedule of the stage's own")
+        self._check_schedule(need)
         need("mixture", isinstance(self.mixture, dict | str | None), "shares by source, or the name of a mixture")
         if isinstance(self.mixture, str):
             need("mixture", self.mixture in MIXES, f"shares by source, or one of {', '.join(MIXES)}")
         shares = self.mixture if isinstance(self.mixture, dict) else {}
         need("mixture", all(is_number(share) and share >= 0 for share in shares.values()), "shares of at least 0")
         need("mixture", self.mixture is None or not shares or sum(shares.values()) > 0, "a share above 0")
+
+    def _check_schedule(self, need: Callable[[str, Any, str], None]) -> None:
+        need("learning_rate", self.learning_rate is None or self.schedule, "none without a schedule of the stage's own")
+        if self.schedule is None:
+            return
+        kind, warmup = self.schedule.get("type"), self.schedule.get("warmup", 0)
+        need("schedule", isinstance(kind, str), "a mapping with its type")
+        need("schedule", type(warmup) is int and warmup >= 0, "a whole number of tokens as its warmup")
+        taken = ("type", *TAKEN.get(kind, self.schedule))
+        need("schedule", set(self.schedule) <= set(taken), f"only {', '.join(taken)} with {kind}")
 
     @property
     def rows(self) -> int:
@@ -148,22 +163,25 @@ class Rates:
             stage's on (Malladi et al., 2022, for Adam).
 
     Raises:
-        StageError: a schedule that is no function of the step alone, or arguments that it does not take.
+        StageError: a schedule that is no function of the step alone, arguments that it does not take or that count
+            steps, or a stage that begins where the rate is 0.
     """
 
     def __init__(self, time: Timeline, peak: float, kind: str, kwargs: dict, warmup_steps: float, root: bool = False):
-        self.time, self.root, self._peak = time, root, peak
+        self.time, self._peak = time, peak
+        self._growth = [math.sqrt(one.batch / time.stages[0].batch) if root else 1.0 for one in time.stages]
         self._shared = [stage.schedule is None for stage in time.stages]
         sizes = [time.starts[i + 1] - time.starts[i] for i in range(len(time.stages))]
         self._before = [0, *accumulate(size * shared for size, shared in zip(sizes, self._shared, strict=True))]
         steps = sum(stage.steps for stage, shared in zip(time.stages, self._shared, strict=True) if shared)
         warmup = self._tokens_of(math.ceil(steps * warmup_steps) if warmup_steps < 1 else int(warmup_steps))
-        self._run = self._function("lr_scheduler_type", kind, warmup, self._before[-1], kwargs)
+        if counting := [name for name in IN_STEPS if name in kwargs]:
+            found = f"{counting[0]}: {kwargs[counting[0]]}, which counts steps"
+            raise StageError(f"lr_scheduler_kwargs: found {found}, expected a stage with a schedule, in tokens")
+        self._run = self._function("lr_scheduler_type", kind, warmup, self._before[-1], kwargs, peak)
         self._own: list[Callable[[int], float]] = []
         for number, stage in enumerate(time.stages):
-            # what the rate is where the stage before ends
-            start = stage.learning_rate / peak if stage.learning_rate else self._end(number - 1) if number else 1.0
-            self._own.append(self._stage(number, stage, start, sizes[number]))
+            self._own.append(self._stage(number, stage, sizes[number]))
 
     def _tokens_of(self, steps: int) -> int:
         """Tokens of the first so many steps that follow the run's schedule."""
@@ -176,16 +194,27 @@ class Rates:
     def _end(self, number: int) -> float:
         return self._own[number](self.time.starts[number + 1] - self.time.starts[number])
 
-    def _stage(self, number: int, stage: Stage, start: float, size: int) -> Callable[[int], float]:
+    def _stage(self, number: int, stage: Stage, size: int) -> Callable[[int], float]:
+        """The rate over `peak` and the growth with the batch, by tokens of the stage."""
         if self._shared[number]:
             return lambda tokens: self._run(self._before[number] + tokens)
+        # what the rate is where the stage before ends
+        start = self._end(number - 1) if number else 1.0
+        if stage.learning_rate:
+            start = stage.learning_rate / self._peak / self._growth[number]
+        where = f"stages[{number}], key 'schedule'"
+        if start <= 0:
+            raise StageError(f"{where}: found a rate of 0 at its beginning, expected a learning_rate beside it")
         kwargs = dict(stage.schedule)
         kind, warmup = kwargs.pop("type"), kwargs.pop("warmup", 0)
-        own = self._function(f"stages[{number}], key 'schedule'", kind, warmup, size, kwargs)
+        own = self._function(where, kind, warmup, size, kwargs, self._peak * start * self._growth[number])
         return lambda tokens: start * own(tokens)
 
-    def _function(self, where: str, kind: str, warmup: int, total: int, kwargs: dict) -> Callable[[int], float]:
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=self._peak)
+    def _function(
+        self, where: str, kind: str, warmup: int, total: int, kwargs: dict, peak: float
+    ) -> Callable[[int], float]:
+        # some schedules have a least rate, which they divide by this one
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
         try:
             made = get_scheduler(kind, optimizer, warmup, total, kwargs)
             return made.lr_lambdas[0]
@@ -197,6 +226,4 @@ class Rates:
 
     def factor(self, step: int) -> float:
         number = self.time.at(step)
-        stage = self.time.stages[number]
-        factor = self._own[number](self.time.tokens_before(step) - self.time.starts[number])
-        return factor * math.sqrt(stage.batch / self.time.stages[0].batch) if self.root else factor
+        return self._own[number](self.time.tokens_before(step) - self.time.starts[number]) * self._growth[number]
