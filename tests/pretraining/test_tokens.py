@@ -1,6 +1,8 @@
 """Documents to mapped files, and what is read from them."""
 
 import json
+import os
+import signal
 from itertools import chain
 from pathlib import Path
 
@@ -83,6 +85,16 @@ def test_several_processes_write_the_same_files(documents, tokenizer, tmp_path):
         assert (folders[1] / file.name).read_bytes() == file.read_bytes()
 
 
+def test_a_worker_that_was_killed_is_named_and_an_interrupt_is_no_workers(documents, tokenizer, tmp_path, capsys):
+    source = DataSource(documents("books"))
+    killed = pytest.raises(SourceError, match=r"books.jsonl: found one of 2 workers killed, expected memory for them")
+    with killed, write._processes(source, 2) as submit:
+        os.kill(submit(os.getpid).result(), signal.SIGINT)
+        submit(os.kill, submit(os.getpid).result(), signal.SIGKILL).result()
+    tokenise(source, tokenizer, tmp_path / "a", file_characters=1000)
+    assert "60document" in capsys.readouterr().err
+
+
 def test_a_folder_is_named_by_what_decides_its_tokens(documents, tokenizer, llama2_tokenizer, tmp_path):
     source = DataSource(documents("books"))
     name = folder_name(source, tokenizer)
@@ -104,6 +116,9 @@ def test_a_folder_is_found_without_its_digest_and_refused_for_another_tokenizer(
         open_sources([str(folder)], llama2_tokenizer, tmp_path)
     with pytest.raises(SourceError, match=r"key 'limit': found 3 .*, expected none with format: tokens"):
         open_sources([{"path": str(folder), "limit": 3}], tokenizer, tmp_path)
+    for key, value in (("split", "validation"), ("format", "records"), ("columns", {"text": "body"})):
+        with pytest.raises(SourceError, match=rf"key '{key}': found .* for token files, expected none"):
+            open_sources([{"path": str(folder), key: value}], tokenizer, tmp_path)
     file = next(folder.glob("*.arrow"))
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(SourceError, match=rf"{file.name}: found \d+, expected \d+ bytes"):

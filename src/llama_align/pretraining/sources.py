@@ -55,8 +55,11 @@ def open_sources(
         if (folder := folder_of(source.path)) is not None:
             tokens = open_folder(folder, source.name)
             replace(source, format="tokens")  # which refuses options that choose rows
-            if source.columns:
-                raise SourceError(f"data source {source.path}, key 'columns': found some, expected none with our files")
+            for key, expected in (("columns", (None,)), ("split", ("train",)), ("format", ("auto", "tokens"))):
+                if (value := getattr(source, key)) not in expected:
+                    raise SourceError(
+                        f"data source {source.path}, key {key!r}: found {value!r} for token files, expected none"
+                    )
         elif source.format == "tokens":
             tokens = open_saved(source.path, (source.columns or {}).get("ids", COLUMN), source.label, source.split)
         else:

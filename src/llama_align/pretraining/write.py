@@ -4,10 +4,14 @@ Knows readers of documents and Arrow; knows nothing of shares or order. See docs
 """
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +28,7 @@ from ..runtime.files import remove_stale_parts, whole, write_json
 from ..runtime.identity import lines_digest, settings_digest
 from ..runtime.manifest import file_digest
 from ..runtime.output import say
+from ..runtime.progress import Task
 from .tokens import COLUMN, MANIFEST, mapped
 
 FILE_CHARACTERS = 20_000_000  # of text in one file, the unit of work and of a kill
@@ -91,7 +96,7 @@ def tokenise(
     folder.mkdir(parents=True, exist_ok=True)
     remove_stale_parts(folder)
     tally = Tally(source.label)
-    files = list(_written(_units(source, tally, file_characters), tokenizer, infilling, folder, workers))
+    files = list(_written(source, _units(source, tally, file_characters), tokenizer, infilling, folder, workers))
     if not files:
         raise SourceError(f"data source {source.path}: {nothing_in('document', tally)}")
     tally.used = tally.fitting
@@ -133,25 +138,61 @@ def _units(source: DataSource, tally: Tally, characters: int) -> Iterator[list[s
         yield texts
 
 
-def _written(units: Iterator[list[str]], tokenizer, infilling, folder: Path, workers: int) -> Iterator[str]:
+def _written(source: DataSource, units, tokenizer, infilling, folder: Path, workers: int) -> Iterator[str]:
     """Names of files in their order, those that are missing written first."""
-    # spawn: a fork would take the threads of the tokenizer along
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) if workers > 1 else nullcontext()
-    waiting: deque[Future] = deque()
-    with pool:
+    waiting: deque[tuple[Callable[[], None], int]] = deque()
+    task = Task(None, "document")
+    task.part = source.label
+    with _processes(source, workers) as submit, task:
         for number, texts in enumerate(units):
             file = folder / f"{number:06}.arrow"
             yield file.name
-            if file.is_file():
-                continue
-            if workers == 1:
-                _write(texts, tokenizer, file, infilling)
-                continue
-            waiting.append(pool.submit(_write, texts, tokenizer, file, infilling))
-            if len(waiting) > 2 * workers:  # or the reader would fill the memory
-                waiting.popleft().result()
-        for future in waiting:
-            future.result()
+            if not file.is_file():
+                waiting.append((submit(_write, texts, tokenizer, file, infilling).result, len(texts)))
+            else:
+                task.add(len(texts))
+            while len(waiting) > 2 * workers:  # or the reader would fill the memory
+                _await(waiting, task)
+        while waiting:
+            _await(waiting, task)
+
+
+def _await(waiting: deque, task: Task) -> None:
+    result, documents = waiting.popleft()
+    result()
+    task.add(documents)
+
+
+@contextmanager
+def _processes(source: DataSource, workers: int) -> Iterator[Callable[..., Future]]:
+    """What submits calls to so many processes; to one, none is begun for it."""
+    if workers == 1:
+        yield _now
+        return
+    # spawn: a fork would take the threads of the tokenizer along
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _attend)
+    try:
+        yield pool.submit
+    except BrokenProcessPool as error:
+        raise SourceError(
+            f"data source {source.path}: found one of {workers} workers killed, expected memory for them all; fewer "
+            "workers or file_characters take less"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)  # behind an error or an interrupt nobody waits for what is not begun
+
+
+def _now(call: Callable, *args) -> Future:
+    done: Future = Future()
+    done.set_result(call(*args))
+    return done
+
+
+def _attend() -> None:
+    """An interrupt is for the process that reads; a worker ends what it is at, and does not outlive that one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _write(texts: list[str], tokenizer: PreTrainedTokenizerBase, file: Path, infilling: Infilling | None) -> None:
