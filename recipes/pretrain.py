@@ -91,6 +91,31 @@ def continued(start: recipe.Start, tokenizer, overrides: dict):
     return start.adapted(start.model(tokenizer=tokenizer, **overrides))
 
 
+def refuse_turning(stages: list[dict]) -> None:
+    """Raises RecipeError for rotary frequencies that an adapter would be saved without."""
+    for number, stage in enumerate(stages):
+        for key in ("rope_theta", "rope_scaling"):
+            if found := stage.get(key):
+                raise recipe.RecipeError(
+                    f"stages[{number}], key {key!r}: found {found} for an adapter, expected none; it is saved without"
+                )
+
+
+def anew(args: PretrainArguments, tokenizer, overrides: dict):
+    """A model of random weights."""
+    size = args.size or "herd-nano"
+    config = preset(
+        size,
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **recipe.with_rope(overrides, preset(size).rope_parameters, "size_overrides"),
+    )
+    # from_config and not the class itself: under ZeRO-3 no process ever holds the whole model
+    return AutoModelForCausalLM.from_config(config)
+
+
 def build(args: PretrainArguments, training: PretrainConfig, model_args: recipe.ModelArguments) -> recipe.Training:
     # an adapter starts from random weights, as does a model made anew
     set_seed(training.seed)
@@ -108,21 +133,10 @@ def build(args: PretrainArguments, training: PretrainConfig, model_args: recipe.
         held = open_sources(args.eval_datasets, tokenizer, where, args.workers)
         heldout = SourceRows(held, args.context, args.packing, pad, len(tokenizer), apart=True)
 
-    if start:
-        model = continued(start, tokenizer, overrides)
-    else:
-        size = args.size or "herd-nano"
-        config = preset(
-            size,
-            vocab_size=len(tokenizer),
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            **recipe.with_rope(overrides, preset(size).rope_parameters, "size_overrides"),
-        )
-        # from_config and not the class itself: under ZeRO-3 no process ever holds the whole model
-        model = AutoModelForCausalLM.from_config(config)
-    plan, followed = recipe.staged(args, training, sources, model.config.rope_parameters)
+    model = continued(start, tokenizer, overrides) if start else anew(args, tokenizer, overrides)
+    plan, followed = recipe.staged(args, training, sources, getattr(model.config, "rope_parameters", {}))
+    if start and (start.adapter or start.options.use_peft):
+        refuse_turning(args.stages or [])
     if plan:
         train = StepRows(plan, training.world_size, len(tokenizer))
     else:

@@ -72,6 +72,9 @@ def test_what_is_tokenised_once_is_pretrained_on_in_stages(call, documents, toke
         call("pretrain", **options | {"stages": None, "root_of_batch": True})
     with pytest.raises(recipe.RecipeError, match="packing: found 'bfd' with stages, expected concat"):
         call("pretrain", **options | {"packing": "bfd"})
+    weighted = [source | {"weight": 1} for source in options["datasets"]]
+    with pytest.raises(recipe.RecipeError, match="key 'weight': found 1 with a mixture in every stage, expected none"):
+        call("pretrain", **options | {"datasets": weighted})
     held = [options["eval_datasets"][0] | {"weight": 2}]
     with pytest.raises(recipe.RecipeError, match="key 'weight': found 2 for held-out documents, expected none"):
         call("pretrain", **options | {"eval_datasets": held})

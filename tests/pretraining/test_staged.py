@@ -164,6 +164,7 @@ def test_losses_by_source_add_up_to_the_loss(trainer_of):
         parts = [row.get(f"loss/{name}", 0.0) * count for name, count in zip("ab", counts, strict=True)]
         assert sum(parts) / sum(counts) == pytest.approx(row["loss"], rel=1e-4)
     assert "loss/a" not in rows[-1]
+    assert len(trainer.spikes._last) == 2, "losses are compared with those of the same stage"
     assert [rows[-1][f"epochs/{name}"] for name in "ab"] == [trainer.plan.epochs()[name]["epochs"] for name in "ab"]
     # the rate is that of the tokens before the step; the last stage goes to zero
     assert rows[-1]["learning_rate"] == pytest.approx(0.1 * 1e-2 / 2, rel=1e-6)

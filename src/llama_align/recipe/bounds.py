@@ -55,11 +55,10 @@ BOUNDS = _table(
     (Bound(0, 2**32 - 1), "seed data_seed seeds"),
     (Bound(0, 10), "learning_rate value_learning_rate weight_decay"),
     (Bound(0, 1, below=True), "adam_beta1 adam_beta2 lora_dropout label_smoothing label_smoothing_factor"),
-    (Bound(0, 1, below=True), "weight_average_decay"),
+    (Bound(0, 1, below=True), "weight_average_decay weight_average_after"),
     (Bound(0, 1, above=True), "adam_epsilon top_p share keep vllm_gpu_memory_utilization"),
     (Bound(0, 1), "min_p safety_threshold gamma lam ld_alpha ref_model_mixup_alpha part eval_part z_loss"),
     (Bound(0, 1), "infilling infilling_suffix_first"),
-    (Bound(0, 1), "weight_average_after"),
     (
         Bound(0, 1),
         "complies form_ignored rambling refuses_lookalike refuses_safe wrong_answer",  # of the sandbox

@@ -28,6 +28,8 @@ def staged(args, training, sources: list[Source], parameters: dict) -> tuple[Pla
     if args.packing != "concat":
         raise RecipeError(f"packing: found {args.packing!r} with stages, expected concat")
     stages = [Stage.parse(stage, number, args.context) for number, stage in enumerate(args.stages)]
+    if all(stage.mixture for stage in stages):
+        _refuse_shares(args.datasets, "with a mixture in every stage", "the mixtures say", ("weight",))
     plan = Plan(sources, stages, training.seed if training.data_seed is None else training.data_seed)
     rates = Rates(
         plan.time,
@@ -57,9 +59,9 @@ def _refuse_without_stages(args) -> None:
     _refuse_shares(args.datasets, "without stages", "every source is read whole in every epoch")
 
 
-def _refuse_shares(sources: list, where: str, why: str) -> None:
+def _refuse_shares(sources: list, where: str, why: str, names=("weight", "repeat", "epochs")) -> None:
     for source in map(DataSource.parse, sources):
-        for name in ("weight", "repeat", "epochs"):
+        for name in names:
             if found := getattr(source, name):
                 raise RecipeError(
                     f"data source {source.path}, key {name!r}: found {found} {where}, expected none; {why}"

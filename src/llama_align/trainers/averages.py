@@ -45,8 +45,9 @@ class WeightAverage:
             weight = local(parameter)
             if name not in self._average:
                 self._average[name] = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
-            else:
-                self._average[name].lerp_(weight.to(self._average[name].dtype), share)
+            else:  # behind a load it lies in memory
+                average = self._average[name] = self._average[name].to(weight.device)
+                average.lerp_(weight.to(average.dtype), share)
 
     @contextmanager
     def in_place(self, model: nn.Module) -> Iterator[None]:
@@ -70,13 +71,12 @@ class WeightAverage:
         with whole(file) as sink:
             torch.save({"kind": self.kind, "count": self.count, "average": self._average}, sink)
 
-    def load(self, file: Path, device: torch.device) -> None:
+    def load(self, file: Path) -> None:
         """Raises ValueError where the checkpoint holds no such average."""
         stored = torch.load(file, map_location="cpu", weights_only=True) if file.is_file() else {}
         if stored.get("kind") != self.kind:
             raise ValueError(f"{file}: found {stored.get('kind', 'no average')}, expected weight_average {self.kind}")
-        self.count = stored["count"]
-        self._average = {name: weight.to(device) for name, weight in stored["average"].items()}
+        self.count, self._average = stored["count"], stored["average"]
 
 
 def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

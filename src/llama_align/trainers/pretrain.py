@@ -75,6 +75,11 @@ class _Steps(TrainerCallback):
     def __init__(self, trainer):
         self.trainer = trainer
 
+    def on_step_begin(self, args, state, control, **_):
+        plan = self.trainer.plan
+        if plan and state.global_step in plan.time.firsts:
+            self.trainer.spikes.forget()  # another mix has another loss, every step of which would be a spike
+
     def on_pre_optimizer_step(self, args, state, control, **_):
         self.trainer.judge_step()
 
@@ -202,7 +207,7 @@ class PretrainTrainer(StagedMixin, HerdTrainerMixin, ThroughputMixin, Trainer):
         if checkpoint is not None:
             self.spikes.load(Path(checkpoint))
             if self.average:
-                self.average.load(self._average_file(Path(checkpoint)), self.accelerator.device)
+                self.average.load(self._average_file(Path(checkpoint)))
 
     def evaluation_loop(self, dataloader, *args, metric_key_prefix: str = "eval", **kwargs):
         counted = getattr(dataloader.dataset, "counted", dict)()

@@ -44,6 +44,10 @@ class Spikes:
         self._last.append(loss)
         return None
 
+    def forget(self) -> None:
+        """Begins anew, where losses are of other data than before."""
+        self._last.clear()
+
     def save(self, folder: Path) -> None:
         write_json(folder / FILE, {"losses": list(self._last)})
 
