@@ -78,3 +78,10 @@ def test_what_is_tokenised_once_is_pretrained_on_in_stages(call, documents, toke
     held = [options["eval_datasets"][0] | {"weight": 2}]
     with pytest.raises(recipe.RecipeError, match="key 'weight': found 2 for held-out documents, expected none"):
         call("pretrain", **options | {"eval_datasets": held})
+
+
+def test_an_adapter_is_trained_with_its_bases_frequencies(monkeypatch):
+    refuse = module_of("pretrain", monkeypatch).refuse_turning
+    refuse([{"tokens": 1}])
+    with pytest.raises(recipe.RecipeError, match=r"stages\[1\], key 'rope_theta': found 500000.0 for an adapter"):
+        refuse([{}, {"rope_theta": 5e5}])

@@ -13,7 +13,7 @@ import pytest
 from llama_align.data import DataSource, Infilling, SourceError, document_rows, load_records
 from llama_align.data.tokenized import document_ids
 from llama_align.pretraining import SourceRows, open_sources, tokenise, write
-from llama_align.pretraining.tokens import MANIFEST, open_folder
+from llama_align.pretraining.tokens import MANIFEST, folder_of, open_folder
 from llama_align.pretraining.write import folder_name, tokenizer_digest
 
 
@@ -116,6 +116,10 @@ def test_a_folder_is_found_without_its_digest_and_refused_for_another_tokenizer(
         open_sources([str(folder)], llama2_tokenizer, tmp_path)
     with pytest.raises(SourceError, match=r"key 'limit': found 3 .*, expected none with format: tokens"):
         open_sources([{"path": str(folder), "limit": 3}], tokenizer, tmp_path)
+    assert folder_of(str(folder)) == folder_of(str(tmp_path / "t" / "books")) == folder
+    folder.rename(folder.with_name("books-old-abc"))
+    assert folder_of(str(tmp_path / "t" / "books")) is None, "it is that of books-old"
+    folder.with_name("books-old-abc").rename(folder)
     for key, value in (("split", "validation"), ("format", "records"), ("columns", {"text": "body"})):
         with pytest.raises(SourceError, match=rf"key '{key}': found .* for token files, expected none"):
             open_sources([{"path": str(folder), key: value}], tokenizer, tmp_path)

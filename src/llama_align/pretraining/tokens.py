@@ -117,7 +117,8 @@ def folder_of(path: str) -> Path | None:
     path = Path(expand(path))
     found = [path] if (path / MANIFEST).is_file() else []
     if not path.exists():
-        found = [folder for folder in path.parent.glob(f"{path.name}-*") if (folder / MANIFEST).is_file()]
+        near = [folder for folder in path.parent.glob("*-*") if folder.name.rpartition("-")[0] == path.name]
+        found = [folder for folder in near if (folder / MANIFEST).is_file()]
     if len(found) > 1:
         names = ", ".join(sorted(folder.name for folder in found))
         raise SourceError(f"data source {path}: found {names}, expected one; name it whole")

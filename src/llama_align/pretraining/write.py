@@ -5,8 +5,6 @@ Knows readers of documents and Arrow; knows nothing of shares or order. See docs
 
 import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,6 +24,7 @@ from ..data.reading import Tally, stream_source
 from ..data.tokenized import document_ids
 from ..runtime.files import remove_stale_parts, whole, write_json
 from ..runtime.identity import lines_digest, settings_digest
+from ..runtime.lineage import attend
 from ..runtime.manifest import file_digest
 from ..runtime.output import say
 from ..runtime.progress import Task
@@ -170,7 +169,7 @@ def _processes(source: DataSource, workers: int) -> Iterator[Callable[..., Futur
         yield _now
         return
     # spawn: a fork would take the threads of the tokenizer along
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _attend)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), attend, (os.getpid(),))
     try:
         yield pool.submit
     except BrokenProcessPool as error:
@@ -186,13 +185,6 @@ def _now(call: Callable, *args) -> Future:
     done: Future = Future()
     done.set_result(call(*args))
     return done
-
-
-def _attend() -> None:
-    """An interrupt is for the process that reads; a worker ends what it is at, and does not outlive that one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _write(texts: list[str], tokenizer: PreTrainedTokenizerBase, file: Path, infilling: Infilling | None) -> None:

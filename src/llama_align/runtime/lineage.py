@@ -35,6 +35,12 @@ def die_with(parent: int) -> Callable[[], None]:
     return promise
 
 
+def attend(parent: int) -> None:
+    """What a worker of a pool calls first: an interrupt is for its parent, which it does not outlive."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with(parent)()
+
+
 def adopt(orphans: bool) -> None:
     """Whether what a launcher that is killed leaves behind becomes this process's, not the system's."""
     if _libc is not None:
