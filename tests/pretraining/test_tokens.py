@@ -120,9 +120,9 @@ def test_a_folder_is_found_without_its_digest_and_refused_for_another_tokenizer(
     folder.rename(folder.with_name("books-old-abc"))
     assert folder_of(str(tmp_path / "t" / "books")) is None, "it is that of books-old"
     folder.with_name("books-old-abc").rename(folder)
-    for key, value in (("split", "validation"), ("format", "records"), ("columns", {"text": "body"})):
-        with pytest.raises(SourceError, match=rf"key '{key}': found .* for token files, expected none"):
-            open_sources([{"path": str(folder), key: value}], tokenizer, tmp_path)
+    for options in ({"split": "test"}, {"format": "records"}, {"columns": {"ids": "a"}, "format": "tokens"}):
+        with pytest.raises(SourceError, match=rf"key '{next(iter(options))}': found .* for token files, expected none"):
+            open_sources([{"path": str(folder), **options}], tokenizer, tmp_path)
     file = next(folder.glob("*.arrow"))
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(SourceError, match=rf"{file.name}: found \d+, expected \d+ bytes"):
