@@ -127,6 +127,16 @@ def test_validate_names_every_mistake_with_its_line(tmp_path, capsys):
     assert "line 1, field 'distributed_type': found 'MULTI', expected NO, MULTI_CPU" in said
     assert "line 2, field 'mixed_precision': found 'fp32'" in said
     assert "line 3, field 'num_processs': unknown option, did you mean 'num_processes'?" in said
+    (tmp_path / "sft.yaml").write_text(
+        "output_dir: out\ntracker: tensorbord\nlr_scheduler_type: cosin\nsave_strategy: no\n"
+    )
+    assert main(["validate", str(tmp_path / "sft.yaml")]) == 2
+    said = capsys.readouterr().out
+    assert "line 2, field 'tracker': found 'tensorbord', expected 'none' or 'trackio'" in said
+    assert "line 3, field 'lr_scheduler_type': found 'cosin', expected 'linear' or" in said
+    assert (
+        "line 4, field 'save_strategy': found false, expected 'no' or 'steps' or 'epoch' or 'best'; in quotes" in said
+    )
     (tmp_path / "other.yaml").write_text("seed: 0\n")
     assert main(["validate", str(tmp_path / "other.yaml")]) == 2
     assert "expected --recipe NAME" in capsys.readouterr().out

@@ -81,7 +81,9 @@ def test_what_is_told_names_its_part_and_the_last_is_always_told():
     assert len(kept.told) < 20, "not every answer is told"
 
 
-def test_a_pipe_gets_whole_lines_without_control_codes():
+@pytest.mark.parametrize("force", ["", "1"])
+def test_a_pipe_gets_whole_lines_without_control_codes(monkeypatch, force):
+    monkeypatch.setenv("FORCE_COLOR", force)  # as services that run tests have it
     out = io.StringIO()
     with Board(out) as board:
         board.show({"sft": (HALF, 3.0)})
