@@ -5,11 +5,13 @@ import json
 import pytest
 
 from llama_align import recipe
-from llama_align.publish.checkpoint import items_of, made_of
+from llama_align.publish import licences
+from llama_align.publish.checkpoint import items_of, made_of, origin_of
 from llama_align.publish.hub import Target
 from llama_align.publish.licences import Origin, check_terms
 from llama_align.publish.made import Made, RunFacts, joined
 from llama_align.publish.programme import Programme
+from llama_align.recipe.results import hand_on
 
 
 def checkpoint(folder, licence=None, **made):
@@ -85,3 +87,20 @@ def test_what_follows_the_rounds_of_a_programme_is_its_last_stage_and_a_choice_i
     best = run.made(run.last)
     assert [stage["stage"] for stage in best.earlier] == ["dpo-1"]
     assert best.origin.base_model == "dpo-1"
+
+
+def test_another_form_hands_the_licence_on_and_a_card_that_was_out_of_reach_is_read_later(tmp_path, monkeypatch):
+    source, output = checkpoint(tmp_path / "llama", "llama3.2"), checkpoint(tmp_path / "herd")
+    hand_on(str(source), str(output), "convert")
+    made = made_of(output)
+    assert (made.stage, made.origin.licence) == ("convert", "llama3.2")
+    with pytest.raises(ValueError, match="name that begins with Llama"):
+        items_of(output, Target("me/herd"), made)
+    bare = checkpoint(tmp_path / "bare")
+    hand_on(str(bare), str(checkpoint(tmp_path / "other")), "convert")
+    assert not (tmp_path / "other" / "recipe.json").exists()
+    offline = Made(origin=Origin("meta/Llama-x"))
+    monkeypatch.setattr(licences, "_card_on_hub", lambda name: {"license": "llama3.2"})
+    assert origin_of(offline, Target("me/x")).licence == "llama3.2"
+    known = Made(origin=Origin(None, {"license": "mit"}, "there"))
+    assert origin_of(known, Target("me/x", base="a/base")) == Origin("a/base", {"license": "mit"}, "there")

@@ -23,7 +23,7 @@ def publish_checkpoint(folder: str | Path, target: Target) -> str:
     folder = Path(folder)
     made = made_of(folder)
     checkpoint_items(folder, target.base)  # before anything is made on the Hub
-    repo = prepare(target, _origin(made, target))
+    repo = prepare(target, origin_of(made, target))
     items = items_of(folder, replace(target, repo=repo), made)
     commit(repo, items, f"{folder.resolve().name}, by llama_align", target.revision)
     return address(repo)
@@ -58,7 +58,7 @@ def items_of(folder: Path, target: Target, made: Made, place: Place | None = Non
             licence asks is not kept.
     """
     items = {item.path: item for item in checkpoint_items(folder, target.base)}
-    made = replace(made, origin=_origin(made, target))
+    made = replace(made, origin=origin_of(made, target))
     licence = check_terms(made.origin, target.repo, target.licence)
     texts = made.origin.texts() if made.origin else {}
     items |= {name: Item(name, path) for name, path in texts.items() if name not in items}
@@ -88,14 +88,15 @@ def items_of(folder: Path, target: Target, made: Made, place: Place | None = Non
     return [card, *listed]
 
 
-def _origin(made: Made, target: Target) -> Origin | None:
-    """What a checkpoint began with; of an adapter, under the name of its base on the Hub, whose card says what no other
-    does."""
-    if not target.base:
-        return made.origin
-    named = Origin.on_hub(target.base)
-    kept = made.origin or named
-    return Origin(target.base, kept.card if kept.licence else named.card, kept.folder)
+def origin_of(made: Made, target: Target) -> Origin | None:
+    """What a checkpoint began with. Of an adapter it has the name of its base on the Hub; where no licence is known, as
+    of a run without a network, the card there is read now."""
+    kept = made.origin
+    name = target.base or (kept and kept.base_model)
+    if not name or (kept and kept.licence and not target.base):
+        return kept
+    found = Origin.on_hub(name)
+    return replace(kept, base_model=name, card=kept.card if kept.licence else found.card) if kept else found
 
 
 def data_card(kind: str) -> Path | None:

@@ -122,7 +122,7 @@ def check_terms(origin: Origin | None, repo: str, licence: str | None) -> str | 
     if origin and not found:
         raise ValueError(
             f"licence: found none on the card of {origin.base_model or origin.folder}, which this was made from, "
-            "expected --license, as the Hub calls it"
+            "expected one there, or --license of `llama-align publish`, as the Hub calls it"
         )
     terms = LLAMA.get(found or "")
     name = repo.split("/")[-1]

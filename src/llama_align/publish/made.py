@@ -22,6 +22,8 @@ RECIPES = {
     "dpo": ("A chat model by direct preference optimisation.", "preference"),
     "ppo": ("A chat model by proximal policy optimisation.", "prompt"),
     "average": ("The average of several checkpoints.", ""),
+    "convert": ("A checkpoint in another form.", ""),
+    "add-tokens": ("A base model with further tokens.", ""),
     "choose": ("The best of several checkpoints, as measured.", ""),
 }
 History = tuple[list[dict[str, Any]], Origin | None]

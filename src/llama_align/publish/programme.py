@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import HfApi
 
 from .card import Place
-from .checkpoint import items_of, made_of
+from .checkpoint import items_of, made_of, origin_of
 from .datasets import dataset_items, publish_dataset
 from .files import Item, is_checkpoint
 from .hub import Target, address, commit, prepare
@@ -144,9 +144,9 @@ class Programme:
             place.name = f"{place.name}, {stage.name}"
         return items_of(stage.folder, target, self.made(stage), place, str(self.folder.resolve()))
 
-    def origin(self) -> Origin | None:
+    def origin(self, target: Target) -> Origin | None:
         """The model of others that the programme began with."""
-        return next(filter(None, (self.made(stage).origin for stage in self.stages)), None)
+        return next(filter(None, (origin_of(self.made(stage), target) for stage in self.stages)), None)
 
 
 def publish_programme(folder: Path, target: Target, data: bool = True) -> list[str]:
@@ -165,7 +165,7 @@ def publish_programme(folder: Path, target: Target, data: bool = True) -> list[s
         raise ValueError(f"revision: found {target.revision} for a programme, expected none; each round has a branch")
     for stage in run.stages:  # before anything is made on the Hub
         run.items(stage, target, stage.name)
-    target = replace(target, repo=prepare(target, run.origin()))
+    target = replace(target, repo=prepare(target, run.origin(target)))
     made, api = set(), HfApi()
     tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(target.repo).tags}
     for stage in run.stages:

@@ -16,7 +16,7 @@ import torch
 
 from ..data import write_jsonl
 from ..models.tensor_files import retype
-from ..publish.made import RECIPES, Made, RunFacts, auto_of, history, joined, started_from
+from ..publish.made import MADE, RECIPES, Made, RunFacts, auto_of, history, joined, started_from
 from ..runtime.files import write_json, write_text
 from ..runtime.identity import ADAPTER
 from .errors import RecipeError
@@ -91,6 +91,15 @@ def write_made(output_dir: str, stage: str, starts: list[str], metrics: dict) ->
     made.write(folder)
 
 
+def hand_on(source: str, output_dir: str, stage: str) -> None:
+    """Writes what is known of where a checkpoint is from beside it in another form, unless that was copied along."""
+    if (Path(output_dir) / MADE).is_file():
+        return
+    earlier, origin = history(started_from(source)[1])
+    if earlier or (origin and origin.card):
+        write_made(output_dir, stage, [source], {})
+
+
 @contextmanager
 def started_as(command: str, settings: dict) -> Iterator[None]:
     """Has what is made meanwhile say that it was made by this, instead of by the command line of this process."""
@@ -120,6 +129,8 @@ def _command() -> str:
     """
     if _started is not None:
         return _started[0]
+    if Path(sys.argv[0]).name == "llama-align":
+        return shlex.join(["llama-align", *sys.argv[1:]])
     processes = int(os.environ.get("WORLD_SIZE", 1))
     launcher = ["accelerate", "launch", "--num_processes", str(processes)] if processes > 1 else ["python"]
     return shlex.join([*launcher, *sys.argv])
