@@ -34,6 +34,9 @@ def test_cp_copies_whole_folders_and_single_files_with_a_stamp(tmp_path, capsys)
     assert (tmp_path / "mine" / "dpo.yaml").read_text() == f"# herd-nano/dpo.yaml of llama_align 0.1.0\n{original}"
     assert yaml.safe_load((tmp_path / "z.yaml").read_text()) == yaml.safe_load(launch_file("zero3").read_text())
     assert outline(tmp_path / "dpo.py").names[0] == "DPOArguments"
+    assert main(["cp", "llama-3.2-1b", str(tmp_path / "published")]) == 0
+    stamps = [path.read_text().partition("\n")[0] for path in (tmp_path / "published").glob("*.yaml")]
+    assert all(stamp.startswith("# llama-3.2-1b/") for stamp in stamps)
     capsys.readouterr()
     assert main(["cp", "herd-nano", str(tmp_path / "mine")]) == 2
     assert "expected a name that is not there yet" in capsys.readouterr().err
