@@ -61,6 +61,7 @@ TEXT_OPTIONS = "text of its own: what it names is looked up when the recipe star
 ACCEPTED = {
     # kinds are "recipe.option: change: type of the option"
     "*: null: *None*": "null stands for a default of the option",
+    "*: null: *Optional*": "null stands for a default of the option",
     "*: *text: *str*": TEXT_OPTIONS,
     "*: text: list*str*": "one text alone is a list of one",
     "*: a variable: *str*": TEXT_OPTIONS,
