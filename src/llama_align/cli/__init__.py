@@ -63,12 +63,25 @@ def main(args: Sequence[str] | None = None) -> int:
         code = importlib.import_module(module, __name__).main(options) or 0
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # who reads has read enough, as `head` does; Python must not try again at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError as error:
+        return _reader_gone() or _wrong(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT  # as a shell has it
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _wrong(error)
+
+
+def _wrong(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _reader_gone() -> int | None:
+    """The exit code where whoever read standard output has read enough, as `head` does; None: another pipe broke."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at its end
+        return 128 + signal.SIGPIPE
+    return None
