@@ -61,8 +61,9 @@ def test_eval_and_annotate_run_their_recipes(monkeypatch, capsys):
 
 
 def test_a_reader_that_stops_and_an_interrupt_are_no_crash(monkeypatch):
-    ran = subprocess.run(f"{sys.executable} -m llama_align schema dpo | head -c 1", shell=True, capture_output=True)
-    assert (ran.stdout, ran.stderr) == (b"{", b"")
+    script = f"{sys.executable} -m llama_align ls | true; exit ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(["bash", "-c", script], capture_output=True)
+    assert (ran.returncode, ran.stderr) == (141, b"")
 
     def interrupted(_):
         raise KeyboardInterrupt
