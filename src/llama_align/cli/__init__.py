@@ -7,6 +7,7 @@ A command is a module with `add_options(parser)` and `main(options)`, imported w
 import argparse
 import importlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -79,9 +80,9 @@ def _wrong(error: Exception) -> int:
 
 def _reader_gone() -> int | None:
     """The exit code where whoever read standard output has read enough, as `head` does; None: another pipe broke."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at its end
-        return 128 + signal.SIGPIPE
-    return None
+    asked = select.poll()
+    asked.register(1, 0)  # errors are told unasked
+    if not any(event & select.POLLERR for _, event in asked.poll(0)):
+        return None
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # to which Python writes what is left, at its end
+    return 128 + signal.SIGPIPE
