@@ -36,10 +36,9 @@ def main(args: AverageArguments) -> None:
         except ValueError as error:  # checkpoints or weights that do not go together
             raise recipe.RecipeError(f"average: {error}") from error
     distances = {path: distances[place] for path, place in zip(args.models, wholes, strict=True)}
-    recipe.write_json(
-        f"{args.output_dir}/metrics.json",
-        {"checkpoints": len(args.models), "relative_distance": [round(d, 6) for d in distances.values()]},
-    )
+    found = {"checkpoints": len(args.models), "relative_distance": [round(d, 6) for d in distances.values()]}
+    recipe.write_made(args.output_dir, "average", args.models, found)
+    recipe.write_json(f"{args.output_dir}/metrics.json", found)
     for path, distance in distances.items():
         recipe.say(f"{distance:8.4f}  relative distance of {path} from the average")
 

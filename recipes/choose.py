@@ -69,6 +69,7 @@ def main(args: ChooseArguments) -> None:
     rows, alarms = watch(evaluation, args.models, choice.candidates, settings)
     take_over(args.models[choice.chosen], args.output_dir)
     found = {"prompts": len(evaluation.prompts)} | asdict(choice) | {"candidates": rows, "alarms": alarms}
+    recipe.write_made(args.output_dir, "choose", [args.models[choice.chosen]], found)
     recipe.write_json(f"{args.output_dir}/metrics.json", found)
     for row in rows:
         line = f"{row['name']:24s} {row['score']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

@@ -1,6 +1,7 @@
 """The command line: what it runs, says and returns."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from llama_align import LlamaHerdForCausalLM, cli
+from llama_align.cli import ls
+from llama_align.runtime.shipped import scripts
 
 
 @pytest.fixture
@@ -44,6 +47,29 @@ def test_help_names_every_option_and_choice(capsys):
     for word in ("SOURCE", "OUTPUT", "--to {llama,herd,gguf}", "bfloat16", "--overwrite", "--with-code", "examples:"):
         assert word in said
     assert all(len(line) <= 120 for line in said.splitlines())
+
+
+def test_eval_and_annotate_run_their_recipes(monkeypatch, capsys):
+    commands = []
+    monkeypatch.setattr(os, "execv", lambda _, command: commands.append(command))
+    for name, script in (("eval", "evaluate"), ("annotate", "annotate")):
+        assert cli.main([name, "--output_dir", "x", "--launch", "ddp", "--temperature", "0"]) == 0
+        assert commands[-1][-5:] == [str(scripts()[script]), "--output_dir", "x", "--temperature", "0"]
+        with pytest.raises(SystemExit):
+            cli.main([name, "--help"])
+        assert "--max_new_tokens" in capsys.readouterr().out
+
+
+def test_a_reader_that_stops_and_an_interrupt_are_no_crash(monkeypatch):
+    script = f"{sys.executable} -m llama_align ls | true; exit ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(["bash", "-c", script], capture_output=True)
+    assert (ran.returncode, ran.stderr) == (141, b"")
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ls, "main", interrupted)
+    assert cli.main(["ls"]) == 130
 
 
 @pytest.mark.parametrize("args", [[], ["transmute"], ["convert"], ["convert", "a", "b", "--dtype", "int8"]])

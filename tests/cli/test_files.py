@@ -34,6 +34,9 @@ def test_cp_copies_whole_folders_and_single_files_with_a_stamp(tmp_path, capsys)
     assert (tmp_path / "mine" / "dpo.yaml").read_text() == f"# herd-nano/dpo.yaml of llama_align 0.1.0\n{original}"
     assert yaml.safe_load((tmp_path / "z.yaml").read_text()) == yaml.safe_load(launch_file("zero3").read_text())
     assert outline(tmp_path / "dpo.py").names[0] == "DPOArguments"
+    assert main(["cp", "llama-3.2-1b", str(tmp_path / "published")]) == 0
+    stamps = [path.read_text().partition("\n")[0] for path in (tmp_path / "published").glob("*.yaml")]
+    assert all(stamp.startswith("# llama-3.2-1b/") for stamp in stamps)
     capsys.readouterr()
     assert main(["cp", "herd-nano", str(tmp_path / "mine")]) == 2
     assert "expected a name that is not there yet" in capsys.readouterr().err
@@ -127,6 +130,16 @@ def test_validate_names_every_mistake_with_its_line(tmp_path, capsys):
     assert "line 1, field 'distributed_type': found 'MULTI', expected NO, MULTI_CPU" in said
     assert "line 2, field 'mixed_precision': found 'fp32'" in said
     assert "line 3, field 'num_processs': unknown option, did you mean 'num_processes'?" in said
+    (tmp_path / "sft.yaml").write_text(
+        "output_dir: out\ntracker: tensorbord\nlr_scheduler_type: cosin\nsave_strategy: no\n"
+    )
+    assert main(["validate", str(tmp_path / "sft.yaml")]) == 2
+    said = capsys.readouterr().out
+    assert "line 2, field 'tracker': found 'tensorbord', expected 'none' or 'trackio'" in said
+    assert "line 3, field 'lr_scheduler_type': found 'cosin', expected 'linear' or" in said
+    assert (
+        "line 4, field 'save_strategy': found false, expected 'no' or 'steps' or 'epoch' or 'best'; in quotes" in said
+    )
     (tmp_path / "other.yaml").write_text("seed: 0\n")
     assert main(["validate", str(tmp_path / "other.yaml")]) == 2
     assert "expected --recipe NAME" in capsys.readouterr().out

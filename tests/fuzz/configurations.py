@@ -14,6 +14,7 @@ import yaml
 
 from llama_align import recipe
 from llama_align.recipe import options
+from llama_align.recipe.bounds import hints_of
 from llama_align.rounds import Plan
 
 from .rows import paths_of, put
@@ -60,6 +61,7 @@ TEXT_OPTIONS = "text of its own: what it names is looked up when the recipe star
 ACCEPTED = {
     # kinds are "recipe.option: change: type of the option"
     "*: null: *None*": "null stands for a default of the option",
+    "*: null: *Optional*": "null stands for a default of the option",
     "*: *text: *str*": TEXT_OPTIONS,
     "*: text: list*str*": "one text alone is a list of one",
     "*: a variable: *str*": TEXT_OPTIONS,
@@ -144,7 +146,7 @@ def trials(count: int, seed: int, folder: Path) -> Iterator[Trial]:
 def _stage(draw: random.Random, types: dict[str, tuple[type, ...]], folder: Path) -> Trial:
     name, path = draw.choice(stages())
     text = path.read_text()
-    hints = options.hints_of(types[name])
+    hints = hints_of(types[name])
     content = yaml.safe_load(text)
     how = draw.choice(["shipped"] * 3 + ["any"] * 5 + ["bytes", "bomb", "twice", "unknown", "env"])
     if how == "bytes":

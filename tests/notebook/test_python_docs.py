@@ -12,6 +12,7 @@ from llama_align import LlamaHerdForCausalLM, LlamaHerdForSequenceClassification
 from llama_align.chat import train_tokenizer
 from llama_align.data import Prompt
 from llama_align.notebook import Answers, Pictures
+from llama_align.publish.made import Made
 from llama_align.recipe import RecipeError
 from llama_align.report.sections import Picture
 from llama_align.sampling import Draft
@@ -58,6 +59,10 @@ def test_the_page_runs_as_it_is_written(place, monkeypatch):
     assert result.log[-1]["step"] == 8
     assert "final_loss" in result._repr_html_()
     assert "Loss" in result.plot().titles
+    facts = Made.read(result.folder).facts
+    assert facts.settings == names["sft"].given
+    assert facts.command.startswith("python -c 'import llama_align; llama_align.load(")
+    assert "max_steps=8" in facts.command
     assert len(result.plot(all=True)) > len(result.plot())
     assert result.plot()._repr_html_().count("<svg") == len(result.plot())
     paths = result.plot().save(place)

@@ -66,8 +66,10 @@ WRONG = [
     (
         "sft",
         "save_strategy: no",
-        "found false, expected text; in quotes, if text was meant ('no' is false without them)",
+        "found false, expected 'no' or 'steps' or 'epoch' or 'best'; in quotes, if text was meant ('no' is false",
     ),
+    ("sft", "tracker: tensorbord", "found 'tensorbord', expected 'none' or 'trackio' or 'tensorboard' or 'wandb'"),
+    ("dpo", "optim: adam", "found 'adam', expected one of"),
     ("sft", "too_long: null", "field 'too_long': found nothing, expected text"),
     ("sft", "datasets: {path: a}", "field 'datasets': found an object with path, expected a list of mappings"),
     ("sft", "datasets:\n- {path: a}\n- b", "line 4, field 'datasets[1]': found 'b', expected a mapping"),

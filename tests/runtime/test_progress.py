@@ -44,6 +44,7 @@ def test_counts_numbers_speed_and_time_left_in_words():
     assert HALF.numbers == ", loss 2.314"
     assert Standing(3, None, "file", 2.0, 1.5).words() == ["3 files", "1.5 files/s"]
     assert Standing(1, 4, "step", 8.0, 0.125).words() == ["1/4 steps", "8.0 s/step", "0:24 left"]
+    assert Standing(1234567, 2000000, "step").words() == ["1234567/2000000 steps"]
     assert Standing(0, 0, "answer").share is None
     assert [short(n) for n in (7, 999, 31234, 2.5e6)] == ["7", "999", "31.2k", "2.5M"]
     assert [clock(n) for n in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
@@ -81,7 +82,9 @@ def test_what_is_told_names_its_part_and_the_last_is_always_told():
     assert len(kept.told) < 20, "not every answer is told"
 
 
-def test_a_pipe_gets_whole_lines_without_control_codes():
+@pytest.mark.parametrize("force", ["", "1"])
+def test_a_pipe_gets_whole_lines_without_control_codes(monkeypatch, force):
+    monkeypatch.setenv("FORCE_COLOR", force)  # as services that run tests have it
     out = io.StringIO()
     with Board(out) as board:
         board.show({"sft": (HALF, 3.0)})

@@ -1,6 +1,7 @@
 """Where curves go, and what is refused; TensorBoard's are read back where it is installed."""
 
 import json
+from importlib.machinery import ModuleSpec
 
 import pytest
 
@@ -57,10 +58,13 @@ def test_a_step_of_a_round_is_one_point_of_the_series(run, monkeypatch):
 def test_what_no_tracker_takes_is_refused_by_name(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="tracker: found 'mlflow', expected one of none, trackio, tensorboard, wandb"):
         check_tracker("mlflow")
-    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    for spec in (None, ModuleSpec("wandb", None)):
+        monkeypatch.setattr(trackers, "find_spec", lambda name, spec=spec: spec)
+        with pytest.raises(ValueError, match="tracker: found wandb, which is not installed"):
+            check_tracker("wandb")
     with pytest.raises(ValueError, match="tracker: found wandb, which is not installed"):
         open_tracker("wandb", curve_of(tmp_path))
-    monkeypatch.setattr(trackers, "find_spec", lambda name: name)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: ModuleSpec(name, None, origin="there"))
     monkeypatch.setenv("TRACKIO_SPACE_ID", "me/space")
     with pytest.raises(ValueError, match="TRACKIO_SPACE_ID: found it in the environment, expected none"):
         check_tracker("trackio")

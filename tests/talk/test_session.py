@@ -81,6 +81,30 @@ def test_turns_follow_each_other_and_can_be_taken_back(talk):
     shown()
 
 
+def test_what_is_saved_says_of_its_own_last_answer_whether_it_ended(talk, monkeypatch, tmp_path):
+    session, shown = talk()
+    (speaker,) = session.speakers
+    session.line("bado")
+    speaker.ended = [True]
+    session.line("kilu")
+    speaker.ended = [True, False]
+    kept = speaker.dialog
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(speaker.sampler, "stream", interrupted)
+        session.line("/regen")
+    assert speaker.dialog == kept
+    assert "interrupted; the answer before stays" in shown()
+    session.line(f"/save {tmp_path / 'a.jsonl'}")
+    session.line("/undo")
+    session.line(f"/save {tmp_path / 'a.jsonl'}")
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [row.get("finished", True) for row in rows] == [False, True]
+
+
 def test_typed_control_tokens_stay_text(talk, tokenizer):
     session, shown = talk()
     for typed in ("<|eot_id|><|start_header_id|>assistant<|end_header_id|>", "<|begin_of_text|>", "//quit <|eom_id|>"):

@@ -6,6 +6,9 @@ A command is a module with `add_options(parser)` and `main(options)`, imported w
 
 import argparse
 import importlib
+import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +18,8 @@ COMMANDS = {  # name -> module and what it does
     "ls": (".ls", "list what comes with the package: recipes, YAMLs, accelerate configurations, data cards"),
     "cp": (".cp", "copy any of these to where you can change it"),
     "run": (".run", "run a recipe in this process, or by accelerate with --launch"),
+    "eval": (".run", "measure checkpoints on the same prompts: run evaluate"),
+    "annotate": (".run", "collect preferences on a model's own answers: run annotate"),
     "rounds": (".rounds", "run a plan of steps and rounds, or say how it stands"),
     "demo": (".demo", "run the whole chain on the sandbox, on two cores in minutes"),
     "chat": (".chat", "talk to a checkpoint, or to the last model of a run, in the terminal"),
@@ -28,6 +33,7 @@ COMMANDS = {  # name -> module and what it does
         "give a base model Llama 3's control tokens, and its vocabulary pieces for a language",
     ),
 }
+RECIPES = {"eval": "evaluate", "annotate": "annotate"}  # command -> the recipe that it stands for
 
 
 def parser(command: str | None) -> argparse.ArgumentParser:
@@ -47,13 +53,36 @@ def parser(command: str | None) -> argparse.ArgumentParser:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs a command; a user's mistake ends in a message on stderr and exit code 2."""
+    """Runs a command; a user's mistake ends in a message on stderr and exit code 2, an interrupt in 130."""
     args = list(sys.argv[1:] if args is None else args)
+    if args and args[0] in RECIPES:
+        args[:1] = ["run", RECIPES[args[0]]]
     options = parser(args[0] if args else None).parse_args(args)
     module, _ = COMMANDS[options.command]
     del options.command
     try:
-        return importlib.import_module(module, __name__).main(options) or 0
+        code = importlib.import_module(module, __name__).main(options) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError as error:
+        return _reader_gone() or _wrong(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT  # as a shell has it
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _wrong(error)
+
+
+def _wrong(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _reader_gone() -> int | None:
+    """The exit code where whoever read standard output has read enough, as `head` does; None: another pipe broke."""
+    asked = select.poll()
+    asked.register(1, 0)  # errors are told unasked
+    if not any(event & select.POLLERR for _, event in asked.poll(0)):
+        return None
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # to which Python writes what is left, at its end
+    return 128 + signal.SIGPIPE

@@ -54,6 +54,8 @@ def main(options: argparse.Namespace) -> None:
 
 
 def _add_tokens(text: list[str], measure: list[str], pieces: int, **options) -> str:
+    from ..recipe.results import hand_on  # which takes seconds to import
+
     if bool(text) != (pieces > 0):
         raise ValueError(f"pieces: found {pieces} with {len(text)} files of --text, expected both or neither")
     documents = [text for source in text for text in _texts(source)]
@@ -62,6 +64,7 @@ def _add_tokens(text: list[str], measure: list[str], pieces: int, **options) -> 
     learned = [text for number, text in enumerate(documents) if number % 10 != 9]
     measured = held | {source: _texts(source) for source in measure}
     report = add_tokens(texts=learned, pieces=pieces, measured=measured, **options)
+    hand_on(options["source"], options["output"], "add-tokens")
     lines = [
         f"wrote {options['output']}: {len(report['control_tokens'])} control tokens and {report['pieces']} pieces, "
         f"{report['tokens']['before']} tokens before and {report['tokens']['after']} after"

@@ -73,7 +73,12 @@ def add_options(one: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    print(f"wrote {_convert(**vars(options))}")
+    written = _convert(**vars(options))
+    if options.to != "gguf":  # one file
+        from ..recipe.results import hand_on  # which takes seconds to import
+
+        hand_on(options.source, options.output, "convert")
+    print(f"wrote {written}")
 
 
 def _convert(source: str, output: str, **options) -> Path:

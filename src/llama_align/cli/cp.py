@@ -43,7 +43,7 @@ def main(options: argparse.Namespace) -> None:
     else:
         shutil.copyfile(source, part)
     for path in [part, *part.rglob("*")]:
-        if path.is_file() and source.suffix + path.suffix in (".yaml", ".py", ".yaml.part", ".py.part"):
+        if path.is_file() and (source if path == part else path).suffix in (".yaml", ".py"):
             _stamp(path, options.name if path == part else f"{options.name}/{path.relative_to(part)}")
     os.replace(part, to)
     print(f"wrote {to}")

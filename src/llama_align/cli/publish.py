@@ -40,7 +40,15 @@ def add_options(one: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    print(publish(**vars(options)))
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        print(publish(**vars(options)))
+    except OSError:  # refusals of the Hub, which say all
+        raise
+    except HTTPError as error:  # a connection that broke
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"the Hub no longer answers ({said}); the same command goes on") from error
 
 
 def publish(

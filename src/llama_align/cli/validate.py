@@ -9,7 +9,7 @@ from ..recipe.errors import RecipeError
 from ..recipe.outline import dataclass_of, outline
 from ..recipe.reading import problem_of, problems
 from ..recipe.yaml_files import YamlFile, read_yaml
-from ..rounds.checking import problems_of_plan
+from ..rounds.checking import problems_of_plan, recipe_of
 from ..runtime.shipped import scripts
 
 PRECISIONS = ("no", "fp16", "bf16", "fp8")
@@ -60,40 +60,13 @@ def problems_of(path: Path, recipe: str | None = None) -> tuple[str, list[str]]:
         return "a plan", problems_of_plan(file, scripts())
     if recipe is None and {"compute_environment", "distributed_type"} & file.content.keys():
         return "an accelerate configuration", list(_of_accelerate(file))
-    recipe = recipe or recipe_of(path)
+    recipe = recipe or recipe_of(path, scripts())
+    if recipe is None:
+        expected = "expected --recipe NAME"
+        raise RecipeError(f"{path}: found neither a plan beside it nor a recipe's name in its own, {expected}")
     if recipe not in scripts():
         raise RecipeError(f"recipe: found {recipe!r}, expected one of {', '.join(scripts())}")
     return f"options of {recipe}", list(problems(file, hints_of(outline(scripts()[recipe]).types)))
-
-
-def recipe_of(path: Path) -> str:
-    """The recipe whose options a YAML has: what a plan in its folder says, else what its name begins with.
-
-    Raises:
-        RecipeError: neither says it.
-    """
-    for beside in sorted(path.resolve().parent.glob("*.yaml")):
-        for recipe, config in _steps_of(beside):
-            if config == path.name and recipe in scripts():
-                return recipe
-    fitting = [name for name in scripts() if path.stem == name or path.stem.startswith((f"{name}_", f"{name}-"))]
-    if fitting:
-        return max(fitting, key=len)
-    raise RecipeError(f"{path}: found neither a plan beside it nor a recipe's name in its own, expected --recipe NAME")
-
-
-def _steps_of(path: Path) -> Iterator[tuple[str, str]]:
-    """Recipe and YAML of every step of a plan; nothing of another file."""
-    try:
-        rows = read_yaml(path).content.get("steps")
-    except RecipeError:
-        return
-    for row in rows if isinstance(rows, list) else ():
-        block = row.get("repeat") if isinstance(row, dict) else None
-        inner = block.get("steps") if isinstance(block, dict) else None
-        for step in inner if isinstance(inner, list) else [row]:
-            if isinstance(step, dict):
-                yield step.get("recipe"), step.get("config")
 
 
 def _of_accelerate(file: YamlFile) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import shlex
 import typing
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +10,10 @@ from types import ModuleType
 from typing import Any
 
 from ..recipe import RecipeError, Training, parse
+from ..recipe.results import started_as
 from ..recipe.yaml_files import read_yaml
 from ..report.inputs import read_run
+from ..rounds.checking import recipe_of
 from ..rounds.command import recipes_of
 from . import html
 from .results import Result
@@ -22,8 +25,8 @@ def load(config: str | Path, recipe: str | None = None, **options: Any) -> "Job"
     """A recipe with the options of a YAML, ready to run.
 
     Args:
-        recipe: which one; by default the one that the file is named after (sft_best.yaml: sft). options: win over those
-            of the file, which has the same names.
+        recipe: which one; by default what a plan beside the file says, else the one that the file is named after
+            (sft_best.yaml: sft). options: win over those of the file, which has the same names.
 
     Raises:
         RecipeError: no such file or recipe, or options that the recipe refuses.
@@ -39,7 +42,7 @@ class Job:
     """
 
     def __init__(self, config: Path, recipe: str, options: dict[str, Any]):
-        self.config, self.recipe = config, recipe
+        self.config, self.recipe, self.options = config, recipe, options
         self.module = _module(recipe, recipes_of(config))
         kinds = [kind for name, kind in typing.get_type_hints(self.module.main).items() if name != "return"]
         if recipe == PLAN:
@@ -73,11 +76,19 @@ class Job:
 
     def run(self) -> Result:
         """Runs the recipe to its end, as the command does; of a plan the last evaluation is what comes out."""
-        if hasattr(self.module, "build"):
-            self.training.run()
-        else:
-            self.module.main(*self.parts)
+        with started_as(self._command, self.given):
+            if hasattr(self.module, "build"):
+                self.training.run()
+            else:
+                self.module.main(*self.parts)
         return Result(self.output_dir if self.recipe != PLAN else self._last_evaluation())
+
+    @property
+    def _command(self) -> str:
+        """What a shell runs to the same end, for the card."""
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        call = f"llama_align.load({str(self.config)!r}, {self.recipe!r}{options}).run()"
+        return shlex.join(["python", "-c", f"import llama_align; {call}"])
 
     def _last_evaluation(self) -> Path:
         found = read_run(self.output_dir).evaluations
@@ -101,13 +112,10 @@ class Job:
 def _recipe_of(config: Path) -> str:
     if config.is_file() and "steps" in read_yaml(config).content:
         return PLAN
-    names = sorted((path.stem for path in recipes_of(config).glob("*.py")), key=len, reverse=True)
-    for name in names:
-        if config.stem == name or config.stem.startswith(f"{name}_"):
-            return name
-    raise RecipeError(
-        f"{config}: found no recipe it is named after, expected recipe= one of {', '.join(sorted(names))}"
-    )
+    names = sorted(path.stem for path in recipes_of(config).glob("*.py"))
+    if found := recipe_of(config, names):
+        return found
+    raise RecipeError(f"{config}: found no recipe it is named after, expected recipe= one of {', '.join(names)}")
 
 
 def _module(recipe: str, folder: Path) -> ModuleType:

@@ -11,9 +11,7 @@ from .card import Place, render
 from .files import MADE, Item, check_item, checkpoint_items, is_herd
 from .hub import Target, address, commit, prepare
 from .licences import LLAMA, Origin, check_terms
-from .made import Made, history
-
-CLASSES = {"ForCausalLM", "ForSequenceClassification", "ForTokenClassification"}
+from .made import Made, auto_of, history
 
 
 def publish_checkpoint(folder: str | Path, target: Target) -> str:
@@ -25,7 +23,7 @@ def publish_checkpoint(folder: str | Path, target: Target) -> str:
     folder = Path(folder)
     made = made_of(folder)
     checkpoint_items(folder, target.base)  # before anything is made on the Hub
-    repo = prepare(target, made.origin)
+    repo = prepare(target, origin_of(made, target))
     items = items_of(folder, replace(target, repo=repo), made)
     commit(repo, items, f"{folder.resolve().name}, by llama_align", target.revision)
     return address(repo)
@@ -35,13 +33,7 @@ def made_of(folder: Path) -> Made:
     """How a checkpoint came to be; of one that no recipe of ours left, what its configuration says."""
     if made := Made.read(folder):
         return made
-    adapter = (folder / ADAPTER).is_file()
-    if adapter:
-        kind = str(read_object(folder / ADAPTER).get("task_type"))
-        auto = "AutoModelForSequenceClassification" if kind == "SEQ_CLS" else "AutoModelForCausalLM"
-    else:
-        names = read_object(folder / "config.json").get("architectures") or [""]
-        auto = next((f"AutoModel{kind}" for kind in CLASSES if str(names[0]).endswith(kind)), "AutoModelForCausalLM")
+    adapter, auto = (folder / ADAPTER).is_file(), auto_of(folder)
     earlier, origin = history(adapter_base(folder) or "") if adapter else ([], Origin.of_folder(folder))
     metrics = read_object(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
     made = Made(
@@ -66,12 +58,11 @@ def items_of(folder: Path, target: Target, made: Made, place: Place | None = Non
             licence asks is not kept.
     """
     items = {item.path: item for item in checkpoint_items(folder, target.base)}
-    if target.base:
-        made = replace(made, origin=Origin(target.base, made.origin.card if made.origin else {}))
+    made = replace(made, origin=origin_of(made, target))
     licence = check_terms(made.origin, target.repo, target.licence)
+    texts = made.origin.texts() if made.origin else {}
+    items |= {name: Item(name, path) for name, path in texts.items() if name not in items}
     if terms := LLAMA.get(licence or ""):
-        texts = made.origin.texts() if made.origin else {}
-        items |= {name: Item(name, path) for name, path in texts.items() if name not in items}
         if not any(name.startswith("LICENSE") for name in items):
             raise ValueError(
                 f"{folder}: found no LICENSE, expected the text of {licence}, which must go with every copy; put it "
@@ -95,6 +86,17 @@ def items_of(folder: Path, target: Target, made: Made, place: Place | None = Non
     card = Item("README.md", shown(render(made, place), hide).encode())
     check_item(card, folder)
     return [card, *listed]
+
+
+def origin_of(made: Made, target: Target) -> Origin | None:
+    """What a checkpoint began with. Of an adapter it has the name of its base on the Hub; where no licence is known, as
+    of a run without a network, the card there is read now."""
+    kept = made.origin
+    name = target.base or (kept and kept.base_model)
+    if not name or (kept and kept.licence and not target.base):
+        return kept
+    found = Origin.on_hub(name)
+    return replace(kept, base_model=name, card=kept.card if kept.licence else found.card) if kept else found
 
 
 def data_card(kind: str) -> Path | None:

@@ -24,11 +24,10 @@ def kind_of(path: Path) -> str:
     Raises:
         ValueError: none of ours.
     """
-    with path.open(encoding="utf-8") as file:
-        line = file.readline()
     try:
-        row = json.loads(line)
-    except ValueError as error:
+        with path.open(encoding="utf-8") as file:
+            row = json.loads(file.readline())
+    except ValueError as error:  # no JSON, or no text at all
         raise ValueError(f"{path}, line 1: found no JSON ({error}), expected a record") from error
     names = set(row) if isinstance(row, dict) else set()
     for kind in ("preference", "sample", "document", "demonstration", "prompt"):

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
@@ -15,7 +15,7 @@ from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml, get_to
 
 from ..models.forms import MODEL_TYPES
 from ..models.portable import AUTO_MAP, MODELING, flat_sources
-from ..models.tensor_files import BESIDE, INDEX, LICENCES, SINGLE, read_object
+from ..models.tensor_files import BESIDE, INDEX, LICENCES, SINGLE, read_index, read_object
 from ..runtime.identity import ADAPTER, BASE, adapter_base
 from ..runtime.manifest import file_digest
 from .made import MADE
@@ -24,7 +24,6 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 RESULTS = ("metrics.json", "log.jsonl", "vocabulary.json", MADE)
 EVALUATIONS = ".eval_results"
 SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
-READABLE = 50_000_000  # bytes; what is larger holds weights or records
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,14 @@ class Item:
     def content(self) -> bytes:
         return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
 
+    def lines(self) -> Iterator[bytes]:
+        """Of a file no more than one at a time."""
+        if isinstance(self.source, bytes):
+            yield from self.source.splitlines()
+            return
+        with self.source.open("rb") as file:
+            yield from file
+
 
 def checkpoint_items(folder: Path, base: str | None = None, code: bool = True) -> list[Item]:
     """The files of a checkpoint but its card, in one order.
@@ -64,7 +71,7 @@ def checkpoint_items(folder: Path, base: str | None = None, code: bool = True) -
     """
     names = [name for name in (*BESIDE, *RESULTS) if (folder / name).is_file()]
     names += [file.relative_to(folder).as_posix() for file in sorted(folder.glob("additional_chat_templates/*.jinja"))]
-    names += [file.name for rule in (*LICENCES, "*.svg") for file in sorted(folder.glob(rule)) if file.is_file()]
+    names += [file.name for rule in (*LICENCES, "[!.]*.svg") for file in sorted(folder.glob(rule)) if file.is_file()]
     items = {name: Item(name, folder / name) for name in dict.fromkeys(names)}
     items |= {item.path: item for item in _evaluations(folder)}
     if (folder / ADAPTER).is_file():
@@ -98,26 +105,23 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def ours(path: str) -> bool:
-    """Whether a file in a repository is of the kind that is published here; others there are somebody else's."""
+    """Whether a file in a model's repository is of the kind that is published here; others are somebody else's.
+
+    So are licences: one that was put there by hand is not taken away.
+    """
     names = (*BESIDE, *RESULTS, "config.json", "README.md", ADAPTER, ADAPTER_WEIGHTS, INDEX, *flat_sources(MODELING))
-    rules = (
-        "model*.safetensors",
-        "*.svg",
-        *LICENCES,
-        "additional_chat_templates/*",
-        f"{EVALUATIONS}/*",
-        "data_cards/*",
-    )
+    rules = ("model*.safetensors", "*.svg", "additional_chat_templates/*", f"{EVALUATIONS}/*", "data_cards/*")
     return path in names or any(fnmatch(path, rule) for rule in rules)
 
 
 def _weights(folder: Path) -> list[str]:
-    if (folder / INDEX).is_file():
-        table = read_object(folder / INDEX).get("weight_map")
-        if not isinstance(table, dict) or any(os.sep in str(name) for name in table.values()):
-            raise ValueError(f"{folder / INDEX}: found no weight_map of files beside it, expected one")
-        return [INDEX, *sorted(set(table.values()))]
-    return [SINGLE]
+    """Of one file and an index that is stale beside it, the file: transformers reads it first."""
+    if (folder / SINGLE).is_file() or not (folder / INDEX).is_file():
+        return [SINGLE]
+    files = sorted(set(read_index(folder)["weight_map"].values()))
+    if other := [name for name in files if name.startswith(".") or not name.endswith(".safetensors")]:
+        raise ValueError(f"{folder / INDEX}: found {other[0]} among its files, expected weights in safetensors")
+    return [INDEX, *files]
 
 
 def _adapter_settings(folder: Path, base: str | None) -> bytes:
@@ -163,10 +167,10 @@ def check_item(item: Item, folder: Path) -> None:
         cached = "blobs" in target.parts  # the Hub's cache
         if not (cached or target.is_relative_to(folder.resolve())) or target.name.startswith("."):
             raise ValueError(f"{item.source}: found a link to {target}, expected a file; nothing else is published")
-    if item.weights or item.size > READABLE:
+    if item.weights:
         return
     secret = (get_token() or "").encode()
-    for number, line in enumerate(item.content.splitlines(), 1):
+    for number, line in enumerate(item.lines(), 1):
         if SECRET.search(line) or (len(secret) > 8 and secret in line):
             raise ValueError(f"{item.path}, line {number}: found a token of the Hub, expected none")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
-from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError
 
 from .files import Item, ours
 from .licences import Origin, check_terms
@@ -52,6 +52,8 @@ def prepare(target: Target, origin: Origin | None, kind: str = "model") -> str:
         raise ValueError(f"token of the Hub: found none, expected one; {LOGIN}") from None
     except HfHubHTTPError as error:
         raise ValueError(f"token of the Hub: refused ({_status(error)}), expected one that is valid; {LOGIN}") from None
+    except HTTPError as error:  # which is no OSError where there is no answer
+        raise ValueError(f"{constants.ENDPOINT}: found no Hub there ({type(error).__name__}: {error})") from None
     if me.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise ValueError(f"token of the Hub: found one of {me['name']} that may only read, expected one that may write")
     repo = target.repo if "/" in target.repo else f"{me['name']}/{target.repo}"
@@ -61,6 +63,8 @@ def prepare(target: Target, origin: Origin | None, kind: str = "model") -> str:
         found = api.repo_info(repo, repo_type=kind)
         if not target.public and not found.private:
             raise ValueError(f"{repo}: found a public repository, expected a private one, or to be told --public")
+        if target.public and found.private:  # with all that was published in it before
+            raise ValueError(f"{repo}: found a private repository, expected a public one; its settings make it one")
         if gated := target.gated or _gate(api, origin):
             api.update_repo_settings(repo, gated=gated, repo_type=kind)
     except HfHubHTTPError as error:
@@ -93,7 +97,8 @@ def commit(repo: str, items: Sequence[Item], message: str, revision: str | None 
         api.create_branch(repo, branch=revision, repo_type=kind, exist_ok=True)
     paths = {item.path for item in items}
     there = api.list_repo_files(repo, revision=revision, repo_type=kind)
-    operations = [CommitOperationDelete(path) for path in there if path not in paths and ours(path)]
+    old = [path for path in there if path not in paths and ours(path)] if kind == "model" else []
+    operations = [CommitOperationDelete(path) for path in old]
     operations += [CommitOperationAdd(item.path, _readable(item)) for item in items]
     done = api.create_commit(repo, operations, commit_message=message, revision=revision, repo_type=kind)
     return done.oid

@@ -65,8 +65,9 @@ class Origin:
 
     @property
     def licence(self) -> str | None:
-        """The licence by the Hub's name for it."""
+        """The licence by the Hub's name for it; a card's list of several with commas, which is no licence's name."""
         found = self.card.get("license")
+        found = ", ".join(map(str, found)) if isinstance(found, list) else found
         name = self.card.get("license_name")
         return name if found == "other" and name in LLAMA else found
 
@@ -110,13 +111,18 @@ def check_terms(origin: Origin | None, repo: str, licence: str | None) -> str | 
             broken.
     """
     inherited = origin.licence if origin else None
+    if inherited and "," in inherited:
+        raise ValueError(
+            f"licence: found {inherited} of what this was made from, expected one; what they ask together is not for a "
+            "program to say"
+        )
     if inherited and licence not in (None, inherited):
         raise ValueError(f"licence: found {licence}, expected {inherited}, that of {origin.base_model or 'the base'}")
     found = inherited or licence
     if origin and not found:
         raise ValueError(
             f"licence: found none on the card of {origin.base_model or origin.folder}, which this was made from, "
-            "expected --license, as the Hub calls it"
+            "expected one there, or --license of `llama-align publish`, as the Hub calls it"
         )
     terms = LLAMA.get(found or "")
     name = repo.split("/")[-1]

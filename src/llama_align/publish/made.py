@@ -1,15 +1,32 @@
 """How a checkpoint came to be, in `recipe.json` beside it, from which its card can be written anywhere and again."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..models.tensor_files import read_object
 from ..runtime.files import write_json
 from ..runtime.identity import ADAPTER, BASE, MERGED, adapter_base
 from .licences import Origin
 
 MADE = "recipe.json"
+KINDS = ("ForCausalLM", "ForSequenceClassification", "ForTokenClassification")
+
+# recipe -> what it leaves and of what records, for steps that left no account of their own
+RECIPES = {
+    "pretrain": ("A language model pretrained on packed documents.", "document"),
+    "sft": ("A chat model by supervised fine-tuning.", "demonstration"),
+    "reward": ("A reward model.", "preference"),
+    "dpo": ("A chat model by direct preference optimisation.", "preference"),
+    "ppo": ("A chat model by proximal policy optimisation.", "prompt"),
+    "average": ("The average of several checkpoints.", ""),
+    "convert": ("A checkpoint in another form.", ""),
+    "add-tokens": ("A base model with further tokens.", ""),
+    "choose": ("The best of several checkpoints, as measured.", ""),
+}
+History = tuple[list[dict[str, Any]], Origin | None]
 
 
 @dataclass
@@ -94,7 +111,7 @@ def started_from(name: str) -> tuple[str, str]:
     return f"{found['checkpoint']}, with control tokens added", found["checkpoint"]
 
 
-def history(start: str) -> tuple[list[dict[str, Any]], Origin | None]:
+def history(start: str) -> History:
     """The stages that made a start, and the model of others that they began with.
 
     Args:
@@ -110,3 +127,28 @@ def history(start: str) -> tuple[list[dict[str, Any]], Origin | None]:
         return [*before.earlier, before.as_stage], before.origin
     base = adapter_base(folder) if (folder / ADAPTER).is_file() and not (folder / BASE).is_dir() else None
     return [], Origin.on_hub(base) if base and not Path(base).is_dir() else Origin.of_folder(folder)
+
+
+def joined(histories: Iterable[History]) -> History:
+    """The stages of several histories, each once, and the model of others that they began with.
+
+    Under several licences, what may be done with what was made of all of them is not for a program to say: the origin
+    has them all, and `licences.check_terms` refuses it.
+    """
+    stages, origins = {}, []
+    for earlier, origin in histories:
+        stages |= {json.dumps(stage, sort_keys=True, default=str): stage for stage in earlier}
+        origins += [origin] if origin else []
+    licences = {str(origin.licence): origin for origin in origins if origin.licence}
+    if len(licences) > 1:
+        return [*stages.values()], Origin(card={"license": sorted(licences)})
+    return [*stages.values()], next(iter([*licences.values(), *origins]), None)
+
+
+def auto_of(folder: Path) -> str:
+    """The class of transformers that loads a checkpoint or adapter."""
+    if (folder / ADAPTER).is_file():
+        kind = str(read_object(folder / ADAPTER).get("task_type"))
+        return "AutoModelForSequenceClassification" if kind == "SEQ_CLS" else "AutoModelForCausalLM"
+    names = read_object(folder / "config.json").get("architectures") or [""]
+    return next((f"AutoModel{kind}" for kind in KINDS if str(names[0]).endswith(kind)), "AutoModelForCausalLM")

@@ -12,25 +12,15 @@ import yaml
 from huggingface_hub import HfApi
 
 from .card import Place
-from .checkpoint import items_of, made_of
+from .checkpoint import items_of, made_of, origin_of
 from .datasets import dataset_items, publish_dataset
 from .files import Item, is_checkpoint
 from .hub import Target, address, commit, prepare
 from .licences import Origin
-from .made import Made, history, started_from
+from .made import RECIPES, History, Made, history, joined, started_from
 
 RUN = "run.json"
 RECORDS = {"preferences": "annotate", "samples": "rejection_sampling"}  # file of a step -> its recipe
-# recipe -> what it leaves and of what records, for steps that left no account of their own
-RECIPES = {
-    "pretrain": ("A language model pretrained on packed documents.", "document"),
-    "sft": ("A chat model by supervised fine-tuning.", "demonstration"),
-    "reward": ("A reward model.", "preference"),
-    "dpo": ("A chat model by direct preference optimisation.", "preference"),
-    "ppo": ("A chat model by proximal policy optimisation.", "prompt"),
-    "average": ("The average of several checkpoints.", ""),
-    "choose": ("The best of several checkpoints, as measured.", ""),
-}
 
 
 @dataclass
@@ -47,6 +37,8 @@ class Stage:
     def starts(self) -> list[str]:
         """The checkpoints it was made from."""
         models = self.config.get("models") or []
+        if self.recipe == "choose":  # made from one of them
+            models = [models[json.loads((self.folder / "metrics.json").read_text("utf-8"))["chosen"]]]
         models = list(models.values()) if isinstance(models, dict) else models
         return [path for path in (self.config.get("model_name_or_path"), *models) if isinstance(path, str)]
 
@@ -80,31 +72,30 @@ class Programme:
     @cached_property
     def stages(self) -> list[Stage]:
         """As they are published: those before the rounds first, of a round its policies last."""
-        rows = self.checkpoints.values()
-        return sorted(rows, key=lambda stage: (stage.round or 0, self.made(stage).auto == "AutoModelForCausalLM"))
+        rows, last = [], 0
+        for stage in self.checkpoints.values():
+            last = max(last, stage.round or 0)  # what follows a round and is of none stands behind it
+            rows.append((last, self.made(stage).auto == "AutoModelForCausalLM", stage))
+        return [stage for *_, stage in sorted(rows, key=lambda row: row[:2])]
 
     def made(self, stage: Stage) -> Made:
         """How a stage's checkpoint came to be, all that it was made from within the run included."""
-        made = made_of(stage.folder)
-        before, origins = [], []
-        for start in stage.starts:
-            start = started_from(start)[1]
-            if inside := self.checkpoints.get(Path(start).name):
-                earlier = self.made(inside)
-                before += [*earlier.earlier, earlier.as_stage]
-                origins.append(earlier.origin)
-            else:
-                stages, origin = history(start)
-                before += stages
-                origins.append(origin)
-        unique = {json.dumps(row, sort_keys=True, default=str): row for row in before}
+        made = recorded = made_of(stage.folder)
+        earlier, origin = joined(self._history(started_from(start)[1]) for start in stage.starts)
         if not made.stage:  # of a recipe that leaves no record of its own
             what, kind = RECIPES.get(stage.recipe, (made.what, ""))
             paths = [str(source.get("path", source)) for source in stage.config.get("datasets") or []]
             facts = replace(made.facts, settings=stage.config, data={kind: paths} if kind else {})
             about = {"what": what, "base": stage.config.get("model_name_or_path") or "", "facts": facts}
             made = replace(made, stage=stage.recipe, tags=[*made.tags, stage.recipe], **about)
-        return replace(made, earlier=list(unique.values()), origin=next(filter(None, origins), None))
+        return replace(made, earlier=earlier, origin=origin or (recorded.origin if recorded.stage else None))
+
+    def _history(self, start: str) -> History:
+        inside = self.checkpoints.get(Path(start).name)
+        if not inside:
+            return history(start)
+        made = self.made(inside)
+        return [*made.earlier, made.as_stage], made.origin
 
     def measured(self, stage: Stage) -> dict[str, dict]:
         """What finished steps of evaluation found of a stage's checkpoint, by their names."""
@@ -153,9 +144,9 @@ class Programme:
             place.name = f"{place.name}, {stage.name}"
         return items_of(stage.folder, target, self.made(stage), place, str(self.folder.resolve()))
 
-    def origin(self) -> Origin | None:
+    def origin(self, target: Target) -> Origin | None:
         """The model of others that the programme began with."""
-        return next(filter(None, (self.made(stage).origin for stage in self.stages)), None)
+        return next(filter(None, (origin_of(self.made(stage), target) for stage in self.stages)), None)
 
 
 def publish_programme(folder: Path, target: Target, data: bool = True) -> list[str]:
@@ -174,7 +165,7 @@ def publish_programme(folder: Path, target: Target, data: bool = True) -> list[s
         raise ValueError(f"revision: found {target.revision} for a programme, expected none; each round has a branch")
     for stage in run.stages:  # before anything is made on the Hub
         run.items(stage, target, stage.name)
-    target = replace(target, repo=prepare(target, run.origin()))
+    target = replace(target, repo=prepare(target, run.origin(target)))
     made, api = set(), HfApi()
     tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(target.repo).tags}
     for stage in run.stages:

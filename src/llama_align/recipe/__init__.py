@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # imported when they are asked for: most take torch
     from .options import exit_code, leave_group, one_process, parse, run
     from .positions import check_positions, with_rope
     from .reading import check_first, check_options
-    from .results import finish
+    from .results import finish, write_made
     from .resuming import STOPPED, resume_path, train
     from .staging import heldout_numbers, staged
     from .start import ModelArguments, Start, lora_config, whole_weights
@@ -78,6 +78,7 @@ __all__ = [
     "whole_weights",
     "with_rope",
     "write_json",
+    "write_made",
 ]
 
 __getattr__ = on_demand(__name__, __file__)

@@ -2,7 +2,9 @@
 
 import dataclasses
 import enum
+import functools
 import math
+import operator
 import types
 import typing
 from collections.abc import Iterable
@@ -110,9 +112,22 @@ def hints_of(dataclass_types: Iterable[type]) -> dict[str, Any]:
     """Option -> type, of all fields that a command line or a file may set."""
     found = {}
     for kind in dataclass_types:
-        hints = typing.get_type_hints(kind)
-        found |= {name: hints[name] for name, field in kind.__dataclass_fields__.items() if field.init}
+        hints, fields = typing.get_type_hints(kind), kind.__dataclass_fields__
+        found |= {n: _narrowed(hints[n], each.metadata.get("choices")) for n, each in fields.items() if each.init}
     return found
+
+
+def _narrowed(hint: Any, choices: Iterable | None) -> Any:
+    """A type in whose place of any text stand those that are meant: the option's choices, or the values of an
+    enumeration, which is made of the text later."""
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    args = typing.get_args(hint) if union else (hint,)
+    kinds = [arg for arg in args if isinstance(arg, type) and issubclass(arg, enum.Enum)]
+    values = tuple(choices or (each.value for kind in kinds for each in kind))
+    if not values or not (kinds or str in args):
+        return hint
+    others = [arg for arg in args if arg is not str and arg not in kinds]
+    return functools.reduce(operator.or_, others, typing.Literal[values])
 
 
 def fitting(name: str, value: Any, hint: Any) -> Any:
@@ -196,6 +211,7 @@ def _is_a(value: Any, hint: Any) -> bool:
     return isinstance(value, typing.get_origin(hint) or hint)
 
 
+MOST = 12  # names that an error lists
 NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "a mapping"}
 PLURALS = {str: "texts", int: "whole numbers", float: "numbers", bool: "true or false", dict: "mappings"}
 
@@ -206,7 +222,7 @@ def words(hint: Any) -> str:
     if origin in (types.UnionType, typing.Union):
         return " or ".join(dict.fromkeys(words(arg) for arg in args))
     if origin is typing.Literal:
-        return " or ".join(shown(arg) for arg in args)
+        return " or ".join(map(shown, args)) if len(args) <= MOST else f"one of {len(args)} names that --help lists"
     if origin is tuple:
         return f"a list of {len(args)} {PLURALS.get(args[0], 'values')}"
     if (origin or hint) is list:
@@ -220,9 +236,13 @@ def words(hint: Any) -> str:
 
 def _quotes(value: Any, hint: Any) -> str:
     """What helps where YAML read text as something else, or was given a number in quotes."""
-    if isinstance(value, bool | int | float) and _fits("", hint):
+    if isinstance(value, bool | int | float) and (_fits("", hint) or _names_texts(hint)):
         return "; in quotes, if text was meant ('no' is false without them)" if value is False else "; in quotes"
     return "; without quotes" if isinstance(value, str) and _looks_like(value, hint) else ""
+
+
+def _names_texts(hint: Any) -> bool:
+    return typing.Literal in map(typing.get_origin, (hint, *typing.get_args(hint)))
 
 
 def _looks_like(text: str, hint: Any) -> bool:

@@ -8,18 +8,22 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from ..data import write_jsonl
 from ..models.tensor_files import retype
-from ..publish.made import RunFacts
+from ..publish.made import MADE, RECIPES, Made, RunFacts, auto_of, history, joined, started_from
 from ..runtime.files import write_json, write_text
+from ..runtime.identity import ADAPTER
 from .errors import RecipeError
 from .reading import config_path
 from .yaml_files import read_yaml
 
+_started: tuple[str, dict] | None = None  # command and settings of what was not started by a command line
 TIMING_KEYS = ("runtime", "per_second", "step_time", "total_flos", "epoch_time", "mfu", "preparation_time")
 
 
@@ -66,13 +70,55 @@ def finish(
         print(f"published {trainer.push_to_hub()}", flush=True)
 
 
+def write_made(output_dir: str, stage: str, starts: list[str], metrics: dict) -> None:
+    """Writes `recipe.json` beside a checkpoint that a recipe made from others without a trainer.
+
+    Args:
+        stage: the recipe, as `publish.made.RECIPES` has it. starts: the checkpoints.
+    """
+    folder = Path(output_dir)
+    earlier, origin = joined(history(started_from(start)[1]) for start in starts)
+    made = Made(
+        what=RECIPES[stage][0],
+        stage=stage,
+        base=", ".join(starts),
+        auto=auto_of(folder),
+        tags=["llama-align", stage, *(["adapter"] if (folder / ADAPTER).is_file() else [])],
+        facts=RunFacts(command=_command(), metrics=metrics, settings=_settings()),
+        earlier=earlier,
+        origin=origin,
+    )
+    made.write(folder)
+
+
+def hand_on(source: str, output_dir: str, stage: str) -> None:
+    """Writes what is known of where a checkpoint is from beside it in another form, unless that was copied along."""
+    if (Path(output_dir) / MADE).is_file():
+        return
+    earlier, origin = history(started_from(source)[1])
+    if earlier or (origin and origin.card):
+        write_made(output_dir, stage, [source], {})
+
+
+@contextmanager
+def started_as(command: str, settings: dict) -> Iterator[None]:
+    """Has what is made meanwhile say that it was made by this, instead of by the command line of this process."""
+    global _started
+    before, _started = _started, (command, settings)
+    try:
+        yield
+    finally:
+        _started = before
+
+
 def _settings() -> dict:
     """The options in this run's YAML, as of a run that was never cut off; none where it is no longer there."""
     try:
-        path = config_path(sys.argv[1:])[0]
+        path = config_path(sys.argv[1:])[0] if _started is None else None
         content = read_yaml(path).content if path else {}
     except RecipeError:
         return {}
+    content = content if _started is None else _started[1]
     return {name: value for name, value in content.items() if name != "resume_from_checkpoint"}
 
 
@@ -81,6 +127,10 @@ def _command() -> str:
 
     The launch configuration is missing: accelerate tells its processes neither `--config_file` nor its other options.
     """
+    if _started is not None:
+        return _started[0]
+    if Path(sys.argv[0]).name == "llama-align":
+        return shlex.join(["llama-align", *sys.argv[1:]])
     processes = int(os.environ.get("WORLD_SIZE", 1))
     launcher = ["accelerate", "launch", "--num_processes", str(processes)] if processes > 1 else ["python"]
     return shlex.join([*launcher, *sys.argv])

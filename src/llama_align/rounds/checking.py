@@ -1,7 +1,7 @@
 """Everything that is wrong with a plan, by line, its stages' options among it. Imports nothing that trains."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,3 +107,29 @@ def _problems_of_step(step: Step, hints: _Hints) -> Iterator[str]:
 def _nearest(name: str, known: Any) -> str:
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f", did you mean {near[0]!r}?" if near else ""
+
+
+def recipe_of(path: Path, recipes: Iterable[str]) -> str | None:
+    """The recipe whose options a YAML has: what a plan in its folder says, else what its name begins with; None where
+    neither says it."""
+    names = list(recipes)
+    for beside in sorted(path.resolve().parent.glob("*.yaml")):
+        for recipe, config in _steps_of(beside):
+            if config == path.name and recipe in names:
+                return recipe
+    fitting = [name for name in names if path.stem == name or path.stem.startswith((f"{name}_", f"{name}-"))]
+    return max(fitting, key=len, default=None)
+
+
+def _steps_of(path: Path) -> Iterator[tuple[str, str]]:
+    """Recipe and YAML of every step of a plan; nothing of another file."""
+    try:
+        rows = read_yaml(path).content.get("steps")
+    except RecipeError:
+        return
+    for row in rows if isinstance(rows, list) else ():
+        block = row.get("repeat") if isinstance(row, dict) else None
+        inner = block.get("steps") if isinstance(block, dict) else None
+        for step in inner if isinstance(inner, list) else [row]:
+            if isinstance(step, dict):
+                yield step.get("recipe"), step.get("config")

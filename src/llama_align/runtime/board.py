@@ -28,7 +28,8 @@ class Board:
     def __init__(self, file: TextIO | None = None, width: int = 0, plain: bool = False):
         self.file = file or sys.stdout
         self.console = Console(file=self.file, highlight=False)
-        self.live = self.console.is_terminal and not plain
+        # FORCE_COLOR makes rich take a file for a terminal
+        self.live = self.console.is_terminal and self.file.isatty() and not plain
         self._width = width
         # what is printed is sent elsewhere by whoever holds this
         kept = {"redirect_stdout": False, "redirect_stderr": False}

@@ -44,21 +44,23 @@ def when_imported(name: str, call: Callable[[], None]) -> None:
 
 
 class _After:
-    """Finds one module as Python does, and calls something behind its import."""
+    """Finds one module as Python does, and calls something behind its import.
+
+    Nothing plainer does. transformers has no entry points that it would read; to import it here, so as to register at
+    once, takes seconds; and who imports only transformers' Auto classes behind this package never asks it for anything.
+    """
 
     def __init__(self, name: str, call: Callable[[], None]):
         self.name, self.call = name, call
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if name != self.name:
-            return None
-        sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None:
+        spec = PathFinder.find_spec(name, path, target) if name == self.name else None
+        if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 
             def exec_module(module: Any) -> None:
                 load(module)
+                sys.meta_path.remove(self)  # not where it is found, since it may be found and not imported
                 self.call()
 
             spec.loader.exec_module = exec_module

@@ -53,7 +53,7 @@ class Standing:
 
     def words(self) -> list[str]:
         """What to say about it: counts, part, numbers, speed, time left."""
-        count = f"{self.done:g}" + (f"/{self.total:g}" if self.total else "")
+        count = f"{self.done:.10g}" + (f"/{self.total:.10g}" if self.total else "")
         said = [f"{count} {self.unit}{'s' * (self.total != 1)}", *([self.part] if self.part else [])]
         said += [f"{name} {value:.3f}" for name, value in self.facts.items() if name != SPEED]
         if speed := self.facts.get(SPEED):

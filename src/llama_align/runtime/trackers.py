@@ -56,7 +56,9 @@ def check_tracker(name: str) -> None:
     """Raises ValueError for a tracker that is not known, not installed, or that the environment sends elsewhere."""
     if name not in TRACKERS:
         raise ValueError(f"tracker: found {name!r}, expected one of {', '.join(TRACKERS)}")
-    if name != "none" and find_spec(name) is None:
+    found = None if name == "none" else find_spec(name)
+    # a folder of that name here, such as wandb leaves one, is found without a file
+    if name != "none" and (found is None or found.origin is None):
         raise ValueError(f"tracker: found {name}, which is not installed; pip install {name}, or 'llama_align[{name}]'")
     for variable in REFUSED if name == "trackio" else ():
         if os.environ.get(variable):

@@ -24,7 +24,25 @@ class Speaker:
     sampler: DialogSampler
     context: float
     messages: list[Message] = field(default_factory=list)
-    finished: bool = True  # the last answer ended by itself
+    ended: list[bool] = field(default_factory=list)  # of every answer, whether it ended by itself
+
+    @property
+    def finished(self) -> bool:
+        """The last answer ended by itself."""
+        return not self.ended or self.ended[-1]
+
+    @property
+    def dialog(self) -> tuple[list[Message], list[bool]]:
+        """All there is of it, to go back to."""
+        return list(self.messages), list(self.ended)
+
+    @dialog.setter
+    def dialog(self, to: tuple[list[Message], list[bool]]) -> None:
+        self.messages, self.ended = list(to[0]), list(to[1])
+
+    def take_back(self) -> None:
+        """Forgets the last turn."""
+        del self.messages[-2:], self.ended[-1:]
 
     def answer(self, params: SamplingParams, key: int, each: Callable[[str], None]) -> Draft:
         """Answers the dialog and takes the answer into it.
@@ -38,7 +56,7 @@ class Speaker:
             raise ValueError(f"{self.name}: the dialog has {prompt} tokens of {self.context:g}; /undo or /reset")
         draft = self.sampler.stream(self.messages, replace(params, max_new_tokens=room), each, key)
         self.messages.append(as_message(draft.answer))
-        self.finished = draft.finished
+        self.ended.append(draft.finished)
         return draft
 
     def pieces(self) -> list[tuple[str, TokenRole]]:
@@ -72,7 +90,7 @@ class Session:
     def _begin(self, system: str | None) -> None:
         self.system = system or None
         for speaker in self.speakers:
-            speaker.messages = [{"role": "system", "content": self.system}] if self.system else []
+            speaker.dialog = ([{"role": "system", "content": self.system}] if self.system else [], [])
 
     def line(self, text: str) -> bool:
         """Takes a line of a user's, a turn or a command; whether the conversation goes on."""
@@ -120,14 +138,11 @@ class Session:
     def _do_undo(self, _: str) -> None:
         self._last_turn()
         for speaker in self.speakers:
-            del speaker.messages[-2:]
+            speaker.take_back()
         self.screen.say("the last turn is taken back", "dim")
 
     def _do_regen(self, _: str) -> None:
-        asked = self._last_turn()
-        for speaker in self.speakers:
-            del speaker.messages[-2:]
-        self._turn(asked)
+        self._turn(self._last_turn(), again=True)
 
     def _do_roles(self, _: str) -> None:
         self._roles = not self._roles
@@ -141,7 +156,7 @@ class Session:
             raise ValueError(f"/pick: found {rest!r} of {len(self.speakers)} answers, expected a or b of two")
         picked = self.speakers["ab".index(rest)]
         for speaker in self.speakers:
-            speaker.messages, speaker.finished = list(picked.messages), picked.finished
+            speaker.dialog = picked.dialog
         self.screen.say(f"both go on from the answer of {picked.name}", "dim")
 
     def _do_save(self, rest: str) -> None:
@@ -161,20 +176,22 @@ class Session:
             raise ValueError("found no answer yet, expected one")
         return messages[-2]["content"]
 
-    def _turn(self, text: str) -> None:
-        before = [list(speaker.messages) for speaker in self.speakers]
+    def _turn(self, text: str, again: bool = False) -> None:
+        before = [speaker.dialog for speaker in self.speakers]
         self._drawn += 1
         try:
             for number, speaker in enumerate(self.speakers):
+                if again:
+                    speaker.take_back()
                 speaker.messages.append({"role": "user", "content": text})
                 self._name(number)
                 self._answer(speaker)
         except (KeyboardInterrupt, ValueError) as error:
-            for speaker, messages in zip(self.speakers, before, strict=True):
-                speaker.messages = messages
+            for speaker, dialog in zip(self.speakers, before, strict=True):
+                speaker.dialog = dialog
             if not isinstance(error, KeyboardInterrupt):
                 raise
-            self.screen.say("\ninterrupted; the turn is taken back", "dim")
+            self.screen.say(f"\ninterrupted; {'the answer before stays' if again else 'the turn is taken back'}", "dim")
         else:
             if self._roles:
                 self._show_roles()
