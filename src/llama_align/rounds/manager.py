@@ -22,7 +22,7 @@ from ..runtime.trackers import CHOICE
 from . import slurm
 from .display import Display
 from .forked import Nursery, hindrance
-from .inputs import Digests
+from .inputs import KEPT, Digests
 from .launch import Crew, Lock
 from .outputs import MARKER, alarms, check_inputs, check_outputs, read_marker
 from .plan import Plan, Step
@@ -48,7 +48,7 @@ class Run:
 
     def __post_init__(self):
         self.directory = Path(self.directory)
-        self._digests = Digests(self.directory / ".digests.json")
+        self._digests = Digests(self.directory / KEPT)
         self.identities = self.plan.identities(self._digests)
         self.folders = {step.name: self._folder(step.name) for step in self.plan.steps}
         self.status: dict[str, str] = {}
