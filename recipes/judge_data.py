@@ -16,10 +16,10 @@ from llama_align import recipe
 
 recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
 
-from llama_align.rounds.ladder import run_steps
-from llama_align.rounds.mixes import Sources, check_options, rows_a_step
+from llama_align.rounds.ladder import OURS, SAVING, run_steps, tokens_a_step
+from llama_align.rounds.mixes import Sources, check_options
 
-OWN = ("output_dir", "seed", "max_steps", "num_train_epochs", "datasets", "eval_datasets", "lr_scheduler_type")
+OWN = (*OURS, *SAVING, "datasets", "eval_datasets", "ignore_data_skip", "stages")
 CONTROL = "control"
 
 
@@ -44,14 +44,17 @@ def steps_of(args: JudgeDataArguments, sources: Sources) -> list[dict]:
     """The half-trained checkpoint, and its anneals by name and seed."""
     names, tokens = list(args.old), sources.tokens
     old = {name: tokens[name] / sum(tokens[other] for other in names) for name in names}
-    folder, each = Path(args.output_dir).resolve() / "mixes", rows_a_step(args.pretrain)
+    folder, each = Path(args.output_dir).resolve() / "mixes", tokens_a_step(args.pretrain)
     half, fall = max(args.tokens // each, 1), max(args.anneal_tokens // each, 1)
+    if (warmup := args.pretrain["warmup_steps"]) >= half:
+        raise recipe.RecipeError(f"pretrain.warmup_steps: found {warmup}, expected fewer than tokens have, {half}")
 
-    def mix(name: str, shares: dict[str, float], length: int, seed: int) -> list[dict]:
+    def mix(name: str, shares: dict[str, float], length: int, seed: int | str) -> list[dict]:
         path = folder / f"{name}.jsonl"
         return [{"path": sources.write(path, shares, length, seed)}]
 
-    stem = {"datasets": mix("half", old, args.tokens, 0), "max_steps": half, "save_strategy": "steps"}
+    # drawn otherwise than by any seed, whose old data would begin with what the checkpoint has just seen
+    stem = {"datasets": mix("half", old, args.tokens, "half"), "max_steps": half, "save_strategy": "steps"}
     stem |= {"save_steps": half, "lr_scheduler_type": "constant_with_warmup", "lr_scheduler_kwargs": {}}
     steps = [{"name": "half", "recipe": "pretrain", "set": args.pretrain | stem}]
     for seed in args.seeds:

@@ -17,12 +17,12 @@ recipe.check_first(__name__, __file__)  # --help and mistakes in options, before
 
 from llama_align.report import laws as pictures
 from llama_align.report.figures import standalone
-from llama_align.rounds.ladder import run_steps
-from llama_align.rounds.mixes import Sources, check_options, rows_a_step
+from llama_align.rounds.ladder import run_steps, tokens_a_step
+from llama_align.rounds.mixes import Sources, check_options
 from llama_align.runtime.files import write_text
 from llama_align.scaling import mixing
 
-OWN = ("output_dir", "seed", "max_steps", "num_train_epochs", "datasets", "eval_datasets", "save_strategy")
+OWN = ("output_dir", "seed", "max_steps", "num_train_epochs", "datasets", "eval_datasets", "save_strategy", "stages")
 
 
 @dataclass
@@ -59,7 +59,7 @@ def measured(args: MixArguments, sources: Sources, mixes: dict[str, np.ndarray],
     for name, mix in mixes.items():
         path = Path(args.output_dir).resolve() / "mixes" / f"{name}.jsonl"
         sources.write(path, dict(zip(names, map(float, mix), strict=True)), args.tokens, args.seed)
-        own = {"datasets": [{"path": str(path)}], "max_steps": max(args.tokens // rows_a_step(args.pretrain), 1)}
+        own = {"datasets": [{"path": str(path)}], "max_steps": max(args.tokens // tokens_a_step(args.pretrain), 1)}
         steps.append({"name": name, "recipe": "pretrain", "set": args.pretrain | own | {"save_strategy": "no"}})
     folders = run_steps(steps, args.output_dir, Path(__file__).resolve().parent, args.jobs)
     context = args.pretrain.get("context", 256)
@@ -82,13 +82,16 @@ def main(args: MixArguments) -> None:
     sources = Sources.read(args.pretrain.get("tokenizer", ""), args.sources, args.planted, args.part)
     names, tokens = list(sources.tokens), np.array(list(sources.tokens.values()), float)
     natural = tokens / tokens.sum()
+    most = mixing.epoch_bound(tokens, args.budget or args.tokens, args.most_epochs)
+    if most.sum() < 1:
+        found = f"found {args.most_epochs:g} epochs of {tokens.sum():,.0f} tokens"
+        raise recipe.RecipeError(f"budget: {found}, expected at least {args.budget or args.tokens:,.0f}")
     mixes = drawn(natural, args.mixtures + args.tested, args.seed)
     labels = ["natural", "uniform", *(f"mix-{number}" for number in range(len(mixes) - 2))]
     runs = dict(zip(labels, mixes, strict=True))
     losses = measured(args, sources, runs, labels)
     fitted, held = (mixes[: args.mixtures], losses[: args.mixtures]), (mixes[args.mixtures :], losses[args.mixtures :])
     law = mixing.fit(*fitted)
-    most = mixing.epoch_bound(tokens, args.budget or args.tokens, args.most_epochs)
     proposal = mixing.Proposal.of(law, mixing.bootstrap(*fitted, args.draws, args.seed), natural, most)
     (best,) = measured(args, sources, runs | {"proposed": proposal.mixture}, ["proposed"])
     ranked = [names[i] for i in np.argsort(-proposal.gains)]

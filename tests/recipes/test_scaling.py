@@ -82,6 +82,9 @@ def test_a_ladder_is_run_fitted_drawn_and_held_against_the_run_above_it(options,
     begin = next(point["steps"] for point in points if point["name"] == "s32-0-x1") * 3 // 4
     shared = [(row["loss"], row["learning_rate"]) for row in stem if "loss" in row and row["step"] <= begin]
     assert shared == [(row["loss"], row["learning_rate"]) for row in branch if "loss" in row][: len(shared)]
+    # the first step after the branch is taken before its rate has changed anything: the same data in both
+    after = [row["loss"] for log in (stem, branch) for row in log if "loss" in row and row["step"] == begin + 1]
+    assert after == [after[0]] * 2
     rates = [row["learning_rate"] for row in branch if "loss" in row][begin:]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.006
@@ -96,6 +99,8 @@ def test_a_ladder_is_run_fitted_drawn_and_held_against_the_run_above_it(options,
         ({"targets": SIZES}, "targets: found 's16', which is among sizes"),
         ({"decay": 1.0}, "decay: found 1.0"),
         ({"sizes": {"a": {"max_steps": 3}}}, "sizes.a.max_steps: found 3, expected none; the ladder sets it"),
+        ({"sizes": {"a": {"stages": [1]}}}, r"sizes.a.stages: found \[1\], expected none; the ladder sets it"),
+        ({"targets": {"a": {"packing": "bfd"}}}, "sizes.a.packing: found 'bfd', expected none; the ladder sets it"),
     ],
 )
 def test_what_no_ladder_can_be_made_of_is_refused(change, message, options, tmp_path, monkeypatch):
@@ -136,6 +141,8 @@ def test_a_mix_is_fitted_proposed_and_trained_on(data, in_process, tmp_path, mon
         mix.main(mix.MixArguments(str(tmp_path), options, sources, {"shuffled": "mice"}))
     with pytest.raises(recipe.RecipeError, match=r"pretrain\.max_steps: found 3, expected none"):
         mix.main(mix.MixArguments(str(tmp_path), options | {"max_steps": 3}, sources))
+    with pytest.raises(recipe.RecipeError, match=r"budget: found 4 epochs of .* tokens, expected at least 1,000,000"):
+        mix.main(mix.MixArguments(str(tmp_path), options, sources, budget=1e6))
 
 
 def test_data_is_judged_beside_a_control(data, in_process, tmp_path, monkeypatch):
@@ -153,5 +160,15 @@ def test_data_is_judged_beside_a_control(data, in_process, tmp_path, monkeypatch
     half = 3000 // 128
     assert len(rates) == half + 2000 // 128
     assert rates[half:] == sorted(rates[half:], reverse=True)
+    mixes = [[row["text"] for row in map(json.loads, file.open())] for file in tmp_path.glob("mixes/[hc]*.jsonl")]
+    assert len(mixes) == 3
+    for one, other in ((0, 1), (0, 2), (1, 2)):  # the control does not begin anew what the checkpoint has seen
+        assert mixes[one][:10] != mixes[other][:10]
+    for change, message in (
+        ({"warmup_steps": 30}, r"warmup_steps: found 30, expected fewer than tokens have, 23"),
+        ({"lr_scheduler_kwargs": {}}, r"pretrain\.lr_scheduler_kwargs: found \{\}, expected none"),
+    ):
+        with pytest.raises(recipe.RecipeError, match=message):
+            judge.main(judge.JudgeDataArguments(str(tmp_path), options | change, old, new, tokens=3000))
     with pytest.raises(recipe.RecipeError, match="expected sources, two seeds"):
         judge.main(judge.JudgeDataArguments(str(tmp_path), options, old, new, seeds=[0]))

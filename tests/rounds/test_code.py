@@ -31,8 +31,6 @@ def package(tmp_path, monkeypatch):
 
 
 def codes(package) -> tuple[str, str]:
-    code._of_package.cache_clear()
-    code._beside.cache_clear()
     return tuple(code_of(package.parents[1] / f"{name}.py") for name in ("near", "far"))
 
 
@@ -44,6 +42,9 @@ def test_what_a_recipe_can_import_counts_and_nothing_else(package):
         assert (changed[0] != near, changed[1] != far) == (reached == "near", reached == "far"), file
         near, far = changed
     (package / "low" / "unused.py").write_text("")
+    (package / "low" / "__pycache__").mkdir()
+    for name in ("__pycache__/sums.cpython-311.pyc.140", ".sums.py.swp"):  # being compiled, being edited
+        (package / "low" / name).write_text("")
     assert codes(package) == (near, far)
     (package / "__init__.py").write_text("x = 1")  # runs whatever is imported
     assert all(one != other for one, other in zip(codes(package), (near, far), strict=True))
@@ -106,6 +107,22 @@ def test_steps_of_older_code_are_taken_by_a_key(place, capsys):
         Plan.load(place / "plan.yaml", place / "recipes", accept_older=True), place / "run", place / "recipes"
     ).execute()
     assert journal(place) == ["make", "use", "use"]
+
+
+@pytest.mark.parametrize("what", ["its code", "data.txt"])
+def test_a_step_is_not_begun_with_other_code_or_files_than_its_identity_has(place, what):
+    (place / "data.txt").write_text("one")
+    text = (place / "plan.yaml").read_text().replace("size: 4", f"size: 4\n    data: {place}/data.txt")
+    (place / "plan.yaml").write_text(text)
+    run = make_run(place)
+    if what == "its code":
+        edited(place)
+    else:
+        (place / "data.txt").write_text("another")
+    with pytest.raises(RecipeError, match=rf"step 'first': .*{what} has changed since this run was begun"):
+        run.execute()
+    make_run(place).execute()
+    assert journal(place) == ["make", "use"]
 
 
 def test_the_key_is_true_or_false(place):

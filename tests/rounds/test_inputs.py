@@ -63,6 +63,12 @@ def test_a_damaged_list_is_none(tmp_path, content):
     assert Digests(tmp_path / "kept").of(tmp_path / "file") == Digests().of(tmp_path / "file")
 
 
+def test_a_cache_that_a_run_fills_is_no_input(tmp_path):
+    (tmp_path / "tokens").mkdir()
+    found = inputs.named_files({"tokens_dir": f"{tmp_path}/tokens", "tokenizer": str(tmp_path)})
+    assert list(found) == [(str(tmp_path), tmp_path)]
+
+
 def test_a_run_keeps_them(place, read, monkeypatch):
     from .conftest import make_run
 

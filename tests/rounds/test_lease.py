@@ -82,6 +82,22 @@ def test_one_of_many_takes_it(tmp_path):
     won[0].give_back()
 
 
+def test_a_lease_that_was_taken_anew_between_two_looks_is_left_alone(tmp_path, monkeypatch):
+    own = held_elsewhere(tmp_path, 1, lease.EXPIRY + 30)
+    standing = lease._standing
+
+    def look(folder, number):
+        found = standing(folder, number)
+        monkeypatch.setattr(lease, "_standing", standing)
+        held_elsewhere(tmp_path, 1)  # ended and taken again under the same number, after this look
+        return found
+
+    monkeypatch.setattr(lease, "_standing", look)
+    with pytest.raises(RecipeError, match="process 7 on far"):
+        Lease(tmp_path).take()
+    assert list(tmp_path.iterdir()) == [own]
+
+
 @pytest.mark.parametrize("how", ["taken over", "removed"])
 def test_a_holder_that_was_cut_off_learns_it_and_stops(place, monkeypatch, how):
     monkeypatch.setattr(lease, "RENEWAL", 0.05)

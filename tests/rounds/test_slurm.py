@@ -15,6 +15,7 @@ import yaml
 
 from llama_align.recipe import RecipeError
 from llama_align.rounds import Plan, PlanError, Run, slurm
+from llama_align.rounds.lease import Lease
 from llama_align.rounds.outputs import read_marker
 from llama_align.rounds.status import standings
 
@@ -40,7 +41,7 @@ def fake(tmp_path, monkeypatch):
     tools.mkdir()
     for name, text in (
         ("sbatch", f'echo "$2" >> {tools}/submitted; wc -l < {tools}/submitted'),
-        ("squeue", f"cat {tools}/queue 2>/dev/null"),
+        ("squeue", f"cat {tools}/queue 2>/dev/null || true"),
         ("sacct", f"cat {tools}/accounts 2>/dev/null"),
     ):
         (tools / name).write_text(f"#!/bin/bash\n{text}\n")
@@ -85,12 +86,34 @@ def test_every_step_is_submitted_behind_those_it_needs(place, fake, capsys):
     here = Run(Plan.load(place / "plan.yaml", place / "recipes", executor="local"), place / "run", place / "recipes")
     with pytest.raises(RecipeError, match=r"step 'first' is job 1 of Slurm \(RUNNING\); scancel it to run it here"):
         here.execute()
+    (fake / "squeue").rename(fake / "away")
+    (fake / "squeue").write_text("#!/bin/bash\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
+    (fake / "squeue").chmod(0o755)
+    with pytest.raises(RecipeError, match="squeue failed, and nobody knows which jobs are over: Unable to contact"):
+        make_run(place).execute()
+    (fake / "away").rename(fake / "squeue")
+    # the first has failed, and the second waits until Slurm cancels it
+    (fake / "queue").write_text("2|PENDING|DependencyNeverSatisfied\n")
+    (fake / "accounts").write_text("1|TIMEOUT\n")
+    assert [row.state for row in standings(make_run(place))] == ["failed", "failed"]
     # the first has failed and the second was cancelled
     (fake / "queue").write_text("")
     (fake / "accounts").write_text("1|TIMEOUT\n2|CANCELLED by 0\n")
     assert standings(make_run(place))[0].why == "job 1 of Slurm: TIMEOUT; the same command submits it again"
     make_run(place).execute()
     assert options_of(second)["dependency"] == "afterok:3"
+
+
+def test_a_step_that_a_job_holds_is_not_run_beside_it(place):
+    folder = make_run(place).folders["first"]
+    folder.mkdir(parents=True)
+    job = Lease(folder)
+    job.take()
+    with pytest.raises(RecipeError, match=r"step 'first' is at work as a job \(process \d+ on "):
+        make_run(place).execute()
+    job.give_back()
+    make_run(place).execute()
+    assert journal(place) == ["make", "use"]
 
 
 def test_resources_are_no_part_of_what_a_step_is(place):

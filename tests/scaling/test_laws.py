@@ -31,7 +31,7 @@ def test_constants_with_noise_lie_in_intervals_that_are_no_wider_than_they_need_
     found = losses.fit(SIZES, TOKENS, measured(0.01, seed=3))
     for name, (low, high) in found.intervals().items():
         assert low < found.law.numbers[name] < high
-        assert low / 1.5 < TRUE.numbers[name] < high * 1.5
+        assert low < TRUE.numbers[name] < high
     assert np.diff(found.intervals()["alpha"])[0] < 0.15
 
 
@@ -61,7 +61,7 @@ def test_a_further_run_is_predicted_with_an_interval_that_holds_it():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"losses": [1.0] * 5}, "losses|parameters"),
+        ({"losses": [1.0] * 5}, "parameters: found .* expected 5 finite numbers above 0"),
         ({"tokens": np.full(35, 1e9)}, "tokens: found 1 that differ, expected at least 3"),
         ({"parameters": -SIZES}, "parameters: found .* expected 35 finite numbers above 0"),
         ({"runs": [1, 2]}, "runs: found 2, expected 35"),
@@ -150,6 +150,25 @@ def test_the_mix_proposed_is_the_best_within_its_bounds_and_bad_data_gains_least
     assert np.argmin(law.gains(np.full(4, 0.25))) == 3
     proposal = mixing.Proposal.of(law, mixing.bootstrap(mixtures, found, draws=5), np.full(4, 0.25), most)
     assert (proposal.low <= proposal.high).all()
+
+
+@pytest.mark.parametrize("steepness", [1, 30])
+def test_a_mix_is_the_best_however_steep_its_law_and_keeps_its_bounds_to_the_last_digit(steepness):
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        law = mixing.MixingLaw(np.zeros(3), rng.normal(0, steepness, (3, 5)))
+        most = rng.uniform(0.2, 0.9, 5)
+        best = law.propose(most)
+        assert best.sum() == pytest.approx(1, abs=1e-12)
+        assert (best <= most).all()
+        assert (best >= 0).all()
+        # where the mean's logarithm is convex, no mix within the bounds lies below its tangent here
+        parts = np.exp(law.slopes @ best)
+        slope = parts @ law.slopes / parts.sum()
+        left, lowest = 1.0, 0.0
+        for i in np.argsort(slope):
+            lowest, left = lowest + min(left, most[i]) * slope[i], left - min(left, most[i])
+        assert slope @ best - lowest < 1e-5 * steepness
 
 
 def test_what_is_no_mix_or_leaves_none_is_refused():

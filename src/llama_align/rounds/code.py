@@ -32,16 +32,22 @@ def code_of(script: Path) -> str:
     return lines_digest([own, *rows, *(row for room in sorted(rooms) for row in _beside(PACKAGE / room))])
 
 
-# a module that is imported already runs as it was then, so that it is read once
-@cache
 def _of_package(file: Path) -> tuple[str, frozenset[Path]]:
+    found = file.stat()
+    return _read(file, found.st_size, found.st_mtime_ns)
+
+
+# steps are processes of their own, which import what lies there by then, whatever this one has imported
+@cache
+def _read(file: Path, *_stamp: int) -> tuple[str, frozenset[Path]]:
     return file_digest(file), _imported(file)
 
 
-@cache
 def _beside(room: Path) -> list[str]:
-    files = (file for file in sorted(room.rglob("*")) if file.is_file() and file.suffix not in (".py", ".pyc"))
-    return [f"{file.relative_to(PACKAGE)} {file_digest(file)}" for file in files]
+    # what Python compiles, perhaps this moment, and what editors keep is no part of it
+    names = (file.relative_to(PACKAGE) for file in sorted(room.rglob("*")) if file.suffix != ".py" and file.is_file())
+    kept = (name for name in names if not any(part.startswith((".", "__pycache__")) for part in name.parts))
+    return [f"{name} {file_digest(PACKAGE / name)}" for name in kept]
 
 
 def _imported(file: Path) -> frozenset[Path]:

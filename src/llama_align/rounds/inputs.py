@@ -14,12 +14,15 @@ from ..runtime.files import write_json
 from ..runtime.manifest import file_digest
 from .references import strings, texts
 
+KEPT = ".digests.json"  # in a run's directory
+CACHES = ("score_cache", "tokens_dir")  # options whose folders grow with a run, and decide nothing
 LARGE = 1 << 20  # bytes from which on a digest is kept
 SETTLED = 2e9  # nanoseconds after which a file that is written to again has another time, on any file system
 
 
 def named_files(config: dict) -> Iterator[tuple[str, Path]]:
     """Texts of a configuration that name a file or a folder, with its path."""
+    config = {key: value for key, value in config.items() if key not in CACHES}
     named = {text for keys, text in texts(config) if any(key in PATHS or key == "path" for key in keys)}
     for text in sorted(set(strings(config))):
         # a text that names no file: one too long for a name, or a $ that is no variable; the recipe says so of a path
@@ -28,6 +31,16 @@ def named_files(config: dict) -> Iterator[tuple[str, Path]]:
             # a word such as "auto" may be the name of a folder by chance, where its option names no path
             if path.is_file() or (("/" in text or text in named) and path.is_dir()):
                 yield text, path
+
+
+def changed_file(files: dict[str, str], digests: "Digests") -> str | None:
+    """The first text of `text -> digest` that names another content by now, or nothing any more."""
+    for text, digest in files.items():
+        with suppress(OSError, SourceError):
+            if digests.of(Path(expand_path(text))) == digest:
+                continue
+        return text
+    return None
 
 
 class Digests:

@@ -23,6 +23,8 @@ from .plan import Plan
 
 COUNTS = ("blocks", "with_head", "all")
 OURS = ("output_dir", "seed", "max_steps", "num_train_epochs", "lr_scheduler_type", "lr_scheduler_kwargs")
+# which would say otherwise how large a model is, or how many tokens it has seen
+OTHERS = ("model_name_or_path", "stages", "packing")
 SAVING = ("save_strategy", "save_steps", "save_total_limit", "save_only_model", "resume_from_checkpoint")
 
 
@@ -69,7 +71,7 @@ def check(pretrain: Mapping[str, Any], sizes: Mapping[str, Mapping], budgets: Se
     if not pretrain.get("eval_datasets"):
         raise RecipeError("pretrain.eval_datasets: found none, expected the held-out documents that laws are fitted to")
     for where, options in [("pretrain", pretrain), *((f"sizes.{name}", size) for name, size in sizes.items())]:
-        if found := sorted(set(options) & {*OURS, *SAVING}):
+        if found := sorted(set(options) & {*OURS, *OTHERS, *SAVING}):
             raise RecipeError(
                 f"{where}.{found[0]}: found {shown(options[found[0]])}, expected none; the ladder sets it"
             )
@@ -106,9 +108,8 @@ def ladder(
     steps, points = [], []
     for name, size in sizes.items():
         options = {**pretrain, **size}
-        context = options.get("context", 256)
-        batch = options["per_device_train_batch_size"] * options.get("gradient_accumulation_steps", 1) * context
-        each = cost(configs[name], context).causal.per_token * batch  # FLOPs a step
+        batch = tokens_a_step(options)
+        each = cost(configs[name], options.get("context", 256)).causal.per_token * batch  # FLOPs a step
         unit = round((1 - decay) * min(budgets) / each)
         if unit <= options["warmup_steps"]:
             found = f"{min(budgets):.3g} FLOPs are {min(budgets) / each:.0f} steps of size {name!r}"
@@ -135,6 +136,12 @@ def ladder(
                     )
                 )
     return Ladder(steps, points)
+
+
+def tokens_a_step(pretrain: Mapping[str, Any]) -> int:
+    """Tokens of a step, from options of recipes/pretrain.py."""
+    batch = pretrain.get("per_device_train_batch_size", 8) * pretrain.get("gradient_accumulation_steps", 1)
+    return batch * pretrain.get("context", 256)
 
 
 def run_steps(steps: Sequence[dict], output_dir: str | Path, recipes: Path, jobs: int = 1) -> dict[str, Path]:

@@ -126,6 +126,7 @@ class Lease:
             self.number = before + 1
             if self._made(before):
                 break
+            time.sleep(0.05)  # a listing of files may be old
         threading.Thread(target=self._renew, daemon=True).start()
 
     def _made(self, before: int) -> bool:
@@ -139,9 +140,8 @@ class Lease:
             self.path.unlink(missing_ok=True)
             raise
         others = {path.name for path in self.folder.glob(".lease-*")} - {self.path.name, f".lease-{before}"}
-        if others:  # made after this process had looked
+        if others or _standing(self.folder, before):  # made after this process had looked
             self.path.unlink(missing_ok=True)
-            time.sleep(0.05)
             return False
         (self.folder / f".lease-{before}").unlink(missing_ok=True)
         return True

@@ -22,8 +22,9 @@ from ..runtime.trackers import CHOICE
 from . import slurm
 from .display import Display
 from .forked import Nursery, hindrance
-from .inputs import Digests
+from .inputs import KEPT, Digests
 from .launch import Crew, Lock
+from .lease import holder
 from .outputs import MARKER, alarms, check_inputs, check_outputs, read_marker
 from .plan import Plan, Step
 from .references import resolve
@@ -48,7 +49,7 @@ class Run:
 
     def __post_init__(self):
         self.directory = Path(self.directory)
-        self._digests = Digests(self.directory / ".digests.json")
+        self._digests = Digests(self.directory / KEPT)
         self.identities = self.plan.identities(self._digests)
         self.folders = {step.name: self._folder(step.name) for step in self.plan.steps}
         self.status: dict[str, str] = {}
@@ -112,10 +113,12 @@ class Run:
             self.status = {step.name: "finished" for step in self.plan.steps if self.finished(step.name)}
             self._jobs = slurm.jobs(self.folders)
             self._display = Display(self.folders, verbose)
-            if self.plan.executor == "slurm" and self._submit(chosen):
-                return
-            with self._display, Crew(lock, jobs, self._nursery(lock), verbose, self._display.watch) as crew:
-                self._work_off(chosen, crew)
+            if self.plan.executor == "slurm":
+                if self._submit(chosen):
+                    return
+            else:
+                with self._display, Crew(lock, jobs, self._nursery(lock), verbose, self._display.watch) as crew:
+                    self._work_off(chosen, crew)
             if self.report:
                 self.report(self.directory)
 
@@ -246,6 +249,8 @@ class Run:
             raise RecipeError(
                 f"step {step.name!r} is job {job.number} of Slurm ({job.state}); scancel it to run it here"
             )
+        if who := holder(task.folder):  # a job, where Slurm cannot be asked
+            raise RecipeError(f"{task.folder}: step {step.name!r} is at work as a job ({who}); end it to run it here")
         task.prepare()
         self.status[step.name] = "running"
         self._write_overview()

@@ -62,7 +62,7 @@ class Sources:
         """How many there are of each source."""
         return {name: sum(map(len, documents)) for name, documents in self.ids.items()}
 
-    def write(self, path: Path, shares: Mapping[str, float], tokens: int, seed: int) -> str:
+    def write(self, path: Path, shares: Mapping[str, float], tokens: int, seed: int | str) -> str:
         """Writes a mix of so many tokens, of which begin and end of documents are none; returns its path."""
         rows = []
         for name, number, taken in tokens_in_shares(self.ids, shares, tokens, str(seed)):
@@ -93,9 +93,3 @@ def check_options(pretrain: Mapping, own: Sequence[str]) -> None:
     """Raises RecipeError for options of pretraining that the experiment itself sets."""
     if found := sorted(set(pretrain) & set(own)):
         raise RecipeError(f"pretrain.{found[0]}: found {shown(pretrain[found[0]])}, expected none; the recipe sets it")
-
-
-def rows_a_step(pretrain: Mapping) -> int:
-    """Tokens of a step, from options of recipes/pretrain.py."""
-    batch = pretrain.get("per_device_train_batch_size", 8) * pretrain.get("gradient_accumulation_steps", 1)
-    return batch * pretrain.get("context", 256)

@@ -27,6 +27,7 @@ OPTIONS = {
 }
 # of a job that is not over, by what `status` calls it
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT")
+NEVER = "DependencyNeverSatisfied"  # why a job waits for good, until Slurm cancels it
 WORKING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 
 
@@ -41,7 +42,7 @@ class Job:
     @property
     def waits(self) -> bool:
         """Whether it is to begin yet."""
-        return self.state in WAITING
+        return self.state in WAITING and self.reason != NEVER
 
     @property
     def works(self) -> bool:
@@ -124,14 +125,18 @@ def _sbatch(path: Path, text: str) -> str:
 
 
 def jobs(folders: dict[str, Path]) -> dict[str, Job]:
-    """The jobs of steps that were submitted, by the steps' names."""
+    """The jobs of steps that were submitted, by the steps' names.
+
+    Raises:
+        RecipeError: squeue is there and does not answer, so that nobody knows whether they are over.
+    """
     numbers = {}
     for name, folder in folders.items():
         with suppress(OSError, ValueError, KeyError, TypeError):
             numbers[name] = str(json.loads((folder / JOB).read_text("utf-8"))["job"])
     if not numbers:
         return {}
-    rows = [row.split("|") for row in _ask("squeue", "--noheader", "--format=%F|%T|%r")]
+    rows = [row.split("|") for row in _ask("squeue", "--noheader", "--format=%F|%T|%r", must=True)]
     found = {row[0].strip(): Job(*(text.strip() for text in row)) for row in rows if len(row) == 3}
     if over := sorted({*numbers.values()} - {*found}):
         rows = _ask("sacct", "-n", "-P", "-X", "-j", ",".join(over), "-o", "JobID,State")
@@ -140,10 +145,12 @@ def jobs(folders: dict[str, Path]) -> dict[str, Job]:
     return {name: found.get(number, Job(number)) for name, number in numbers.items()}
 
 
-def _ask(*command: str) -> list[str]:
-    """Lines that one of Slurm's commands prints; none where it is not there, or keeps no accounts."""
+def _ask(*command: str, must: bool = False) -> list[str]:
+    """Lines that one of Slurm's commands prints; none where it is not there, or fails as one without accounts."""
     with suppress(FileNotFoundError):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode and must:
+            raise RecipeError(f"{command[0]} failed, and nobody knows which jobs are over: {done.stderr.strip()}")
         return done.stdout.splitlines() if done.returncode == 0 else []
     return []
 

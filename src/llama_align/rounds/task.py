@@ -13,9 +13,11 @@ from typing import Any
 
 import yaml
 
-from ..recipe import STOPPED, STOPPED_EARLY
+from ..recipe import STOPPED, STOPPED_EARLY, RecipeError
 from ..runtime.files import write_json, write_text
 from ..runtime.trackers import CHOICE, track_round
+from .code import code_of
+from .inputs import KEPT, Digests, changed_file
 from .outputs import MARKER, check_outputs, outputs, outputs_digest, read_marker
 from .plan import Identity
 
@@ -50,10 +52,17 @@ class Task:
             shared: others are at work in it.
 
         Raises:
-            RecipeError: an output of a step that it refers to is missing or has changed.
+            RecipeError: an output of a step that it refers to is missing or has changed, or its code or a file that it
+                names is not what its identity says.
         """
         for name, made in self.inputs.items():  # hours may have passed since they were looked at
             check_outputs(name, made)
+        other = changed_file(self.identity.files, Digests(self.folder.parent / KEPT))
+        if other or code_of(self.script.resolve()) != self.identity.code:
+            raise RecipeError(
+                f"step {self.name!r}: {other or 'its code'} has changed since this run was begun, and with it what the "
+                "step is; run the same command again"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         if shared:
             self._write_config({})

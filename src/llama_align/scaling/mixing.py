@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import logsumexp, softmax
 from scipy.stats import spearmanr
 
 DELTA = 0.02  # of Huber's loss, in nats; Olmix's
@@ -51,11 +52,12 @@ class MixingLaw:
         if most.shape != (domains,) or not (most >= 0).all() or most.sum() < 1 - 1e-9:
             raise ValueError(f"most: found {most.round(4).tolist()}, expected {domains} shares that reach 1 together")
 
+        # its logarithm, which steep slopes do not carry away from what the search takes for small
         def loss(mixture):
-            parts = np.exp(self.slopes @ mixture) / len(self.slopes)
-            return parts.sum(), parts @ self.slopes
+            rise = self.slopes @ mixture
+            return logsumexp(rise), softmax(rise) @ self.slopes
 
-        # the mean is convex, so the one minimum is found from anywhere within the bounds
+        # convex, so the one minimum is found from anywhere within the bounds
         found = minimize(
             loss,
             most / most.sum(),
@@ -66,7 +68,9 @@ class MixingLaw:
             options={"ftol": 1e-10, "maxiter": 500},
         )
         mixture = np.clip(found.x, 0, most)
-        return mixture / mixture.sum()
+        mixture /= max(mixture.sum(), 1)
+        room = most - mixture  # for what rounding left
+        return mixture + room * max(1 - mixture.sum(), 0) / max(room.sum(), 1e-300)
 
 
 @dataclass(frozen=True)
