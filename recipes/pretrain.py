@@ -9,7 +9,7 @@ from llama_align import recipe
 
 recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
 
-from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+from transformers import AutoModelForCausalLM, set_seed
 
 from llama_align.data import Infilling, tokens_of
 from llama_align.models import parameter_count, preset
@@ -62,45 +62,6 @@ class PretrainArguments:
             raise ValueError(f"infilling_suffix_first: {found}")
 
 
-def start_of(
-    args: PretrainArguments, training: PretrainConfig, model_args: recipe.ModelArguments
-) -> recipe.Start | None:
-    """The checkpoint to continue from, if any. Raises RecipeError for options of the other way to begin."""
-    anew = not model_args.model_name_or_path
-    options, names = (model_args, vars(model_args)) if anew else (args, ("size",))
-    for name in names:
-        if (found := getattr(options, name)) != default_of(type(options), name):
-            beside = "without" if anew else "with"
-            raise recipe.RecipeError(f"{name}: found {found!r} {beside} model_name_or_path, expected none")
-    if model_args.add_control_tokens and args.tokenizer:
-        raise recipe.RecipeError(f"tokenizer: found {args.tokenizer!r} with add_control_tokens, expected none")
-    return None if anew else recipe.Start.of(model_args, training)
-
-
-def continued(start: recipe.Start, tokenizer, overrides: dict):
-    """The model to be trained further, with the context and rotary frequencies that are asked for."""
-    if overrides:
-        recipe.check_positions(overrides, "size_overrides")
-        if start.adapter or start.options.use_peft:
-            raise recipe.RecipeError(
-                f"size_overrides: found {overrides} for an adapter, expected none; it is saved without them"
-            )
-        where = {"revision": start.revision, "trust_remote_code": start.trust_remote_code}
-        parameters = getattr(AutoConfig.from_pretrained(start.path, **where), "rope_parameters", {})
-        overrides = recipe.with_rope(overrides, parameters, "size_overrides")
-    return start.adapted(start.model(tokenizer=tokenizer, **overrides))
-
-
-def refuse_turning(stages: list[dict]) -> None:
-    """Raises RecipeError for rotary frequencies that an adapter would be saved without."""
-    for number, stage in enumerate(stages):
-        for key in ("rope_theta", "rope_scaling"):
-            if found := stage.get(key):
-                raise recipe.RecipeError(
-                    f"stages[{number}], key {key!r}: found {found} for an adapter, expected none; it is saved without"
-                )
-
-
 def anew(args: PretrainArguments, tokenizer, overrides: dict):
     """A model of random weights."""
     size = args.size or "herd-nano"
@@ -119,7 +80,7 @@ def anew(args: PretrainArguments, tokenizer, overrides: dict):
 def build(args: PretrainArguments, training: PretrainConfig, model_args: recipe.ModelArguments) -> recipe.Training:
     # an adapter starts from random weights, as does a model made anew
     set_seed(training.seed)
-    start = start_of(args, training, model_args)
+    start = recipe.start_of(args, training, model_args)
     overrides = args.size_overrides or {}
     recipe.check_overrides(overrides, "size_overrides")
     named = args.tokenizer or not start
@@ -133,10 +94,10 @@ def build(args: PretrainArguments, training: PretrainConfig, model_args: recipe.
         held = open_sources(args.eval_datasets, tokenizer, where, args.workers)
         heldout = SourceRows(held, args.context, args.packing, pad, len(tokenizer), apart=True)
 
-    model = continued(start, tokenizer, overrides) if start else anew(args, tokenizer, overrides)
+    model = recipe.continued(start, tokenizer, overrides) if start else anew(args, tokenizer, overrides)
     plan, followed = recipe.staged(args, training, sources, getattr(model.config, "rope_parameters", {}))
     if start and (start.adapter or start.options.use_peft):
-        refuse_turning(args.stages or [])
+        recipe.refuse_turning(args.stages or [])
     if plan:
         train = StepRows(plan, training.world_size, len(tokenizer))
     else:

@@ -220,9 +220,14 @@ def test_a_file_sets_no_variables_of_the_environment(parsed, variables, monkeypa
 
 
 def test_a_library_that_fails_over_an_option_is_a_users_mistake(parsed):
-    for text in ("accelerator_config: {nonsense: 1}", "optim: adamm", "lr_scheduler_kwargs: '{'", "fsdp: everything"):
+    for text in ("accelerator_config: {nonsense: 1}", "lr_scheduler_kwargs: '{'", "fsdp: everything"):
         with pytest.raises(recipe.RecipeError, match=r"^options: "):
             parsed("sft", f"output_dir: a\n{text}")
+
+
+def test_a_name_that_no_library_has(parsed):
+    with pytest.raises(recipe.RecipeError, match=r"line 2, field 'optim': found 'adamm', expected one of"):
+        parsed("sft", "output_dir: a\noptim: adamm")
 
 
 def test_arguments_that_a_schedule_does_not_take(parsed):

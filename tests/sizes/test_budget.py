@@ -161,6 +161,6 @@ def test_arithmetic_needs_neither_torch_nor_transformers():
     rooms = "import sys, types; found = types.ModuleType('llama_align'); found.__path__ = sys.argv[1:]; "
     rooms += "sys.modules['llama_align'] = found; import llama_align.sizes.budget, llama_align.sizes.command; "
     rooms += "print(sorted({'torch', 'transformers', 'numpy', 'matplotlib'} & set(sys.modules)))"
-    folder = cli.__file__.rpartition("/")[0]
+    folder = cli.__file__.rpartition("/cli/")[0]
     ran = subprocess.run([sys.executable, "-c", rooms, folder], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imported when they are asked for: most take torch
     )
     from .engines import EngineSettings, Samplers, check_dtype
     from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
+    from .further import continued, refuse_turning, start_of
     from .options import exit_code, leave_group, one_process, parse, run
     from .positions import check_positions, with_rope
     from .reading import check_first, check_options
@@ -57,6 +58,7 @@ __all__ = [
     "check_positions",
     "check_reward_model",
     "context_of",
+    "continued",
     "exit_code",
     "finish",
     "heldout_numbers",
@@ -69,11 +71,13 @@ __all__ = [
     "on_device",
     "one_process",
     "parse",
+    "refuse_turning",
     "resume_path",
     "run",
     "say",
     "score_outputs",
     "staged",
+    "start_of",
     "train",
     "whole_weights",
     "with_rope",
