@@ -80,8 +80,7 @@ def test_what_is_tokenised_once_is_pretrained_on_in_stages(call, documents, toke
         call("pretrain", **options | {"eval_datasets": held})
 
 
-def test_an_adapter_is_trained_with_its_bases_frequencies(monkeypatch):
-    refuse = module_of("pretrain", monkeypatch).refuse_turning
-    refuse([{"tokens": 1}])
+def test_an_adapter_is_trained_with_its_bases_frequencies():
+    recipe.refuse_turning([{"tokens": 1}])
     with pytest.raises(recipe.RecipeError, match=r"stages\[1\], key 'rope_theta': found 500000.0 for an adapter"):
-        refuse([{}, {"rope_theta": 5e5}])
+        recipe.refuse_turning([{}, {"rope_theta": 5e5}])
