@@ -190,7 +190,7 @@ def test_a_model_that_is_made_anew_takes_no_option_of_one_that_is_loaded(name, m
     given = recipe.ModelArguments(**{name: changed(default_of(recipe.ModelArguments, name))})
     training = types_of("pretrain", monkeypatch)[1](output_dir=str(tmp_path), use_cpu=True, report_to="none")
     with pytest.raises(recipe.RecipeError, match=f"^{name}: found .* without model_name_or_path, expected none"):
-        pretrain.start_of(pretrain.PretrainArguments(), training, given)
+        recipe.start_of(pretrain.PretrainArguments(), training, given)
 
 
 def test_seed_is_no_option_of_an_average(monkeypatch, tmp_path):
