@@ -1,7 +1,6 @@
 """`llama-align demo`."""
 
 import argparse
-from types import SimpleNamespace
 
 from ..runtime.shipped import shipped
 
@@ -20,9 +19,12 @@ def add_options(one: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from ..rounds.command import main as rounds  # imports what trains
+    from ..recipe import exit_code  # imports what trains
+    from ..rounds.command import bind
 
-    plan = shipped("recipes") / "herd-nano" / "rounds.yaml"
-    left = {"recipes": shipped("recipes"), "launch": None, "start": None, "only": None}
-    left |= {"executor": None, "accept_older": False}
-    return rounds(SimpleNamespace(action="run", plan=plan, **left, **vars(options)))
+    def run() -> None:
+        recipes = shipped("recipes")
+        made = bind(recipes / "herd-nano" / "rounds.yaml", options.output_dir, recipes, options.seed)
+        made.execute(options.until, jobs=options.jobs, verbose=options.verbose)
+
+    return exit_code(run)

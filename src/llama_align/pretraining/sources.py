@@ -48,7 +48,7 @@ def open_sources(
     """
     if not sources:
         raise SourceError("datasets: found no source, expected one")
-    found = []
+    found, made_by = [], tokenizer_digest(tokenizer)
     for source in map(DataSource.parse, sources):
         if infilling and infilling.rate and (source.format == "tokens" or folder_of(source.path)):
             raise SourceError(f"data source {source.path}: found tokens with infilling, expected documents to split")
@@ -67,7 +67,7 @@ def open_sources(
                 tokens = open_folder(
                     tokenise(source, tokenizer, tokens_dir, workers, infilling=infilling), source.label
                 )
-        if tokens.tokenizer not in (None, made_by := tokenizer_digest(tokenizer)):
+        if tokens.tokenizer not in (None, made_by):
             raise SourceError(
                 f"data source {source.path}: found tokens of the tokenizer {tokens.tokenizer}, expected those of "
                 f"{made_by}, the run's"

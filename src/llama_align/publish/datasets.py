@@ -103,9 +103,10 @@ def _words(kind: str, path: Path) -> str:
 
 def publish_dataset(files: dict[str, Path], target: Target, hide: str = "", made: str = "") -> str:
     """Publishes records as a data set and returns its address; see `dataset_items` for errors."""
-    dataset_items(files, target.repo, target.licence, hide, made)
+    items = dataset_items(files, target.repo, target.licence, hide, made)
     repo = prepare(target, None, "dataset")
-    items = dataset_items(files, repo, target.licence, hide, made)
+    if repo != target.repo:  # which its card names
+        items = dataset_items(files, repo, target.licence, hide, made)
     commit(repo, items, f"{len(files)} parts, by llama_align", target.revision, "dataset")
     return address(repo, "dataset")
 

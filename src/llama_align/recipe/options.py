@@ -22,7 +22,7 @@ from ..runtime.lineage import answer_to_manager
 from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
 from .launching import launch_defaults
 from .paths import expand_paths
-from .quiet import MISTAKES, shown
+from .quiet import MISTAKES, is_main, shown
 from .reading import LONGEST, VERBOSE, read_command
 from .unused import refuse_unused
 from .yaml_files import shortened
@@ -119,7 +119,7 @@ def _run(main, types: tuple[type, ...], doc: str | None) -> None:
         for one in early:
             sys.stderr.write(warnings.formatwarning(one.message, one.category, one.filename, one.lineno))
         main(*stages)
-        if folder is not None and os.environ.get("RANK", "0") == "0":
+        if folder is not None and is_main():
             say_measured(Path(folder) / "metrics.json")
 
 
@@ -148,7 +148,7 @@ def exit_code(call: Callable[[], Any], goes_on: str = "the same command goes on"
 
 
 def _say(line: object) -> None:
-    if os.environ.get("RANK", "0") == "0":  # once for all processes
+    if is_main():  # once for all processes
         print(line, file=sys.stderr)
 
 
