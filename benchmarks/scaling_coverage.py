@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from llama_align.scaling import losses
-from llama_align.scaling.laws import LossLaw
+from llama_align.sizes.laws import Law
 
 
-def constants(rng: np.random.Generator) -> LossLaw:
+def constants(rng: np.random.Generator) -> Law:
     a, b = np.exp(rng.uniform(np.log([200, 500]), np.log([800, 4000])))
-    return LossLaw(rng.uniform(1.5, 2), a, b, rng.uniform(0.28, 0.42), rng.uniform(0.28, 0.42))
+    return Law(rng.uniform(1.5, 2), a, b, rng.uniform(0.28, 0.42), rng.uniform(0.28, 0.42))
 
 
 def held(noise: float, rng: np.random.Generator) -> dict[str, bool]:
@@ -26,9 +26,9 @@ def held(noise: float, rng: np.random.Generator) -> dict[str, bool]:
     true = constants(rng)
     sizes = np.repeat(np.geomspace(3e6, 3e9, 7), 5)
     tokens = np.tile([5, 10, 20, 40, 80], 7) * sizes
-    measured = true.predict(sizes, tokens) * np.exp(noise * rng.standard_normal(sizes.size))
+    measured = true.loss(sizes, tokens) * np.exp(noise * rng.standard_normal(sizes.size))
     found = losses.fit(sizes, tokens, measured).intervals()
-    return {name: bool(found[name][0] <= value <= found[name][1]) for name, value in true.numbers.items()}
+    return {name: bool(found[name][0] <= value <= found[name][1]) for name, value in true.constants.items()}
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from llama_align import recipe
 
 recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
 
-from llama_align.rounds.ladder import OURS, SAVING, run_steps, tokens_a_step
-from llama_align.rounds.mixes import Sources, check_options
+from llama_align.rounds.ladder import OURS, SAVING, STEM, context_of, decay_from, refuse_own, run_steps, tokens_a_step
+from llama_align.rounds.mixes import Sources
 
 OWN = (*OURS, *SAVING, "datasets", "eval_datasets", "ignore_data_skip", "stages")
 CONTROL = "control"
@@ -54,8 +54,7 @@ def steps_of(args: JudgeDataArguments, sources: Sources) -> list[dict]:
         return [{"path": sources.write(path, shares, length, seed)}]
 
     # drawn otherwise than by any seed, whose old data would begin with what the checkpoint has just seen
-    stem = {"datasets": mix("half", old, args.tokens, "half"), "max_steps": half, "save_strategy": "steps"}
-    stem |= {"save_steps": half, "lr_scheduler_type": "constant_with_warmup", "lr_scheduler_kwargs": {}}
+    stem = STEM | {"datasets": mix("half", old, args.tokens, "half"), "max_steps": half, "save_steps": half}
     steps = [{"name": "half", "recipe": "pretrain", "set": args.pretrain | stem}]
     for seed in args.seeds:
         for name in (CONTROL, *args.new, *args.planted):
@@ -63,10 +62,8 @@ def steps_of(args: JudgeDataArguments, sources: Sources) -> list[dict]:
             shares = {one: part * (1 - sum(new.values())) for one, part in old.items()}
             for one, part in new.items():
                 shares[one] = shares.get(one, 0) + part
-            decay = {"num_decay_steps": fall, "decay_type": "linear", "min_lr_ratio": 0.0}
-            own = {"datasets": mix(f"{name}-{seed}", shares, args.anneal_tokens, seed), "max_steps": half + fall}
-            own |= {"resume_from_checkpoint": f"{{half}}/checkpoint-{half}", "ignore_data_skip": True, "seed": seed}
-            own |= {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": decay, "save_strategy": "no"}
+            own = {"datasets": mix(f"{name}-{seed}", shares, args.anneal_tokens, seed), "seed": seed}
+            own |= decay_from("half", half, fall) | {"ignore_data_skip": True}
             steps.append({"name": f"{name}-{seed}", "recipe": "pretrain", "set": args.pretrain | own})
     return steps
 
@@ -82,14 +79,14 @@ def gains(losses: np.ndarray, control: np.ndarray) -> dict:
 
 def main(args: JudgeDataArguments) -> None:
     recipe.one_process()
-    check_options(args.pretrain, OWN)
+    refuse_own(args.pretrain, OWN)
     if not args.old or not args.new or len(args.seeds) < 2 or not 0 < args.share < 1:
         raise recipe.RecipeError("old, new, seeds, share: found too few, expected sources, two seeds, a share below 1")
     if CONTROL in {*args.new, *args.planted} or type(args.pretrain.get("warmup_steps")) is not int:
         raise recipe.RecipeError(f"new, pretrain.warmup_steps: expected no name {CONTROL!r}, and a number of steps")
     sources = Sources.read(args.pretrain.get("tokenizer", ""), args.old | args.new, args.planted, args.part)
     folders = run_steps(steps_of(args, sources), args.output_dir, Path(__file__).resolve().parent, args.jobs)
-    targets, context = list(args.old | args.new), args.pretrain.get("context", 256)
+    targets, context = list(args.old | args.new), context_of(args.pretrain)
 
     def losses(name: str) -> np.ndarray:
         return np.array([sources.losses(folders[f"{name}-{seed}"], targets, context) for seed in args.seeds])

@@ -17,8 +17,8 @@ recipe.check_first(__name__, __file__)  # --help and mistakes in options, before
 
 from llama_align.report import laws as pictures
 from llama_align.report.figures import standalone
-from llama_align.rounds.ladder import run_steps, tokens_a_step
-from llama_align.rounds.mixes import Sources, check_options
+from llama_align.rounds.ladder import context_of, refuse_own, run_steps, tokens_a_step
+from llama_align.rounds.mixes import Sources
 from llama_align.runtime.files import write_text
 from llama_align.scaling import mixing
 
@@ -62,8 +62,8 @@ def measured(args: MixArguments, sources: Sources, mixes: dict[str, np.ndarray],
         own = {"datasets": [{"path": str(path)}], "max_steps": max(args.tokens // tokens_a_step(args.pretrain), 1)}
         steps.append({"name": name, "recipe": "pretrain", "set": args.pretrain | own | {"save_strategy": "no"}})
     folders = run_steps(steps, args.output_dir, Path(__file__).resolve().parent, args.jobs)
-    context = args.pretrain.get("context", 256)
-    return np.array([sources.losses(folders[name], list(args.sources), context) for name in asked])
+    targets, context = list(args.sources), context_of(args.pretrain)
+    return np.array([sources.losses(folders[name], targets, context) for name in asked])
 
 
 def tested(law: mixing.MixingLaw, fitted: tuple, held: tuple) -> dict:
@@ -75,7 +75,7 @@ def tested(law: mixing.MixingLaw, fitted: tuple, held: tuple) -> dict:
 
 def main(args: MixArguments) -> None:
     recipe.one_process()
-    check_options(args.pretrain, OWN)
+    refuse_own(args.pretrain, OWN)
     if len(args.sources) < 2 or args.mixtures < len(args.sources) + len(args.planted) + 2 or args.tested < 3:
         found = f"found {len(args.sources)}, {args.mixtures} and {args.tested}"
         raise recipe.RecipeError(f"sources, mixtures, tested: {found}, expected 2, more runs than sources and 3")

@@ -59,7 +59,7 @@ def fitted(rows: list[dict], targets: list[dict], draws: int) -> dict:
         for one, target in zip(predicted, targets, strict=True):
             one |= {"name": target["name"], "measured": target["loss"]}
             one["inside"] = one["low"] <= target["loss"] <= one["high"]
-        law = {"constants": fit.law.numbers, "intervals": fit.intervals(), "predicted": predicted}
+        law = {"constants": fit.law.constants, "intervals": fit.intervals(), "predicted": predicted}
         try:
             iso = asdict(frontier(budgets_of(rows, count), draws))
         except EdgeError as error:

@@ -98,9 +98,9 @@ def test_a_ladder_is_run_fitted_drawn_and_held_against_the_run_above_it(options,
         ({"target_budget": 1e9}, "target_budget: found 1e[+]09, expected more than 1e[+]09"),
         ({"targets": SIZES}, "targets: found 's16', which is among sizes"),
         ({"decay": 1.0}, "decay: found 1.0"),
-        ({"sizes": {"a": {"max_steps": 3}}}, "sizes.a.max_steps: found 3, expected none; the ladder sets it"),
-        ({"sizes": {"a": {"stages": [1]}}}, "sizes.a.stages: found a list of 1, expected none; the ladder sets it"),
-        ({"targets": {"a": {"packing": "bfd"}}}, "sizes.a.packing: found 'bfd', expected none; the ladder sets it"),
+        ({"sizes": {"a": {"max_steps": 3}}}, "sizes.a.max_steps: found 3, expected none; the recipe sets it"),
+        ({"sizes": {"a": {"stages": [1]}}}, "sizes.a.stages: found a list of 1, expected none; the recipe sets it"),
+        ({"targets": {"a": {"packing": "bfd"}}}, "sizes.a.packing: found 'bfd', expected none; the recipe sets it"),
     ],
 )
 def test_what_no_ladder_can_be_made_of_is_refused(change, message, options, tmp_path, monkeypatch):

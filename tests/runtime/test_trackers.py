@@ -15,6 +15,7 @@ def run(tmp_path):
         {"name": "sft", "directory": "sft-1a"},
         {"name": "best-2", "directory": "best-2-2b", "round": 2, "of": "best"},
     ]
+    rows = [row | {"status": "finished"} for row in rows]
     (tmp_path / "run.json").write_text(json.dumps({"name": "demo", "steps": rows}))
     for row in rows:
         (tmp_path / row["directory"]).mkdir()

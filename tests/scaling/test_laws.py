@@ -8,30 +8,30 @@ from llama_align.scaling import losses, mixing
 from llama_align.scaling.benchmarks import TwoStep
 from llama_align.scaling.descent import Points, huber
 from llama_align.scaling.isoflop import Budget, EdgeError, frontier
-from llama_align.scaling.laws import LossLaw
+from llama_align.sizes.laws import Law
 
-TRUE = LossLaw(1.7, 400.0, 1500.0, 0.34, 0.37)
+TRUE = Law(1.7, 400.0, 1500.0, 0.34, 0.37)
 SIZES = np.repeat(np.geomspace(3e6, 3e9, 7), 5)
 TOKENS = np.tile([5, 10, 20, 40, 80], 7) * SIZES
 
 
 def measured(noise: float, seed: int = 0) -> np.ndarray:
-    return TRUE.predict(SIZES, TOKENS) * np.exp(noise * np.random.default_rng(seed).standard_normal(SIZES.size))
+    return TRUE.loss(SIZES, TOKENS) * np.exp(noise * np.random.default_rng(seed).standard_normal(SIZES.size))
 
 
 def test_constants_without_noise_are_found_to_rounding_and_lie_in_their_intervals():
     found = losses.fit(SIZES, TOKENS, measured(0))
     ends = found.intervals()
-    for name, value in TRUE.numbers.items():
-        assert found.law.numbers[name] == pytest.approx(value, rel=1e-9)
+    for name, value in TRUE.constants.items():
+        assert found.law.constants[name] == pytest.approx(value, rel=1e-9)
         assert ends[name][0] <= value <= ends[name][1]
 
 
 def test_constants_with_noise_lie_in_intervals_that_are_no_wider_than_they_need_be():
     found = losses.fit(SIZES, TOKENS, measured(0.01, seed=3))
     for name, (low, high) in found.intervals().items():
-        assert low < found.law.numbers[name] < high
-        assert low < TRUE.numbers[name] < high
+        assert low < found.law.constants[name] < high
+        assert low < TRUE.constants[name] < high
     assert np.diff(found.intervals()["alpha"])[0] < 0.15
 
 
@@ -48,13 +48,13 @@ def test_the_best_size_of_a_budget_has_the_lowest_loss():
     size, tokens = TRUE.optimum(1e20)
     assert 6 * size * tokens == pytest.approx(1e20)
     for other in (0.9, 1.1):
-        assert TRUE.predict(size, tokens) < TRUE.predict(size * other, tokens / other)
+        assert TRUE.loss(size, tokens) < TRUE.loss(size * other, tokens / other)
 
 
 def test_a_further_run_is_predicted_with_an_interval_that_holds_it():
     fit = losses.fit(SIZES, TOKENS, measured(0.01), runs=[f"{size:.0f}" for size in SIZES])
     found = fit.predicted(1e10, 2e11, fit.bootstrap(60))
-    assert found["low"] < TRUE.predict(1e10, 2e11) < found["high"]
+    assert found["low"] < TRUE.loss(1e10, 2e11) < found["high"]
     assert found["high"] / found["low"] < 1.2
 
 
@@ -75,7 +75,7 @@ def test_points_that_make_no_law_are_refused(change, message):
 def budget(flops: float, around: float = 1.0, noise: float = 0.0) -> Budget:
     best, _ = TRUE.optimum(flops)
     sizes = best * around * np.geomspace(0.5, 2, 5)
-    return Budget(flops, sizes, TRUE.predict(sizes, flops / 6 / sizes) + noise * np.array([1, -1, 1, 1, -1]))
+    return Budget(flops, sizes, TRUE.loss(sizes, flops / 6 / sizes) + noise * np.array([1, -1, 1, 1, -1]))
 
 
 def test_the_frontier_has_the_exponent_of_the_law():

@@ -72,7 +72,8 @@ def publish(
     from ..publish.datasets import dataset_items, parts_of, publish_dataset
     from ..publish.files import is_checkpoint
     from ..publish.hub import Target
-    from ..publish.programme import RUN, listing, publish_programme
+    from ..publish.programme import listing, publish_programme
+    from ..runtime.overview import OVERVIEW
 
     target = Target(to, revision, public, license, base, gated)
     folder = Path(source[0])
@@ -85,14 +86,14 @@ def publish(
         return publish_dataset(files, target)
     if len(source) > 1 or not folder.is_dir():
         raise ValueError(f"source: found {' '.join(source)}, expected one folder, or files of records")
-    if (folder / RUN).is_file():
+    if (folder / OVERVIEW).is_file():
         if dry_run:
             return _listed(listing(folder, target, not no_data))
         return "\n".join(publish_programme(folder, target, not no_data))
     if no_data:
         raise ValueError("no-data: found it for a checkpoint, expected a run's folder")
     if not is_checkpoint(folder):
-        raise ValueError(f"{folder}: found neither weights with a configuration nor {RUN}, expected one of them")
+        raise ValueError(f"{folder}: found neither weights with a configuration nor {OVERVIEW}, expected one of them")
     if dry_run:
         return _listed({to: items_of(folder, target, made_of(folder))})
     return publish_checkpoint(folder, target)

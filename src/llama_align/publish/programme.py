@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from huggingface_hub import HfApi
 
+from ..runtime.overview import read_overview
 from .card import Place
 from .checkpoint import items_of, made_of, origin_of
 from .datasets import dataset_items, publish_dataset
@@ -19,7 +20,6 @@ from .hub import Target, address, commit, prepare
 from .licences import Origin
 from .made import RECIPES, History, Made, history, joined, started_from
 
-RUN = "run.json"
 RECORDS = {"preferences": "annotate", "samples": "rejection_sampling"}  # file of a step -> its recipe
 
 
@@ -50,7 +50,7 @@ class Programme:
     folder: Path
 
     def __post_init__(self):
-        found = json.loads((self.folder / RUN).read_text("utf-8"))
+        found = read_overview(self.folder)
         self.name, self.rows = str(found["name"]), found["steps"]
 
     def _finished(self) -> Iterator[tuple[dict, Path]]:

@@ -55,7 +55,7 @@ def _run(task: Task, place: Path, command: Sequence[str], shared: bool = False) 
     with Lock(place) as lock, Crew(lock) as crew:
         task.prepare(shared)
         began = time.perf_counter()
-        crew.start(task.name, command, place / "output.log")
+        crew.start(task.name, command, place / "output.log", environment=task.environment)
         _, code = crew.wait()
         if crew.came or task.stopped_early(code):
             again = int(os.environ.get("SLURM_RESTART_COUNT", 0)) < MOST and requeue()

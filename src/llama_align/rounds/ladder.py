@@ -25,6 +25,7 @@ COUNTS = ("blocks", "with_head", "all")
 OURS = ("output_dir", "seed", "max_steps", "num_train_epochs", "lr_scheduler_type", "lr_scheduler_kwargs")
 # which would say otherwise how large a model is, or how many tokens it has seen
 OTHERS = ("model_name_or_path", "stages", "packing")
+STEM = {"lr_scheduler_type": "constant_with_warmup", "lr_scheduler_kwargs": {}, "save_strategy": "steps"}
 SAVING = ("save_strategy", "save_steps", "save_total_limit", "save_only_model", "resume_from_checkpoint")
 
 
@@ -71,10 +72,7 @@ def check(pretrain: Mapping[str, Any], sizes: Mapping[str, Mapping], budgets: Se
     if not pretrain.get("eval_datasets"):
         raise RecipeError("pretrain.eval_datasets: found none, expected the held-out documents that laws are fitted to")
     for where, options in [("pretrain", pretrain), *((f"sizes.{name}", size) for name, size in sizes.items())]:
-        if found := sorted(set(options) & {*OURS, *OTHERS, *SAVING}):
-            raise RecipeError(
-                f"{where}.{found[0]}: found {shown(options[found[0]])}, expected none; the ladder sets it"
-            )
+        refuse_own(options, (*OURS, *OTHERS, *SAVING), where)
     warmup = pretrain.get("warmup_steps")
     if type(warmup) is not int or warmup < 1:
         found = f"found {shown(warmup)}, expected a number of steps, the same in a stem and its branches"
@@ -109,22 +107,19 @@ def ladder(
     for name, size in sizes.items():
         options = {**pretrain, **size}
         batch = tokens_a_step(options)
-        each = cost(configs[name], options.get("context", 256)).causal.per_token * batch  # FLOPs a step
+        each = cost(configs[name], context_of(options)).causal.per_token * batch  # FLOPs a step
         unit = round((1 - decay) * min(budgets) / each)
         if unit <= options["warmup_steps"]:
             found = f"{min(budgets):.3g} FLOPs are {min(budgets) / each:.0f} steps of size {name!r}"
             raise RecipeError(f"budgets: {found}, expected more beside its warm-up of {options['warmup_steps']}")
         multiples = sorted(round(budget / min(budgets)) for budget in budgets)
         for seed in seeds:
-            stem = {"max_steps": unit * multiples[-1], "lr_scheduler_type": "constant_with_warmup"}
-            stem |= {"lr_scheduler_kwargs": {}, "save_strategy": "steps", "save_steps": unit, "seed": seed}
+            stem = STEM | {"max_steps": unit * multiples[-1], "save_steps": unit, "seed": seed}
             steps.append({"name": f"{name}-{seed}", "recipe": "pretrain", "set": options | stem})
             for multiple in multiples:
                 begin = unit * multiple
                 fall = max(round(begin * decay / (1 - decay)), 1)
-                branch = {"max_steps": begin + fall, "lr_scheduler_type": "warmup_stable_decay", "seed": seed}
-                branch["lr_scheduler_kwargs"] = {"num_decay_steps": fall, "decay_type": "linear", "min_lr_ratio": 0.0}
-                branch |= {"save_strategy": "no", "resume_from_checkpoint": f"{{{name}-{seed}}}/checkpoint-{begin}"}
+                branch = decay_from(f"{name}-{seed}", begin, fall) | {"seed": seed}
                 label = f"{name}-{seed}-x{multiple}"
                 steps.append({"name": label, "recipe": "pretrain", "set": options | branch})
                 total = begin + fall
@@ -138,10 +133,28 @@ def ladder(
     return Ladder(steps, points)
 
 
+def decay_from(stem: str, begin: int, steps: int) -> dict:
+    """Options with which a run goes on from a stem's checkpoint while the rate falls linearly to zero."""
+    decay = {"num_decay_steps": steps, "decay_type": "linear", "min_lr_ratio": 0.0}
+    schedule = {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": decay, "max_steps": begin + steps}
+    return schedule | {"save_strategy": "no", "resume_from_checkpoint": f"{{{stem}}}/checkpoint-{begin}"}
+
+
+def refuse_own(pretrain: Mapping[str, Any], own: Sequence[str], where: str = "pretrain") -> None:
+    """Raises RecipeError for options of pretraining that an experiment itself sets."""
+    if found := sorted(set(pretrain) & set(own)):
+        raise RecipeError(f"{where}.{found[0]}: found {shown(pretrain[found[0]])}, expected none; the recipe sets it")
+
+
+def context_of(pretrain: Mapping[str, Any]) -> int:
+    """Tokens of a row, from options of recipes/pretrain.py."""
+    return pretrain.get("context", 256)
+
+
 def tokens_a_step(pretrain: Mapping[str, Any]) -> int:
     """Tokens of a step, from options of recipes/pretrain.py."""
     batch = pretrain.get("per_device_train_batch_size", 8) * pretrain.get("gradient_accumulation_steps", 1)
-    return batch * pretrain.get("context", 256)
+    return batch * context_of(pretrain)
 
 
 def run_steps(steps: Sequence[dict], output_dir: str | Path, recipes: Path, jobs: int = 1) -> dict[str, Path]:

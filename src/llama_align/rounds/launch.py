@@ -7,9 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from ..recipe import RecipeError
 from ..runtime.lineage import adopt, descendants, die_with, end_all_but, in_group, locked, managed, marked, terminate
@@ -122,13 +123,21 @@ class Crew:
         for work in self.works.values():
             terminate(work.process.pid)
 
-    def start(self, name: str, command: Sequence[str], log: Path, alone: bool = True) -> None:
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        alone: bool = True,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Starts a step's process, whose output goes to the end of a file, and which tells beside it how far it is.
 
         Args:
             alone: in an interpreter of its own, whatever the nursery; else `command` is a script of Python's.
+            environment: what the process has beside this one's.
         """
-        environment = {MARK: name, FILE: str(log.with_name(PROGRESS))} | self.lock.environment
+        environment = {**environment, MARK: name, FILE: str(log.with_name(PROGRESS))} | self.lock.environment
         begin, tee = _begin(os.getpid()), _Tee(log, not self.verbose)
         try:
             if self.nursery and not alone:

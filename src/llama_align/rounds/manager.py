@@ -6,7 +6,6 @@ A step's directory is `<run>/<step>-<hash>`. `step.json` in it is written last, 
 unfinished, whatever else it holds.
 """
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 from ..recipe import RecipeError, StoppedEarly
 from ..runtime.files import write_json
 from ..runtime.output import TAIL, tail
-from ..runtime.trackers import CHOICE
+from ..runtime.overview import OVERVIEW
 from . import slurm
 from .display import Display
 from .forked import Nursery, hindrance
@@ -105,8 +104,6 @@ class Run:
             raise RecipeError(f"jobs: found {jobs}, expected {expected}")
         chosen = self.chosen(until, start, only)
         self.directory.mkdir(parents=True, exist_ok=True)
-        if self.plan.tracker is not None:
-            os.environ[CHOICE] = self.plan.tracker  # which steps inherit
         with Lock(self.directory) as lock:
             remove_parts(self.directory.glob(".*.part"))
             self._digests.save()
@@ -240,6 +237,7 @@ class Run:
             identity=self.identities[step.name],
             inputs=self._inputs(step),
             config=resolve(self.plan.configs[step.name], directories),
+            tracker=self.plan.tracker,
         )
 
     def _begin(self, step: Step, crew: Crew) -> None:
@@ -256,7 +254,8 @@ class Run:
         self._write_overview()
         self._display.begin(step.name)
         self._began[step.name] = time.perf_counter()
-        crew.start(step.name, task.command, task.folder / "output.log", alone=step.launch is not None)
+        log, alone = task.folder / "output.log", step.launch is not None
+        crew.start(step.name, task.command, log, alone, task.environment)
 
     def _end(self, name: str, code: int, crew: Crew) -> None:
         """Marks a step as finished, or says how it ended otherwise."""
@@ -309,7 +308,7 @@ class Run:
                 row["seconds"] = (read_marker(folder) or {}).get("seconds")
                 row |= {"alarms": found} if (found := alarms(folder)) else {}
             rows.append(row)
-        write_json(self.directory / "run.json", {"name": self.plan.name, "seed": self.plan.seed, "steps": rows})
+        write_json(self.directory / OVERVIEW, {"name": self.plan.name, "seed": self.plan.seed, "steps": rows})
 
 
 @contextmanager

@@ -87,9 +87,3 @@ class Sources:
             nll, tokens = negative_log_likelihood(model, rows)
             found.append(sum(nll) / sum(tokens))
         return np.array(found)
-
-
-def check_options(pretrain: Mapping, own: Sequence[str]) -> None:
-    """Raises RecipeError for options of pretraining that the experiment itself sets."""
-    if found := sorted(set(pretrain) & set(own)):
-        raise RecipeError(f"pretrain.{found[0]}: found {shown(pretrain[found[0]])}, expected none; the recipe sets it")

@@ -132,6 +132,7 @@ class Plan:
     def identities(self, digests: Digests | None = None) -> dict[str, Identity]:
         """What the result of each step follows from."""
         digests = digests or Digests()
+        code = {step.recipe: code_of((self.recipes / f"{step.recipe}.py").resolve()) for step in self.steps}
         found: dict[str, Identity] = {}
         for step in self.steps:
             config = {k: v for k, v in self.configs[step.name].items() if k not in ("output_dir", "tracker")}
@@ -146,9 +147,9 @@ class Plan:
             # of a launch the precision decides the results; how many processes it starts does not
             if (precision := _precision(step.launch)) != "no":
                 parts["mixed_precision"] = precision
-            settings, code = _digest(parts), code_of((self.recipes / f"{step.recipe}.py").resolve())
-            whole = {"settings": settings, "code": code, "steps": {name: one.whole for name, one in before.items()}}
-            found[step.name] = Identity(_digest(whole), settings, code, files)
+            settings, own = _digest(parts), code[step.recipe]
+            whole = {"settings": settings, "code": own, "steps": {name: one.whole for name, one in before.items()}}
+            found[step.name] = Identity(_digest(whole), settings, own, files)
         return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ..recipe.bounds import shown
+from ..runtime.overview import read_overview
 from . import slurm
 from .lease import holder
 from .manager import Run
@@ -117,7 +118,6 @@ def _plain(value: Any) -> Any:
 
 def _overview(directory: Path) -> dict[str, str]:
     try:
-        rows = json.loads((directory / "run.json").read_text("utf-8"))["steps"]
-        return {row["directory"]: row["status"] for row in rows}
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or another's: the steps' own records decide
+        return {row["directory"]: row["status"] for row in read_overview(directory)["steps"]}
+    except (OSError, ValueError):  # none yet, or another's: the steps' own records decide
         return {}

@@ -29,7 +29,8 @@ class Task:
     """One step with all that it takes to execute it.
 
     script: of its recipe. launch: accelerate configuration, none: one process of Python's. inputs: the folders of the
-    steps that it refers to, by name. config: without what a step that goes on is told beside it.
+    steps that it refers to, by name. config: without what a step that goes on is told beside it. tracker: where its
+    curves go; None: where this process' environment says.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Task:
     identity: Identity
     inputs: dict[str, Path]
     config: dict[str, Any]
+    tracker: str | None = None
 
     def is_finished(self) -> bool:
         """Whether it has run to its end. Raises RecipeError for a `step.json` that is not readable."""
@@ -82,6 +84,11 @@ class Task:
             return [sys.executable, *script]
         return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", self.launch, *script]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its processes have beside this one's environment."""
+        return {} if self.tracker is None else {CHOICE: self.tracker}
+
     def stopped_early(self, code: int) -> bool:
         """Whether it was asked to stop and did, whatever exit code a launcher has made of that."""
         return code == STOPPED_EARLY or (self.folder / STOPPED).is_file()
@@ -93,7 +100,7 @@ class Task:
         marker |= {"files": self.identity.files, "seconds": round(seconds, 1)}
         marker["inputs"] = {name: outputs_digest(made) for name, made in self.inputs.items()}
         write_json(self.folder / MARKER, marker | {"outputs": outputs(self.folder)})
-        track_round(os.environ.get(CHOICE, "none"), self.folder.parent, self.name)
+        track_round(self.tracker or os.environ.get(CHOICE, "none"), self.folder.parent, self.name)
 
     def _write_config(self, more: dict) -> None:
         config = self.config | {"output_dir": str(self.folder)} | more

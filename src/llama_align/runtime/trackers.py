@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+from .overview import read_overview
+
 TRACKERS = ("none", "trackio", "tensorboard", "wandb")
 CHOICE = "LLAMA_ALIGN_TRACKER"  # environment: the tracker where no option names one
 FOLDER = "tracking"  # in a run's folder, or beside a checkpoint
@@ -34,9 +36,9 @@ def curve_of(output_dir: str | Path) -> Curve:
     """The curve of a run that writes into this folder."""
     folder = Path(output_dir).absolute()
     try:
-        run = json.loads((folder.parent / "run.json").read_text("utf-8"))
+        run = read_overview(folder.parent)
         row = next(row for row in run["steps"] if row["directory"] == folder.name)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+    except (OSError, ValueError, StopIteration):
         return Curve("llama-align", "", folder.name, folder / FOLDER)
     group = f"round-{row['round']}" if row.get("round") else "before"
     return Curve(str(run["name"]), group, folder.name, folder.parent / FOLDER)
@@ -150,7 +152,7 @@ def track_round(kind: str, directory: Path, step: str) -> None:
     if kind == "none":
         return
     try:
-        run = json.loads((directory / "run.json").read_text("utf-8"))
+        run = read_overview(directory)
         row = next(row for row in run["steps"] if row["name"] == step and row.get("round"))
         found = json.loads((directory / row["directory"] / "metrics.json").read_text("utf-8"))
     except (OSError, ValueError, StopIteration):  # of no round, or a recipe that leaves no metrics

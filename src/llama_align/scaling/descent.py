@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from .laws import LossLaw
+from ..sizes.laws import Law
 
 STEPS = 200
 LOG_E, LOG_A, LOG_B, ALPHA, BETA = range(5)
@@ -25,13 +25,13 @@ class Points:
         self.middle = [log.mean() for log in logs]
         self.n, self.d = (log - log.mean() for log in logs)
 
-    def law(self, x: np.ndarray) -> LossLaw:
+    def law(self, x: np.ndarray) -> Law:
         a, b = (x[log] + x[power] * m for log, power, m in zip((LOG_A, LOG_B), (ALPHA, BETA), self.middle, strict=True))
-        return LossLaw(*map(float, (*np.exp([x[LOG_E], a, b]), x[ALPHA], x[BETA])))
+        return Law(*map(float, (*np.exp([x[LOG_E], a, b]), x[ALPHA], x[BETA])))
 
-    def internal(self, law: LossLaw) -> np.ndarray:
-        a, b = np.log(law.A) - law.alpha * self.middle[0], np.log(law.B) - law.beta * self.middle[1]
-        return np.array([np.log(law.E), a, b, law.alpha, law.beta])
+    def internal(self, law: Law) -> np.ndarray:
+        a, b = np.log(law.a) - law.alpha * self.middle[0], np.log(law.b) - law.beta * self.middle[1]
+        return np.array([np.log(law.e), a, b, law.alpha, law.beta])
 
     def _terms(self, x: np.ndarray) -> np.ndarray:
         """log of E, A/N^alpha and B/D^beta: [laws, 3, points]."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import f as f_distribution
 
+from ..sizes.laws import Law
 from .descent import Points, huber
-from .laws import LossLaw
 from .resampling import interval, redrawn, student
 
 DELTA = 1e-3  # of Huber's loss, Chinchilla's
@@ -30,14 +30,14 @@ ASKED = np.array([0.7, 1.4, 2, 2.6, 3.5, 6, 12])  # standard errors at which a p
 class Fit:
     """A law with what it was fitted on. delta: of Huber's loss as it was used; residuals: log L less the law's."""
 
-    law: LossLaw
+    law: Law
     parameters: np.ndarray
     tokens: np.ndarray
     residuals: np.ndarray
     delta: float
     runs: tuple | None = None
 
-    def bootstrap(self, draws: int = 400, seed: int = 0) -> list[LossLaw]:
+    def bootstrap(self, draws: int = 400, seed: int = 0) -> list[Law]:
         """Laws of the same points with other residuals, those of one run together, see `resampling`."""
         points = Points(self.parameters, self.tokens)
         best = points.internal(self.law)
@@ -63,7 +63,7 @@ class Fit:
         jacobian = points.jacobian(best[None])[0]
         covariance = np.linalg.pinv(jacobian.T @ jacobian, hermitian=True) * scale / inner
         limit = float(np.sqrt(f_distribution.ppf(0.95, 1, free)))
-        ends = [(name, side) for name in self.law.numbers for side in (-1, 1)]
+        ends = [(name, side) for name in self.law.constants for side in (-1, 1)]
         asked = np.array([self._asked(points, name, side, covariance) for name, side in ends])
         held = [points.held(name, value) for (name, _), values in zip(ends, asked, strict=True) for value in values]
         rows, sides = (np.array(column) for column in zip(*held, strict=True))
@@ -76,27 +76,27 @@ class Fit:
         roots = np.sqrt(np.maximum(2 * rise / scale, 0))
         found: dict[str, tuple[float, float]] = {}
         for (name, side), places, root in zip(ends, asked, roots, strict=True):
-            end = _crossing(self.law.numbers[name], places, root, limit, 0.0 if side < 0 else float("inf"))
+            end = _crossing(self.law.constants[name], places, root, limit, 0.0 if side < 0 else float("inf"))
             found[name] = (*found.get(name, ()), end)
         return found
 
     def _asked(self, points: Points, name: str, side: int, covariance: np.ndarray) -> np.ndarray:
         """Values of a constant, further and further to one side of its fit."""
-        value = self.law.numbers[name]
+        value = self.law.constants[name]
         row, _ = points.held(name, value)
         away = side * ASKED * np.sqrt(row @ covariance @ row)
         if name == "exponent":
             return np.clip(value + away / (self.law.alpha + self.law.beta), 1e-6, 1 - 1e-6)
         return np.maximum(value + away, 2e-3) if name in ("alpha", "beta") else value * np.exp(np.clip(away, -60, 60))
 
-    def predicted(self, parameters: float, tokens: float, laws: Sequence[LossLaw], seed: int = 0) -> dict[str, float]:
+    def predicted(self, parameters: float, tokens: float, laws: Sequence[Law], seed: int = 0) -> dict[str, float]:
         """The loss of a further run, with the 95% interval of what it will measure: the laws' spread and its noise."""
         rng = np.random.default_rng(seed)
         free = max(len(set(self.runs or range(len(self.residuals)))) - CONSTANTS, 1)
         spread = np.sqrt((self.residuals**2).sum() / max(len(self.residuals) - CONSTANTS, 1)) * student(free)
-        log = np.log([law.predict(parameters, tokens) for law in laws])
+        log = np.log([law.loss(parameters, tokens) for law in laws])
         low, high = interval(np.exp(log + spread * rng.standard_normal(len(log))))
-        return {"loss": float(self.law.predict(parameters, tokens)), "low": float(low), "high": float(high)}
+        return {"loss": float(self.law.loss(parameters, tokens)), "low": float(low), "high": float(high)}
 
 
 def _crossing(value: float, places: np.ndarray, root: np.ndarray, limit: float, open_end: float) -> float:

@@ -16,15 +16,26 @@ FITTED = (44e6, 16e9)  # parameters of the models that both fits are of (Hoffman
 class Law:
     """Nats per token of a model of N parameters, embeddings among them, on D tokens read once."""
 
-    name: str
     e: float
     a: float
     b: float
     alpha: float
     beta: float
+    name: str = "fitted"
 
-    def loss(self, parameters: float, tokens: float) -> float:
-        """Nats per token."""
+    @property
+    def exponent(self) -> float:
+        """a of N* ∝ C^a, the best size for a budget of C = 6 N D FLOPs."""
+        return self.beta / (self.alpha + self.beta)
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """As the papers name them, with the exponent that follows from them."""
+        found = {"E": self.e, "A": self.a, "B": self.b, "alpha": self.alpha, "beta": self.beta}
+        return found | {"exponent": self.exponent}
+
+    def loss(self, parameters, tokens):
+        """Nats per token; of numbers or of arrays that broadcast."""
         return self.e + self.a / parameters**self.alpha + self.b / tokens**self.beta
 
     def tokens_of(self, parameters: float) -> float:
@@ -38,7 +49,7 @@ class Law:
     def optimum(self, flops: float) -> tuple[float, float]:
         """Parameters and tokens of the least loss with 6 N D = `flops` (Hoffmann et al., 2022, equation 4)."""
         scale = (self.alpha * self.a / self.beta / self.b) ** (1 / (self.alpha + self.beta))
-        parameters = scale * (flops / PER_PARAMETER_AND_TOKEN) ** (self.beta / (self.alpha + self.beta))
+        parameters = scale * (flops / PER_PARAMETER_AND_TOKEN) ** self.exponent
         return parameters, flops / PER_PARAMETER_AND_TOKEN / parameters
 
     def cheapest(self, loss: float) -> tuple[float, float]:
@@ -58,6 +69,6 @@ class Law:
 # Hoffmann et al. (2022), equation 10, rounded as printed: it asks for far more tokens than the paper's own 20 a
 # parameter. Besiroglu et al. (2024, "Chinchilla Scaling: A replication attempt") read the runs off a figure of the
 # paper, fit them again, and come to the 20
-CHINCHILLA = Law("chinchilla", 1.69, 406.4, 410.7, 0.34, 0.28)
-REFIT = Law("refit", 1.8172, 482.01, 2085.43, 0.3478, 0.3658)
+CHINCHILLA = Law(1.69, 406.4, 410.7, 0.34, 0.28, "chinchilla")
+REFIT = Law(1.8172, 482.01, 2085.43, 0.3478, 0.3658, "refit")
 LAWS = {law.name: law for law in (REFIT, CHINCHILLA)}

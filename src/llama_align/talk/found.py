@@ -8,8 +8,7 @@ from pathlib import Path
 import yaml
 
 from ..recipe import RecipeError
-
-OVERVIEW = "run.json"
+from ..runtime.overview import OVERVIEW, read_overview
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,10 @@ def find(place: str) -> Found:
 
 def _finished(folder: Path) -> Iterator[dict]:
     try:
-        steps = json.loads((folder / OVERVIEW).read_text("utf-8"))["steps"]
-        yield from (step for step in steps if step["status"] == "finished")
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecipeError(
-            f"{folder / OVERVIEW}: found no list of steps ({error}), expected a run's overview"
-        ) from error
+        steps = read_overview(folder)["steps"]
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    yield from (step for step in steps if step["status"] == "finished")
 
 
 def _is_language_model(folder: Path) -> bool:
