@@ -7,7 +7,9 @@ import signal
 import pytest
 
 from llama_align import cli
+from llama_align.rounds.display import PROGRESS
 from llama_align.rounds.status import standings
+from llama_align.runtime.progress import File, Standing
 
 from .conftest import execute, make_run, started, wait_for
 
@@ -40,6 +42,9 @@ def test_a_step_at_work_and_one_that_was_killed(place):
     manager = started(execute, place)
     child = int(wait_for(lambda: (place / "started").is_file() and (place / "started").read_text()))
     assert states(place) == [("done", ""), ("running", "")]
+    told = Standing(3, 4, "step", seconds=6, rate=0.5, facts={"loss": 2.5})
+    File(make_run(place).folders["second"] / PROGRESS).show(told)
+    assert states(place)[1] == ("running", "3/4 steps, loss 2.500, 2.0 s/step, 0:02 left")
     os.kill(child, signal.SIGSTOP)
     os.kill(manager.pid, signal.SIGKILL)
     manager.join(30)

@@ -52,7 +52,9 @@ def test_a_run_answers_by_its_last_finished_model_and_brings_its_reward_models(r
     assert found.reward_models == {"helpfulness": str(run / "reward-0")}
     assert find(family["whole"]).path == family["whole"]
     assert find("some/name").path == "some/name"
-    (run / "run.json").write_text(json.dumps({"name": "run", "steps": [{"name": "a", "directory": "a", "status": "waiting"}]}))
+    (run / "run.json").write_text(
+        json.dumps({"name": "run", "steps": [{"name": "a", "directory": "a", "status": "waiting"}]})
+    )
     with pytest.raises(RecipeError, match="found no finished step that made a language model"):
         find(str(run))
     (run / "run.json").write_text("[]")

@@ -10,8 +10,10 @@ from typing import Any
 import yaml
 
 from ..recipe.bounds import shown
+from ..runtime import progress
 from ..runtime.overview import read_overview
 from . import slurm
+from .display import PROGRESS
 from .lease import holder
 from .manager import Run
 from .outputs import read_marker
@@ -25,7 +27,8 @@ FOLDER = re.compile(r'(?:[^"]*/)?([A-Za-z0-9_-]+)-[0-9a-f]{10}(?=["/])')  # a st
 class Standing:
     """One step.
 
-    state: done, running, stopped, failed, submitted or waiting. why: why it will be run. size: bytes it left.
+    state: done, running, stopped, failed, submitted or waiting. why: why it will be run, or how far it is. size: bytes
+    it left.
     """
 
     name: str
@@ -58,10 +61,10 @@ def _standing(run: Run, step: Step, said: str | None, held: bool, job: slurm.Job
     if job is not None:
         return _of_job(step, job)
     if said == "running":
-        # what was killed could not say so
-        return Standing(
-            step.name, step.recipe, "running" if held else "stopped", "" if held else "goes on where it was"
-        )
+        if held:
+            told = progress.read(run.folders[step.name] / PROGRESS)
+            return Standing(step.name, step.recipe, "running", ", ".join(told.words()) if told else "")
+        return Standing(step.name, step.recipe, "stopped", "goes on where it was")  # killed, it could not say so
     if said in ("stopped", "failed"):
         return Standing(step.name, step.recipe, said, "goes on where it was")
     return Standing(step.name, step.recipe, "waiting", _why(run, step))
