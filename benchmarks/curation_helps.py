@@ -40,7 +40,7 @@ from llama_align.trainers import PretrainConfig, PretrainTrainer
 
 ARMS = ("all text", "extraction", "heuristics", "duplicates", "quality")
 SETS = {"wcxb_dev": "wcxb_dev_gold.jsonl.xz", "trafilatura": "trafilatura_gold_segments.jsonl.gz", "readability": None}
-CONTEXT, ROWS, RATE, KEPT = 256, 8, 3e-3, 0.6
+CONTEXT, ROWS, RATE, KEPT = 256, 2, 3e-3, 0.6  # few rows a step: of so few tokens many steps learn more
 HELD_CHARACTERS = 60_000  # of each held-out set, documents cut to 5,000
 HELD = {
     "wikitext": ("wikipedia_wikitext2_valid.jsonl.xz", [0, 1]),
@@ -199,7 +199,7 @@ def train(texts: list[str], tokenizer, args: argparse.Namespace, seed: int):
         learning_rate=RATE,
         warmup_steps=0.05,
         save_strategy="no",
-        logging_steps=100,
+        logging_steps=500,
         seed=seed,
         report_to="none",
         disable_tqdm=True,
