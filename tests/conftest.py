@@ -14,6 +14,8 @@ from transformers import AutoTokenizer
 from llama_align import LlamaHerdConfig
 from llama_align.chat import train_tokenizer
 
+from .launch.warm import Warm
+
 SYLLABLES = ["ba", "do", "ki", "lu", "me", "no", "ra", "si", "te", "vu", "zo", "qui"]
 
 
@@ -44,6 +46,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """Runs commands without their imports."""
+    started = Warm(os.environ | {"OMP_NUM_THREADS": "1"})
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")

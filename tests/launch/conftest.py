@@ -4,8 +4,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +15,8 @@ from safetensors.torch import load_file
 from llama_align import LlamaHerdForCausalLM, LlamaHerdForSequenceClassification
 from llama_align.chat import train_tokenizer
 from llama_align.models import preset
+
+from .warm import LAUNCHER
 
 PROJECT = Path(__file__).parents[2]
 CONFIGS = PROJECT / "accelerate_configs"
@@ -132,7 +132,7 @@ def stages(root: Path) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="session")
-def launch(workshop):
+def launch(workshop, warm):
     """`launch(recipe, config, **options)` -> what `recipes/<recipe>.py` left under `accelerate_configs/<config>.yaml`.
 
     Every run sees the same global batches. `fsdp2` and `precision="bf16"` run as on GPUs (as_on_gpus.py). `continues`
@@ -155,14 +155,14 @@ def launch(workshop):
             shutil.copytree(continues.path / f"checkpoint-{SAVED}", output / f"checkpoint-{SAVED}")
             settings["resume_from_checkpoint"] = "last"
         (workshop / f"{output.name}.yaml").write_text(yaml.safe_dump(settings))
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIGS / f"{config}.yaml"]
+        command = [*LAUNCHER, "--config_file", CONFIGS / f"{config}.yaml"]
         command += ["--main_process_port", "0", "--num_processes", "2"] if processes > 1 else []
         command += ["--mixed_precision", precision]
         command += [Path(__file__).with_name("as_on_gpus.py")] if config == "fsdp2" or precision != "no" else []
         command += [PROJECT / "recipes" / f"{recipe}.py", "--config", workshop / f"{output.name}.yaml"]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment(), cwd=workshop, timeout=300, check=False
-        )
+        # one run of every config in interpreters of its own; what `launch` continues from them has to fit bit by bit
+        fresh = recipe == "pretrain" and precision == "no" and not options and not continues
+        done = warm.run(command, environment(), workshop, fresh=fresh)
         assert done.returncode == 0, (
             f"{recipe} under {config}.yaml ended with {done.returncode}:\n{done.stderr[-6000:]}"
         )

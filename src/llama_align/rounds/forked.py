@@ -149,7 +149,7 @@ class Nursery:
 def main(channel: int, scripts: Sequence[str]) -> None:
     """The nursery: imports, then forks for every request. Returns in the forks alone, when their script has ended."""
     sys.path.insert(0, str(Path(scripts[0]).parent))  # as of a script that Python starts
-    _import_all(scripts)
+    import_all(scripts)
     gc.collect()
     gc.freeze()  # pages that all forks share are not written to for being looked at
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -160,7 +160,7 @@ def main(channel: int, scripts: Sequence[str]) -> None:
     runpy.run_path(argv[0], run_name="__main__")
 
 
-def _import_all(scripts: Sequence[str]) -> None:
+def import_all(scripts: Sequence[str]) -> None:
     """What the scripts import at their beginning and what is imported later; an import that fails fails in its step."""
     for script in scripts:
         with suppress(OSError, SyntaxError):
