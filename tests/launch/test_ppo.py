@@ -4,10 +4,6 @@ Measured here: losses within 2e-7 absolute, gradient norms within 4e-6 relative,
 8e-6 absolute after 6 steps (AVX-512; with AVX2 alone up to 5.8e-5 apart).
 """
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,6 +13,7 @@ from llama_align import LlamaHerdForCausalLM, LlamaHerdForTokenClassification
 from .comparing import differences, moved
 from .conftest import CONFIGS as FOLDER
 from .conftest import PROJECT, environment, read
+from .warm import LAUNCHER
 
 STEPS, SAVED = 6, 3
 CONFIGS = ("cpu_ddp", "cpu_zero2", "cpu_zero3", "fsdp2")
@@ -83,16 +80,14 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_processes_with_answers_of_other_lengths_do_not_wait_for_each_other(launch, workshop, tmp_path):
+def test_processes_with_answers_of_other_lengths_do_not_wait_for_each_other(launch, workshop, warm, tmp_path):
     """Under ZeRO-3 the head is called chunk by chunk, all processes together: here each has a number of its own."""
     whole = launch("ppo", "cpu_zero3", **STEERED)
     (tmp_path / "run.py").write_text(SMALL_CHUNKS)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", FOLDER / "cpu_zero3.yaml"]
+    command = [*LAUNCHER, "--config_file", FOLDER / "cpu_zero3.yaml"]
     command += ["--main_process_port", "0", tmp_path / "run.py", PROJECT / "recipes" / "ppo.py"]
     command += ["--config", workshop / f"{whole.path.name}.yaml", "--output_dir", tmp_path / "run"]
-    done = subprocess.run(
-        list(map(os.fspath, command)), capture_output=True, text=True, env=environment(), timeout=200, check=False
-    )
+    done = warm.run(command, environment())
     assert done.returncode == 0, done.stderr[-3000:]
     assert [row["loss"] for row in read(tmp_path / "run", "").rows] == pytest.approx(
         [row["loss"] for row in whole.rows], abs=5e-6

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from llama_align.models import preset
 from llama_align.rounds.plan import read_yaml
 
+from ..launch.warm import LAUNCHER
 from . import standins
 
 PROJECT = Path(__file__).parents[2]
@@ -80,13 +80,12 @@ def test_every_step_of_a_plan_runs(path, root, tmp_path):
     assert all(0 <= row["win_rate"]["rate"] <= 1 for row in rows[1:])
 
 
-def test_the_two_stages_that_share_most_run_under_zero3(root):
+def test_the_two_stages_that_share_most_run_under_zero3(root, warm):
     """Llama 2's chain up to PPO's policy, critic, reference and two reward models; `standins` runs all of it."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    command = [*LAUNCHER, "--main_process_port", "0"]
     command += ["--config_file", str(PROJECT / "accelerate_configs" / "cpu_zero3.yaml"), "-m", standins.__name__]
     command += ["--plans", "llama-2-7b/rounds", "--until", "ppo", "--shared", str(root)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'src'}"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=PROJECT, check=False)
+    done = warm.run(command, os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-4000:]
     steps = re.findall(r"llama-2-7b/rounds +(\w+) .* losses \[(.+)\]", done.stdout)
     assert {"sft", "reward_helpfulness", "reward_safety", "sft_best", "ppo"} <= {name for name, _ in steps}

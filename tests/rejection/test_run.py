@@ -6,8 +6,6 @@ import random
 import runpy
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,6 +21,8 @@ from llama_align.recipe import engines
 from llama_align.rejection import run as rejection
 from llama_align.rewards import RewardScorer
 from llama_align.sampling import DialogSampler
+
+from ..launch.warm import LAUNCHER
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "rejection_sampling.py"
@@ -367,7 +367,7 @@ def command(tmp_path, options, models):
             "prompts_per_shard": shard,
         }
         (tmp_path / f"{output}.yaml").write_text(yaml.safe_dump(config))
-        return [sys.executable, *launcher, str(RECIPE), "--config", str(tmp_path / f"{output}.yaml")]
+        return [*launcher, str(RECIPE), "--config", str(tmp_path / f"{output}.yaml")]
 
     return make
 
@@ -375,10 +375,10 @@ def command(tmp_path, options, models):
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
-def test_two_processes_write_the_bytes_of_one(command, tmp_path):
-    launch = ("-m", "accelerate.commands.launch", "--config_file", str(ROOT / "accelerate_configs" / "cpu_ddp.yaml"))
+def test_two_processes_write_the_bytes_of_one(command, tmp_path, warm):
+    launch = (*LAUNCHER, "--config_file", str(ROOT / "accelerate_configs" / "cpu_ddp.yaml"))
     for output, launcher in (("one", ()), ("two", (*launch, "--main_process_port", "0"))):
-        done = subprocess.run(command(output, 20, 4, 3, launcher), capture_output=True, text=True, env=ENVIRONMENT)
+        done = warm.run(command(output, 20, 4, 3, launcher), ENVIRONMENT)
         assert done.returncode == 0, done.stderr[-3000:]
     assert same_files(tmp_path / "one", tmp_path / "two")
     parts = [sorted(p.relative_to(tmp_path / o) for p in (tmp_path / o).rglob("*.*")) for o in ("one", "two")]
@@ -391,34 +391,34 @@ def written(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*.jsonl") if not path.name.startswith(".")}
 
 
-def kill_while_it_works(command: list[str], folder: Path, more: int, chance: random.Random) -> int:
+def kill_while_it_works(warm, command: list[str], folder: Path, more: int, chance: random.Random) -> int:
     """Kills a run at a random moment after it has written so many files more; returns what it ended with."""
     goal = len(written(folder)) + more
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    process = warm.start(command, ENVIRONMENT)
     while process.poll() is None and len(written(folder)) < goal:
         time.sleep(0.005)
     time.sleep(chance.uniform(0, 0.15))
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     return process.wait()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_killed_again_and_again_no_answer_is_lost_or_drawn_twice(command, tmp_path):
+def test_killed_again_and_again_no_answer_is_lost_or_drawn_twice(command, tmp_path, warm):
     """SIGKILL at random moments, `KILLS` times; then a run to the end has the bytes of the undisturbed one."""
     answers, shard = 16, max(2, KILL_PROMPTS // 50)
-    subprocess.run(command("whole", KILL_PROMPTS, answers, shard), check=True, capture_output=True, env=ENVIRONMENT)
+    warm.run(command("whole", KILL_PROMPTS, answers, shard), ENVIRONMENT).check_returncode()
     total = len(written(tmp_path / "whole"))
     killed, chance, before = command("killed", KILL_PROMPTS, answers, shard), random.Random(0), {}
     for kill in range(KILLS):
         room = (total - len(before)) // (KILLS - kill + 1)
-        ended = kill_while_it_works(killed, tmp_path / "killed", chance.randint(0, 2 * room), chance)
+        ended = kill_while_it_works(warm, killed, tmp_path / "killed", chance.randint(0, 2 * room), chance)
         assert ended == -signal.SIGKILL
         now = written(tmp_path / "killed")
         assert before.items() <= now.items(), "what was written stays as it is"
         before = now
         print(f"kill {kill + 1}: {len(now)} of {total} files")
-    done = subprocess.run(killed, capture_output=True, text=True, env=ENVIRONMENT)
+    done = warm.run(killed, ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(samples_of(tmp_path / "killed")) == KILL_PROMPTS * answers
     assert same_files(tmp_path / "whole", tmp_path / "killed")

@@ -37,6 +37,12 @@ ENDINGS = {"0": 0, "2": 2, "75": 75, "130": 130, "a text": 1, "raise": 1, "inter
 
 
 @pytest.fixture
+def nothing_later(monkeypatch):
+    """For small scripts, which need none of what recipes import."""
+    monkeypatch.setattr(forked, "LATER", ())
+
+
+@pytest.fixture
 def crew(tmp_path):
     """A nursery's crew, and how to run a script with it or without."""
     script = tmp_path / "ends.py"
@@ -80,7 +86,7 @@ def test_a_forked_step_ends_as_one_of_its_own_interpreter(crew):
     assert sorted({file.read_text().strip() for file in threads} - {"jemalloc_bg_thd"}) == [Path(sys.executable).name]
 
 
-def test_what_a_forked_step_leaves_is_killed_and_a_nursery_that_was_killed_starts_again(crew):
+def test_what_a_forked_step_leaves_is_killed_and_a_nursery_that_was_killed_starts_again(nothing_later, crew):
     _, text = crew.run("step", "orphan")
     assert not is_alive(int(text.splitlines()[2]))
     nursery = crew.nursery.pid
@@ -95,7 +101,7 @@ def inline(place, **more) -> None:
     (place / "plan.yaml").write_text(yaml.safe_dump(plan | {"executor": "inline"} | more))
 
 
-def test_a_plan_leaves_the_same_either_way_and_is_the_same_run(place):
+def test_a_plan_leaves_the_same_either_way_and_is_the_same_run(nothing_later, place):
     make_run(place).execute()
     before = {path: path.read_bytes() for path in place.glob("run/*/*.txt")}
     (place / "run").rename(place / "local")
@@ -109,7 +115,7 @@ def test_a_plan_leaves_the_same_either_way_and_is_the_same_run(place):
     assert journal(place) == ["make", "use"] * 2, "finished is finished, however it was run"
 
 
-def test_a_killed_manager_takes_forked_steps_and_their_nursery_along(place):
+def test_a_killed_manager_takes_forked_steps_and_their_nursery_along(nothing_later, place):
     inline(place)
     (place / "slow").write_text("")
     manager = started(execute, place)

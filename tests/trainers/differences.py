@@ -5,7 +5,6 @@ python -m tests.trainers.differences writes docs/results/trainers.md; tests chec
 
 import os
 import random
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from llama_align.trainers import (
     margin_table,
 )
 
+from ..launch.warm import LAUNCHER, Warm
 from .plain import as_ids, plain_dpo, plain_reward, plain_sft, random_pairs
 from .ppo.differences import ppo_differences
 
@@ -301,17 +301,14 @@ def evaluation(bench: Bench, **changes) -> dict[str, float]:
     return {name: value for name, value in found.items() if not is_timing(name)}
 
 
-def in_two_processes(bench: Bench) -> list[dict]:
+def in_two_processes(bench: Bench, warm: Warm) -> list[dict]:
     """`trained` for every case of `TWO`, by data parallel processes, and `sharded` for those of `SHARDED`."""
     for kind, seed, labels in (("causal", 0, 1), ("causal", 1, 1), ("reward", 0, 2)):
         bench.path(kind, seed, labels)  # before two processes write it at once
     config = Path(__file__).parents[2] / "accelerate_configs" / "cpu_ddp.yaml"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "--main_process_port", "0"]
+    command = [*LAUNCHER, "--config_file", config, "--main_process_port", "0"]
     command += ["-m", "tests.trainers.differences", "--worker", bench.folder]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300
-    )
+    done = warm.run(command, os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
     if done.returncode:
         raise RuntimeError(done.stderr[-12000:])
     return torch.load(bench.folder / "two.pt", weights_only=True)
@@ -355,9 +352,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench, lines = Bench(Path(folder)), []
         rows = [(case, difference(bench, case)) for case in CASES]
-        rows += [
-            (case, difference(bench, case, f)) for case, f in zip(TWO + SHARDED, in_two_processes(bench), strict=True)
-        ]
+        found = in_two_processes(bench, Warm(os.environ | {"OMP_NUM_THREADS": "1"}))
+        rows += [(case, difference(bench, case, f)) for case, f in zip(TWO + SHARDED, found, strict=True)]
         for case, (loss, gradient) in rows:
             lines.append(f"| {case.objective} | {case.variant} | {PLAIN} | {loss:.1e} | {gradient:.1e} |")
         for dtype, words in ((torch.float32, ""), (DOUBLE, ", weights in float64")):

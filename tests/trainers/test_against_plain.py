@@ -24,8 +24,8 @@ def test_ppo_equals_the_plain_formulas(bench, dtype, limit):
 
 
 @pytest.fixture(scope="module")
-def found(bench):
-    return in_two_processes(bench)
+def found(bench, warm):
+    return in_two_processes(bench, warm)
 
 
 BY_TWO = TWO + SHARDED

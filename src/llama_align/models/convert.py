@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .checking import checked_tensors, listed
 from .forms import MODEL_TYPES, PREFIXES, form_and_kind, full_config, read_config, readable_tokenizer, rewritten
 from .gguf import write_gguf
-from .portable import MODELING, flat_sources, write_code
+from .portable import own_sources, write_code
 from .tensor_files import (
     BESIDE,
     DTYPES,
@@ -168,7 +168,7 @@ def _check_replaced(output: Path) -> None:
     if found not in MODEL_TYPES.values():
         raise ConvertError(f"{refusal} (model_type in its config.json: {found!r})")
     shards = {file for file in index.get("weight_map", {}).values() if file.endswith(".safetensors")}
-    own = {"config.json", SINGLE, INDEX, *shards, *flat_sources(MODELING)}
+    own = {"config.json", SINGLE, INDEX, *shards, *own_sources()}
     if foreign := [name for name in there if name not in own and not _is_carried(name)]:
         raise ConvertError(
             f"{output}: found more than a checkpoint, expected nothing that convert does not write; move it elsewhere, "

@@ -9,6 +9,7 @@ import ast
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 MODELING = Path(__file__).with_name("modeling_llama_herd.py")
@@ -30,13 +31,19 @@ def write_code(folder: str | os.PathLike) -> dict[str, str]:
     Raises:
         ValueError: an import that has no flat form, see `flat_sources`.
     """
-    sources = flat_sources(MODELING)
+    sources = own_sources()
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, text in sources.items():
         beside = Path(folder, f"{name}.{os.getpid()}.part")
         beside.write_text(text, encoding="utf-8")
         os.replace(beside, Path(folder, name))
     return dict(AUTO_MAP)
+
+
+@cache
+def own_sources() -> dict[str, str]:
+    """`flat_sources` of the modelling file, read once: every checkpoint of a process has the same code beside it."""
+    return flat_sources(MODELING)
 
 
 def flat_sources(module: Path) -> dict[str, str]:

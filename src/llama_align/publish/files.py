@@ -14,7 +14,7 @@ import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml, get_token
 
 from ..models.forms import MODEL_TYPES
-from ..models.portable import AUTO_MAP, MODELING, flat_sources
+from ..models.portable import AUTO_MAP, own_sources
 from ..models.tensor_files import BESIDE, INDEX, LICENCES, SINGLE, read_index, read_object
 from ..runtime.identity import ADAPTER, BASE, adapter_base
 from ..runtime.manifest import file_digest
@@ -81,8 +81,7 @@ def checkpoint_items(folder: Path, base: str | None = None, code: bool = True) -
         config = read_object(folder / "config.json")
         items |= {name: Item(name, _there(folder / name)) for name in _weights(folder)}
         if code and is_herd(folder):
-            sources = flat_sources(MODELING)
-            items |= {name: Item(name, text.encode()) for name, text in sources.items()}
+            items |= {name: Item(name, text.encode()) for name, text in own_sources().items()}
             config["auto_map"] = AUTO_MAP
         items["config.json"] = Item("config.json", _dumped(config))
     found = sorted(items.values(), key=lambda item: item.path)
@@ -109,7 +108,7 @@ def ours(path: str) -> bool:
 
     So are licences: one that was put there by hand is not taken away.
     """
-    names = (*BESIDE, *RESULTS, "config.json", "README.md", ADAPTER, ADAPTER_WEIGHTS, INDEX, *flat_sources(MODELING))
+    names = (*BESIDE, *RESULTS, "config.json", "README.md", ADAPTER, ADAPTER_WEIGHTS, INDEX, *own_sources())
     rules = ("model*.safetensors", "*.svg", "additional_chat_templates/*", f"{EVALUATIONS}/*", "data_cards/*")
     return path in names or any(fnmatch(path, rule) for rule in rules)
 

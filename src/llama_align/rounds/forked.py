@@ -125,7 +125,7 @@ class Nursery:
     def _open(self, output: int, begin: Callable[[], None]) -> None:
         self.close()
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        code = f"from {__name__} import main; main({theirs.fileno()}, {[str(path) for path in self.scripts]!r})"
+        code = f"from {__name__} import main; main({theirs.fileno()}, {[*map(str, self.scripts)]!r}, {LATER!r})"
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", code],
@@ -146,10 +146,10 @@ class Nursery:
             self._process = None
 
 
-def main(channel: int, scripts: Sequence[str]) -> None:
+def main(channel: int, scripts: Sequence[str], later: Sequence[str]) -> None:
     """The nursery: imports, then forks for every request. Returns in the forks alone, when their script has ended."""
     sys.path.insert(0, str(Path(scripts[0]).parent))  # as of a script that Python starts
-    import_all(scripts)
+    import_all(scripts, later)
     gc.collect()
     gc.freeze()  # pages that all forks share are not written to for being looked at
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -160,14 +160,14 @@ def main(channel: int, scripts: Sequence[str]) -> None:
     runpy.run_path(argv[0], run_name="__main__")
 
 
-def import_all(scripts: Sequence[str]) -> None:
-    """What the scripts import at their beginning and what is imported later; an import that fails fails in its step."""
+def import_all(scripts: Sequence[str], later: Sequence[str] = LATER) -> None:
+    """What the scripts import at their beginning and what they import later; an import that fails fails in its step."""
     for script in scripts:
         with suppress(OSError, SyntaxError):
             for node in ast.parse(Path(script).read_text("utf-8")).body:
                 if isinstance(node, ast.Import | ast.ImportFrom):
                     _try(compile(ast.Module([node], []), script, "exec"))
-    for name in LATER:
+    for name in later:
         _try(f"import {name}")
 
 
