@@ -120,8 +120,8 @@ class Rank(ForkedStep):
             sys.exit()
 
     def begin(self, command: Sequence[str], environment: dict[str, str]) -> "Rank":
-        """Runs `command`, an interpreter's; returns itself."""
-        command = [part for part in command[1:] if part != "-u"]
+        """Runs `python [-u] *command`; returns itself."""
+        command = command[1 + (command[1] == "-u") :]
         self._channel.send(json.dumps({"command": command, "environment": environment}).encode())
         return self
 
