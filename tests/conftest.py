@@ -55,7 +55,7 @@ def one_thread():
 @pytest.fixture(scope="session")
 def warm():
     """Runs commands without their imports."""
-    started = Warm(os.environ | {"OMP_NUM_THREADS": "1"})
+    started = Warm()
     yield started
     started.close()
 

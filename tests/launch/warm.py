@@ -11,6 +11,7 @@ import json
 import os
 import runpy
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-from llama_align.rounds.forked import LONGEST, ForkedStep, import_all
+from llama_align.rounds.forked import LONGEST, ForkedStep, hindrance, import_all
 from llama_align.runtime.lineage import die_with
 
 PROJECT = Path(__file__).parents[2]
@@ -47,60 +48,72 @@ class Running:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code. Raises subprocess.TimeoutExpired, when all that was started has been killed."""
+        """The exit code. Raises subprocess.TimeoutExpired."""
         if self.returncode is None:
-            late = not select.select([self._answer], [], [], timeout)[0]
-            if late:
-                self.kill()
+            if not select.select([self._answer], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("fork", timeout)
             self.returncode = self._number()
             os.close(self._answer)
-            if late:
-                raise subprocess.TimeoutExpired("fork", timeout)
         return self.returncode
 
     def kill(self) -> None:
         """Ends it at once, and with it what it forked."""
-        os.kill(self.pid, 9)
+        os.kill(self.pid, signal.SIGKILL)
 
 
 class Warm:
-    """Starts commands, one at a time, as `subprocess` does."""
+    """Starts commands, one at a time, as `subprocess` does; in interpreters of their own where forks have no GPU."""
 
-    def __init__(self, environment: dict[str, str]):
+    def __init__(self):
+        self._process: subprocess.Popen | None = None
+
+    def _open(self) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
                 cwd=PROJECT,
-                env=environment,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
                 pass_fds=[theirs.fileno()],
                 preexec_fn=die_with(os.getpid()),
             )
 
-    def start(self, command: Sequence, environment: dict[str, str], cwd=PROJECT, stdout=None, stderr=None) -> Running:
-        """Starts what `python *command` would; output goes to files, or nowhere."""
-        request = {"command": list(map(str, command)), "environment": environment, "cwd": str(cwd)}
-        answer, theirs = os.pipe()
+    def start(self, command: Sequence, environment: dict[str, str], cwd=PROJECT, stdout=None, stderr=None, fresh=False):
+        """Starts what `python *command` would; output goes to files, or nowhere. `fresh`: an interpreter of its own."""
+        command = list(map(str, command))
         with open(os.devnull, "w") as nowhere:
-            files = [(stdout or nowhere).fileno(), (stderr or nowhere).fileno(), theirs]
+            stdout, stderr = stdout or nowhere, stderr or nowhere
+            if fresh or hindrance():
+                line = [sys.executable, *command]
+                return subprocess.Popen(line, env=environment, cwd=cwd, stdout=stdout, stderr=stderr)
+            if self._process is None:
+                self._open()
+            answer, theirs = os.pipe()
+            request = {"command": command, "environment": environment, "cwd": str(cwd)}
+            files = [stdout.fileno(), stderr.fileno(), theirs]
             socket.send_fds(self._channel, [json.dumps(request).encode()], files)
-        os.close(theirs)
+            os.close(theirs)
         return Running(answer)
 
     def run(self, command: Sequence, environment: dict[str, str], cwd=PROJECT, timeout: float = 300, fresh=False):
-        """`subprocess.run` of `python *command` with its output as text; `fresh` is without this process."""
-        if fresh:
-            command = [sys.executable, *map(str, command)]
-            return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=timeout)
+        """`subprocess.run` of `python *command` with its output as text."""
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            code = self.start(command, environment, cwd, out, err).wait(timeout)
+            process = self.start(command, environment, cwd, out, err, fresh)
+            try:
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
             for file in (out, err):
                 file.seek(0)
             return subprocess.CompletedProcess(command, code, out.read(), err.read())
 
     def close(self) -> None:
-        self._channel.close()
-        self._process.wait()
+        """Ends the process that is forked."""
+        if self._process is not None:
+            self._channel.close()
+            self._process.wait()
 
 
 class Rank(ForkedStep):

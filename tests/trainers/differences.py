@@ -352,7 +352,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench, lines = Bench(Path(folder)), []
         rows = [(case, difference(bench, case)) for case in CASES]
-        found = in_two_processes(bench, Warm(os.environ | {"OMP_NUM_THREADS": "1"}))
+        found = in_two_processes(bench, Warm())
         rows += [(case, difference(bench, case, f)) for case, f in zip(TWO + SHARDED, found, strict=True)]
         for case, (loss, gradient) in rows:
             lines.append(f"| {case.objective} | {case.variant} | {PLAIN} | {loss:.1e} | {gradient:.1e} |")
