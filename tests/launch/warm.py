@@ -95,7 +95,7 @@ class Warm:
             os.close(theirs)
         return Running(answer)
 
-    def run(self, command: Sequence, environment: dict[str, str], cwd=PROJECT, timeout: float = 300, fresh=False):
+    def run(self, command: Sequence, environment: dict[str, str], cwd=PROJECT, timeout: float = 500, fresh=False):
         """`subprocess.run` of `python *command` with its output as text."""
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = self.start(command, environment, cwd, out, err, fresh)
