@@ -9,6 +9,7 @@ import pytest
 from llama_align import recipe
 from llama_align.recipe import bounds, options
 from llama_align.recipe.yaml_files import read_yaml
+from llama_align.refine.rules import RULES
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))
@@ -39,7 +40,7 @@ def parsed(dataclasses_of, tmp_path):
 
 
 def test_every_number_has_a_bound_that_its_default_keeps(dataclasses_of):
-    for name, types in dataclasses_of.items():
+    for name, types in [*dataclasses_of.items(), ("a rule", RULES.values())]:
         for kind in types:
             hints = bounds.hints_of([kind])
             for field in (f for f in dataclasses.fields(kind) if f.init):
@@ -52,7 +53,7 @@ def test_every_number_has_a_bound_that_its_default_keeps(dataclasses_of):
 
 
 def test_every_bound_is_of_an_option(dataclasses_of):
-    known = {name for types in dataclasses_of.values() for name in bounds.hints_of(types)}
+    known = {name for types in [*dataclasses_of.values(), RULES.values()] for name in bounds.hints_of(types)}
     assert set(bounds.BOUNDS) | set(bounds.ALSO) <= known
 
 

@@ -22,6 +22,7 @@ TRAINING = ("pretrain", "sft", "reward", "dpo", "ppo")
 # where a recipe's own options are read, beside its script
 READERS = {
     "pretrain": ["recipe/staging.py"],
+    "refine": ["refine/run.py"],
     "rejection_sampling": ["rejection/run.py"],
     "sandbox": ["sandbox/write.py", "sandbox/world.py", "sandbox/annotators.py", "sandbox/demonstrations.py"],
     "choose": ["evaluation/measure.py"],

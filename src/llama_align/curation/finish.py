@@ -16,6 +16,7 @@ from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
 from ..data import write_jsonl
+from ..data.shares import rates
 from ..runtime.files import remove_stale_parts, whole, write_json, write_text
 from .files import read_rows
 from .kinds import KINDS
@@ -151,21 +152,6 @@ def _least(rows: list[tuple[tuple[float, int], int]], tokens: int) -> tuple[floa
             return least
         least = score
     return LOWEST
-
-
-def rates(tokens: dict[str, int], targets: dict[str, float]) -> dict[str, float]:
-    """For each topic the share of its documents to keep, so that none has more than its target of what is left."""
-    kept = dict(tokens)
-    for _ in range(200):
-        whole_of = sum(kept.values())
-        over = {
-            t: targets[t] * (whole_of - kept[t]) / (1 - targets[t]) for t in targets if t in kept and targets[t] < 1
-        }
-        changed = {t: min(kept[t], allowed) for t, allowed in over.items()}
-        if all(abs(kept[t] - value) < 1e-6 * max(1, kept[t]) for t, value in changed.items()):
-            break
-        kept |= changed
-    return {topic: kept[topic] / tokens[topic] for topic in targets if tokens.get(topic)}
 
 
 def _readable(step: Tally) -> dict:

@@ -1,4 +1,4 @@
-"""Documents of several sources in shares of tokens, of an exact length: what experiments with mixes are trained on."""
+"""Documents of several sources in shares of tokens, of an exact length, and classes cut to their shares of a whole."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -33,3 +33,18 @@ def shuffled_words(text: str, seed: int) -> str:
     words = text.split()
     random.Random(f"{seed}/{len(words)}/{text[:64]}").shuffle(words)
     return " ".join(words)
+
+
+def rates(tokens: Mapping[str, int], targets: Mapping[str, float]) -> dict[str, float]:
+    """For each topic the share of its documents to keep, so that none has more than its target of what is left."""
+    kept = dict(tokens)
+    for _ in range(200):
+        whole_of = sum(kept.values())
+        over = {
+            t: targets[t] * (whole_of - kept[t]) / (1 - targets[t]) for t in targets if t in kept and targets[t] < 1
+        }
+        changed = {t: min(kept[t], allowed) for t, allowed in over.items()}
+        if all(abs(kept[t] - value) < 1e-6 * max(1, kept[t]) for t, value in changed.items()):
+            break
+        kept |= changed
+    return {topic: kept[topic] / tokens[topic] for topic in targets if tokens.get(topic)}

@@ -46,6 +46,17 @@ def _fits(kind: str, row: dict) -> bool:
     return True
 
 
+def front_matter(kind: str, files: dict[str, str], rows: int, licence: str | None) -> dict:
+    """What stands above a card, as the Hub and `datasets` read it; `files` by the name of their part."""
+    return DatasetCardData(
+        license=licence,
+        task_categories=[TASKS.get(kind, "other")],
+        size_categories=[next((name for most, name in SIZES if rows < most), "1M<n<10M")],
+        tags=["llama-align", kind],
+        configs=[{"config_name": name, "data_files": file} for name, file in files.items()],
+    ).to_dict()
+
+
 def dataset_items(files: dict[str, Path], repo: str, licence: str | None, hide: str = "", made: str = "") -> list[Item]:
     """The files of a data set and its card.
 
@@ -62,13 +73,8 @@ def dataset_items(files: dict[str, Path], repo: str, licence: str | None, hide: 
     (kind,) = kinds
     items = [Item(f"data/{name}.jsonl", path) for name, path in files.items()]
     counts = {name: _rows(path) for name, path in files.items()}
-    front = DatasetCardData(
-        license=licence,
-        task_categories=[TASKS.get(kind, "other")],
-        size_categories=[next((name for most, name in SIZES if sum(counts.values()) < most), "1M<n<10M")],
-        tags=["llama-align", kind],
-        configs=[{"config_name": name, "data_files": f"data/{name}.jsonl"} for name in files],
-    ).to_dict()
+    parts = {name: f"data/{name}.jsonl" for name in files}
+    front = front_matter(kind, parts, sum(counts.values()), licence)
     text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
     name = repo.split("/")[-1]
     lines = [f"# {plain(name)}", "", f"Records of the kind {code(kind)}{made and f', made by {plain(made)}'}.", ""]
