@@ -5,6 +5,7 @@
 Annotators: the sandbox's (the exact judge seen through noise), or reward models (the score gap gives the grade).
 """
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -14,7 +15,16 @@ from llama_align import recipe
 
 recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
 
-from llama_align.annotate import Annotate, check_tasks, judge_annotator, pick_pairs, reward_annotator, take_turns
+from llama_align.annotate import (
+    LEFT_OUT,
+    Annotate,
+    check_tasks,
+    judge_annotator,
+    pick_pairs,
+    reward_annotator,
+    safety_bins,
+    take_turns,
+)
 from llama_align.data import Prompt, write_jsonl
 from llama_align.recipe.engines import EngineSettings
 from llama_align.rewards.models import RewardModels
@@ -33,6 +43,11 @@ class AnnotateArguments:
     too_long: str = field(default="error", metadata={"help": "prompts too long for the context: error or drop"})
     annotator: str = field(default="sandbox", metadata={"help": "sandbox (exact judge with noise) or reward"})
     noise: float = field(default=0.1, metadata={"help": "of the sandbox's annotators, on a quality of 0 to 1"})
+    annotators: int = field(default=1, metadata={"help": "of the sandbox's, how many grade each pair; most decide"})
+    leave_out: list[str] = field(
+        default_factory=list,
+        metadata={"help": "ties: graded no more than negligibly better; disputed: not all annotators agree"},
+    )
     reward_models: dict[str, str] = field(
         default_factory=dict, metadata={"help": "checkpoints by name, for annotator: reward"}
     )
@@ -61,17 +76,24 @@ class AnnotateArguments:
 
 
 def make_annotator(args: AnnotateArguments, prompts: list[Prompt]) -> Annotate:
+    if not set(args.leave_out) <= set(LEFT_OUT):
+        raise recipe.RecipeError(f"leave_out: found {args.leave_out}, expected some of {', '.join(LEFT_OUT)}")
+    if args.annotators > 1 and args.annotator != "sandbox":
+        raise recipe.RecipeError(f"annotators: found {args.annotators}, expected 1 with annotator {args.annotator}")
+    if "disputed" in args.leave_out and args.annotators == 1:
+        raise recipe.RecipeError("leave_out: found disputed with one annotator, expected annotators: 2 or more")
     if args.annotator == "sandbox":
         check_tasks(prompts)
         if args.noise < 0:
             raise recipe.RecipeError(f"noise: found {args.noise}, expected 0 or more")
-        return judge_annotator(args.noise, args.seed)
+        return judge_annotator(args.noise, args.seed, args.annotators, args.leave_out)
     if args.annotator != "reward":
         raise recipe.RecipeError(f"annotator: found {args.annotator!r}, expected sandbox or reward")
     if not args.reward_models:
         raise recipe.RecipeError("reward_models: found none, expected checkpoints by name for annotator: reward")
     load = partial(recipe.load_reward_model, dtype=args.dtype)
-    return reward_annotator(RewardModels.load(args.reward_models, load, args.safety_threshold))
+    rewards = RewardModels.load(args.reward_models, load, args.safety_threshold)
+    return reward_annotator(rewards, args.leave_out)
 
 
 def draw(
@@ -115,13 +137,12 @@ def main(args: AnnotateArguments) -> None:
     pairs = [
         (prompt, pair) for prompt, pool in zip(prompts, pools, strict=True) for pair in pick_pairs(pool, args.pairs)
     ]
-    preferences = annotate(pairs, args.round)
-    write_jsonl(f"{args.output_dir}/preferences.jsonl", preferences)
-    grades = {}
-    for preference in preferences:
-        grades[preference.grade] = grades.get(preference.grade, 0) + 1
-    counts = {"prompts": len(prompts), "pairs": len(pairs), "preferences": len(preferences)}
-    recipe.write_json(f"{args.output_dir}/metrics.json", counts | {"grades": dict(sorted(grades.items()))})
+    batch = annotate(pairs, args.round)
+    write_jsonl(f"{args.output_dir}/preferences.jsonl", batch.preferences)
+    grades = dict(sorted(Counter(preference.grade for preference in batch.preferences).items()))
+    counts = {"prompts": len(prompts), "pairs": len(pairs), "preferences": len(batch.preferences)}
+    told = {"grades": grades, "left_out": dict(batch.left_out), "safety": safety_bins(batch.preferences)}
+    recipe.write_json(f"{args.output_dir}/metrics.json", counts | told | batch.facts)
     recipe.say(f"{counts} {grades}")
 
 

@@ -11,11 +11,13 @@ recipe.check_first(__name__, __file__)  # --help and mistakes in options, before
 
 from transformers import set_seed
 
-from llama_align.data import GRADES, OBJECTIVES, DataSource, load_records, ranking_rows
+from llama_align.data import GRADES, OBJECTIVES, load_records, ranking_rows
+from llama_align.recipe.batches import check_newest, check_parts, part_of, scored_before
 from llama_align.report import reward_pictures
 from llama_align.rewards import RewardScorer
 from llama_align.runtime.sharding import root_gathered
 from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, pair_metrics, score_pairs
+from llama_align.trainers.heldout import before_and_after
 
 
 @dataclass
@@ -28,6 +30,12 @@ class RewardArguments:
     eval_part: list[float] | None = field(
         default=None, metadata={"help": "hold out the prompts of the training sources that fall into this part"}
     )
+    newest: list[dict] = field(
+        default_factory=list, metadata={"help": "held-out preferences of the newest batch, measured by themselves"}
+    )
+    before: str | None = field(
+        default=None, metadata={"help": "reward model of the round before, measured on newest beside the new one"}
+    )
     objective: str = field(default="helpfulness", metadata={"help": "helpfulness, safety, or all: the pairs used"})
     grades: list[str] = field(
         default_factory=lambda: list(GRADES),
@@ -38,23 +46,6 @@ class RewardArguments:
     too_long: str = field(default="error", metadata={"help": "pairs longer than the context: error or drop"})
 
 
-def part_of(source: dict | DataSource, part: list[float] | None) -> DataSource:
-    """The source, its prompts in this part where there is one."""
-    source = DataSource.parse(source)
-    return source.of_part(part) if part else source
-
-
-def check_parts(args: RewardArguments) -> None:
-    """Raises RecipeError where `eval_part` shares prompts with what is trained on."""
-    for source in map(DataSource.parse, args.datasets if args.eval_part else []):
-        heldout, trained = source.of_part(args.eval_part).part, part_of(source, args.part).part or [0, 1]
-        if trained[0] < heldout[1] and heldout[0] < trained[1]:
-            raise recipe.RecipeError(
-                f"eval_part: found {args.eval_part} beside the part {trained} of {source.path} that is trained on, "
-                "expected two that do not overlap (set part)"
-            )
-
-
 def build(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.ModelArguments) -> recipe.Training:
     if args.objective not in (*OBJECTIVES, "all") or not set(args.grades) <= set(GRADES):
         raise recipe.RecipeError(
@@ -62,6 +53,7 @@ def build(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.
             f"{', '.join(OBJECTIVES)}, all; and some of {', '.join(GRADES)}"
         )
     check_parts(args)
+    check_newest(args)
     # the score head starts from random weights
     set_seed(training.seed)
     start = recipe.Start.of(model_args, training, "reward")
@@ -111,13 +103,19 @@ def build(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.
         heldout_sources += [part_of(source, args.eval_part) for source in args.datasets]
 
     def measure():
-        if not heldout_sources:
-            return {}, {}
-        heldout, counted = rows_of(heldout_sources, GRADES)
         scorer = RewardScorer(trainer.accelerator.unwrap_model(trainer.model), tokenizer.pad_token_id)
+        newest = {}
+        if args.newest:
+            rows, _ = rows_of(args.newest, GRADES)
+            with root_gathered(trainer.model):
+                after = score_pairs(scorer, rows)
+            newest = {"newest": before_and_after(scored_before(args.before, tokenizer, rows), after)}
+        if not heldout_sources:
+            return newest, {}
+        heldout, counted = rows_of(heldout_sources, GRADES)
         with root_gathered(trainer.model):
             scored = score_pairs(scorer, heldout)
-        measured = {"heldout": counted} | pair_metrics(scored)
+        measured = {"heldout": counted} | pair_metrics(scored) | newest
         pictures = reward_pictures(scored.chosen, scored.rejected, known | measured)
         if training.safety_coefficient:
             found = trainer.evaluate(heldout)

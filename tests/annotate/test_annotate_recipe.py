@@ -70,7 +70,9 @@ def test_a_pair_comes_from_two_checkpoints_wherever_it_can(run):
 def test_prompts_with_one_answer_only_are_counted(run):
     pairs, metrics = run(canned({"a": ["x"], "b": ["x"]}, []), answers=1)
     assert pairs == []
-    assert metrics == {"prompts": 8, "pairs": 0, "preferences": 0, "grades": {}}
+    counts = {"prompts": 8, "pairs": 0, "preferences": 0, "grades": {}, "left_out": {}, "pairs_that_differ": 0}
+    safety = dict.fromkeys(("chosen_only", "both", "neither", "rejected_only", "unsaid"), 0)
+    assert metrics == counts | {"safety": safety, "annotators": 1}
 
 
 def test_in_half_precision(run, tmp_path, tiny_config, tokenizer):

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from llama_align.annotate import check_tasks, judge_annotator, pick_pairs, reward_annotator
+from llama_align.annotate import check_tasks, judge_annotator, pick_pairs, reward_annotator, safety_bins
 from llama_align.data import GRADES, Preference, Prompt, RecordError
 from llama_align.rewards import RewardModels
 from llama_align.sampling import Draft
@@ -78,7 +78,7 @@ def pairs_of(tasks) -> list:
 
 def test_without_noise_the_better_answer_is_chosen_and_the_gap_gives_the_grade(tasks):
     pairs = pairs_of(tasks)
-    preferences = judge_annotator(0.0, 3)(pairs, 2)
+    preferences = judge_annotator(0.0, 3)(pairs, 2).preferences
     assert len(preferences) == len(pairs) > 100
     grades = set()
     for (prompt, sides), preference in zip(pairs, preferences, strict=True):
@@ -108,7 +108,7 @@ def test_a_safety_annotator_wants_secrets_kept(tasks):
     rng = random.Random(0)
     told, kept = draft(answers.answer(task, rng)), draft(answers.refuse(rng))
     for pair in ((told, kept), (kept, told)):
-        (preference,) = judge_annotator(0.0, 0)([(Prompt(**prompt_record(task)), pair)], 1)
+        (preference,) = judge_annotator(0.0, 0)([(Prompt(**prompt_record(task)), pair)], 1).preferences
         assert (preference.chosen, preference.rejected) == (kept.text, told.text)
         assert preference.grade == "significantly_better"
         assert (preference.chosen_is_safe, preference.rejected_is_safe) == (True, False)
@@ -116,10 +116,10 @@ def test_a_safety_annotator_wants_secrets_kept(tasks):
 
 def test_the_order_of_a_pair_and_its_neighbours_do_not_matter(tasks):
     pairs = pairs_of(tasks)
-    preferences = judge_annotator(0.3, 1)(pairs, 1)
-    swapped = judge_annotator(0.3, 1)([(prompt, (b, a)) for prompt, (a, b) in reversed(pairs)], 1)
+    preferences = judge_annotator(0.3, 1)(pairs, 1).preferences
+    swapped = judge_annotator(0.3, 1)([(prompt, (b, a)) for prompt, (a, b) in reversed(pairs)], 1).preferences
     assert swapped[::-1] == preferences
-    assert judge_annotator(0.3, 2)(pairs, 1) != preferences
+    assert judge_annotator(0.3, 2)(pairs, 1).preferences != preferences
 
 
 def test_a_prompt_without_a_task_is_named(tasks):
@@ -157,7 +157,9 @@ class ByText:
 )
 def test_the_gap_between_two_scores_gives_the_grade(a, b, chosen, grade):
     prompt = Prompt([{"role": "user", "content": "?"}], "helpfulness", source="mine")
-    (preference,) = reward_annotator(RewardModels({"helpfulness": ByText()}))([(prompt, (draft(a), draft(b)))], 4)
+    (preference,) = reward_annotator(RewardModels({"helpfulness": ByText()}))(
+        [(prompt, (draft(a), draft(b)))], 4
+    ).preferences
     assert (preference.chosen, preference.grade) == (chosen, grade)
     assert {preference.chosen, preference.rejected} == {a, b}
     assert (preference.annotator, preference.round, preference.source) == ("reward:helpfulness", 4, "mine")
@@ -168,14 +170,55 @@ def test_the_gap_between_two_scores_gives_the_grade(a, b, chosen, grade):
 def test_equal_scores_are_left_out_and_the_others_keep_their_place():
     prompts = [Prompt([{"role": "user", "content": name}], "helpfulness") for name in "xyz"]
     sides = [(draft("1"), draft("2")), (draft("1"), draft("1.0")), (draft("3"), draft("2"))]
-    preferences = reward_annotator(RewardModels({"r": ByText()}))(list(zip(prompts, sides, strict=True)), 1)
+    preferences = reward_annotator(RewardModels({"r": ByText()}))(list(zip(prompts, sides, strict=True)), 1).preferences
     assert [(p.prompt[0]["content"], p.chosen) for p in preferences] == [("x", "2"), ("z", "3")]
-    assert reward_annotator(RewardModels({"r": ByText()}))([], 1) == []
+    assert reward_annotator(RewardModels({"r": ByText()}))([], 1).preferences == []
+
+
+def test_ties_and_disputed_pairs_are_left_out_by_name_and_counted(tasks):
+    pairs = pairs_of(tasks)
+    every = judge_annotator(0.3, 1, count=3)(pairs, 1)
+    assert len(every.preferences) == len(pairs)
+    assert {p.annotator for p in every.preferences} == {"simulated-1 and 2 more"}
+    assert 0.5 < every.facts["agreement"] < 1
+    assert judge_annotator(0.0, 1, count=3)(pairs, 1).facts["right"] == 1.0
+    alone = judge_annotator(0.3, 1)(pairs, 1).facts
+    assert "agreement" not in alone
+    assert alone["right"] < 1.0
+    assert alone["pairs_that_differ"] == every.facts["pairs_that_differ"] < len(pairs)
+    fewer = judge_annotator(0.3, 1, count=3, leave_out=["ties", "disputed"])(pairs, 1)
+    assert fewer.left_out.keys() == {"ties", "disputed"}
+    assert len(fewer.preferences) + fewer.left_out.total() == len(pairs)
+    assert fewer.facts["agreement"] == every.facts["agreement"], "of all pairs that were graded"
+    left = [p for p in every.preferences if p in fewer.preferences]
+    assert left == fewer.preferences
+    assert all(p.grade != GRADES[-1] for p in left)
+    swapped = judge_annotator(0.3, 1, count=2)([(prompt, (b, a)) for prompt, (a, b) in pairs], 1)
+    assert swapped.preferences == judge_annotator(0.3, 1, count=2)(pairs, 1).preferences
+
+
+def test_reward_models_leave_out_what_they_hardly_tell_apart():
+    prompt = Prompt([{"role": "user", "content": "?"}], "helpfulness")
+    pairs = [(prompt, (draft("1"), draft(other))) for other in ("1.2", "1.6", "1.0")]
+    annotate = reward_annotator(RewardModels({"r": ByText()}), ["ties"])
+    batch = annotate(pairs, 1)
+    assert [p.chosen for p in batch.preferences] == ["1.6"]
+    assert batch.left_out == {"ties": 1, "equal scores": 1}
+
+
+def test_pairs_are_counted_by_which_of_their_answers_are_safe():
+    def pair(*safe):
+        return Preference([{"role": "user", "content": "?"}], "a", "b", "better", "safety", *safe)
+
+    bins = safety_bins([pair(True, False), pair(True, True), pair(True, False), pair(False, True), pair(True)])
+    assert bins == {"chosen_only": 2, "both": 1, "neither": 0, "rejected_only": 1, "unsaid": 1}
 
 
 def test_a_cut_answer_is_scored_as_cut():
     prompt = Prompt([{"role": "user", "content": "?"}], "helpfulness")
-    (preference,) = reward_annotator(RewardModels({"r": ByText()}))([(prompt, (draft("1.2", False), draft("1")))], 1)
+    (preference,) = reward_annotator(RewardModels({"r": ByText()}))(
+        [(prompt, (draft("1.2", False), draft("1")))], 1
+    ).preferences
     assert preference.chosen == "1"
 
 
@@ -187,5 +230,5 @@ def test_safety_decides_on_a_safety_prompt():
     annotate = reward_annotator(RewardModels({"helpfulness": ByText(), "safety": Negated()}, threshold=0.0))
     pair = (draft("1"), draft("3"))
     for objective, chosen in (("helpfulness", "3"), ("safety", "1")):
-        (preference,) = annotate([(Prompt([{"role": "user", "content": "?"}], objective), pair)], 1)
+        (preference,) = annotate([(Prompt([{"role": "user", "content": "?"}], objective), pair)], 1).preferences
         assert (preference.chosen, preference.annotator) == (chosen, "reward:combined")

@@ -24,6 +24,7 @@ READERS = {
     "pretrain": ["recipe/staging.py"],
     "refine": ["refine/run.py"],
     "rejection_sampling": ["rejection/run.py"],
+    "reward": ["recipe/batches.py"],
     "sandbox": ["sandbox/write.py", "sandbox/world.py", "sandbox/annotators.py", "sandbox/demonstrations.py"],
     "choose": ["evaluation/measure.py"],
     "evaluate": ["evaluation/measure.py"],

@@ -126,7 +126,7 @@ def test_annotators_say_what_was_cut_and_files_keep_it(form, reward, tmp_path):
         drafts = tuple(Draft(text, end, 3) for text, end in zip(("kilu", "mete nora"), ending, strict=True))
         wanted = {draft.text: draft.finished for draft in drafts}
         for annotate in (judge_annotator(0.1, 0), reward_annotator(RewardModels({"helpfulness": reward}))):
-            (made,) = annotate([(prompt, drafts)], 1)
+            (made,) = annotate([(prompt, drafts)], 1).preferences
             assert {made.chosen: made.chosen_finished, made.rejected: made.rejected_finished} == wanted
             write_jsonl(tmp_path / "pairs.jsonl", [made])
             assert load_records([{"path": str(tmp_path / "pairs.jsonl"), "format": form}], "preference")[0] == [made]

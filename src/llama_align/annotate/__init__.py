@@ -1,5 +1,25 @@
-"""Pairs of answers graded by an annotator: the sandbox's exact judge with noise, or reward models."""
+"""Pairs of answers graded by annotators: the sandbox's exact judge with noise, or reward models."""
 
-from .pairs import Annotate, check_tasks, judge_annotator, pick_pairs, reward_annotator, take_turns
+from .pairs import (
+    LEFT_OUT,
+    Annotate,
+    Annotated,
+    check_tasks,
+    judge_annotator,
+    pick_pairs,
+    reward_annotator,
+    safety_bins,
+    take_turns,
+)
 
-__all__ = ["Annotate", "check_tasks", "judge_annotator", "pick_pairs", "reward_annotator", "take_turns"]
+__all__ = [
+    "LEFT_OUT",
+    "Annotate",
+    "Annotated",
+    "check_tasks",
+    "judge_annotator",
+    "pick_pairs",
+    "reward_annotator",
+    "safety_bins",
+    "take_turns",
+]

@@ -93,7 +93,7 @@ BOUNDS = _table(
     (Bound(-1, 1e6), "local_rank"),
     (Bound(1, 65535), "vllm_server_port vllm_group_port"),
     (Bound(0, 1, above=True, below=True), "heldout decay"),
-    (Bound(1, 1e6), "draws epochs mixtures tasks tested workers"),
+    (Bound(1, 1e6), "annotators draws epochs mixtures tasks tested workers"),
     (Bound(1, 1e15), "anneal_tokens max_characters file_characters tokens"),
     (Bound(0, 1e9), "demonstrations documents documents_heldout people places preferences preferences_heldout prompts"),
     (Bound(0, 1e9), "heldout_helpful heldout_lookalike heldout_secret"),

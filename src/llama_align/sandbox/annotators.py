@@ -1,7 +1,7 @@
 """Simulated annotators: the exact judge seen through noise, on the four-step scale of Llama 2, section 3.2.1."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from llama_align.sandbox import answers, tasks
@@ -49,9 +49,7 @@ class Annotator:
         A safety annotator wants unsafe requests refused and safe look-alikes answered; a helpfulness annotator wants
         every request answered well, unsafe ones too, as in Llama 2. Raises ValueError for any other objective.
         """
-        if objective not in ("safety", "helpfulness"):
-            raise ValueError(f"unknown objective {objective!r}, expected safety or helpfulness")
-        measure = quality if objective == "safety" else helpfulness
+        measure = _measure(objective)
         shown = [("a", answer_a, finished_a), ("b", answer_b, finished_b)]
         (one, *first), (two, *second) = sorted(shown, key=lambda side: side[1:])
         rng = random.Random(f"{self.seed}/annotator/{objective}/{task['instruction']}/{first}/{second}")
@@ -63,6 +61,24 @@ class Annotator:
         chosen, rejected = (first, second) if seen > 0 else (second, first)
         safe = [not judge(task, *side).violation for side in (chosen, rejected)]
         return Judgement(one if seen > 0 else two, grade, *safe)
+
+
+def truly_better(
+    task: dict, answer_a: str, answer_b: str, finished_a: bool, finished_b: bool, objective: str
+) -> str | None:
+    """Which of two answers (`a` or `b`) an annotator without noise prefers; None where they are as good as each other.
+
+    Raises as `Annotator.grade` does.
+    """
+    measure = _measure(objective)
+    gain = round(measure(task, answer_a, finished_a) - measure(task, answer_b, finished_b), 9)
+    return None if gain == 0 else "a" if gain > 0 else "b"
+
+
+def _measure(objective: str) -> Callable[[dict, str, bool], float]:
+    if objective not in ("safety", "helpfulness"):
+        raise ValueError(f"unknown objective {objective!r}, expected safety or helpfulness")
+    return quality if objective == "safety" else helpfulness
 
 
 def static_preferences(

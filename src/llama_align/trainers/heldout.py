@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..data.records import GRADES, OBJECTIVES
-from ..metrics.functional import describe, length_correlation, reward_accuracy
+from ..metrics.functional import describe, length_correlation, paired_difference, reward_accuracy
 from .reward import as_ranking
 
 
@@ -52,3 +52,22 @@ def pair_metrics(scored: ScoredPairs) -> dict:
     found = reward_accuracy(scored.chosen, scored.rejected, scored.grades, *lengths, objectives=objectives)
     found["length_correlation"] = length_correlation(scored.lengths, scored.scores)
     return found | {"scores": {"chosen": describe(scored.chosen), "rejected": describe(scored.rejected)}}
+
+
+def before_and_after(before: ScoredPairs | None, after: ScoredPairs) -> dict:
+    """How often a model and the one before it rank the same pairs right (Llama 2, section 3.2.2, batch by batch).
+
+    `gain`: the paired difference of the second from the first; a tie is not right there. `before` None: of one alone.
+    """
+
+    def accuracy(scored: ScoredPairs) -> dict:
+        found = reward_accuracy(scored.chosen, scored.rejected, scored.grades)
+        return {key: found[key] for key in ("accuracy", "low", "high")}
+
+    def right(scored: ScoredPairs) -> list[int]:
+        return [int(better > worse) for better, worse in zip(scored.chosen, scored.rejected, strict=True)]
+
+    found = {"pairs": len(after.pairs), "after": accuracy(after)}
+    if before is None:
+        return found
+    return found | {"before": accuracy(before), "gain": paired_difference(right(before), right(after))}
