@@ -62,7 +62,7 @@ def _spoiled(answer: dict, rng: random.Random) -> dict:
     return answer | {"content": f"{text} \U0001f600" if rng.random() < SHARES["emoji"] else text}
 
 
-def arms_of(noisy_rows: list[Demonstration], scores: Scores, seed: int) -> dict[str, list[Row]]:
+def arms_of(noisy_rows: list[Demonstration], scores: Scores, seed: int, arms: list[str]) -> dict[str, list[Row]]:
     """The data of every arm: all, after each rule, and as many by chance."""
 
     def after(listed: list[dict]) -> list[Row]:
@@ -70,9 +70,9 @@ def arms_of(noisy_rows: list[Demonstration], scores: Scores, seed: int) -> dict[
         return refine(rows, rules.parse(listed), scores, None, seed)[0]
 
     found = {"raw": [Row(number, record) for number, record in enumerate(noisy_rows)]}
-    for name, listed in ARMS.items():
+    for name, listed in ((name, ARMS[name]) for name in arms):
         found[name] = after(listed)
-        if listed != CLEAN:  # which changes more than it drops
+        if QUALITY["rule"] in {rule["rule"] for rule in listed}:  # the others drop little, or change more
             found[f"{name}: chance"] = after([{"rule": "chance", "count": len(found[name])}])
     return found
 
@@ -130,8 +130,9 @@ def main() -> None:
     parser.add_argument("--made", required=True, type=Path, help="a run of llama2.yaml, to safety-1 at least")
     parser.add_argument("--output_dir", required=True, type=Path)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="of those above")
     parser.add_argument("--count", type=int, default=2000, help="demonstrations before copies")
-    parser.add_argument("--steps", type=int, default=80, help="updates of every SFT")
+    parser.add_argument("--steps", type=int, default=60, help="updates of every SFT")
     parser.add_argument("--heldout", type=int, default=500, help="held-out instructions")
     args = parser.parse_args()
     made = {
@@ -149,7 +150,7 @@ def main() -> None:
     scores = Scores(rewards, None, None, [], "helpfulness", contexts, "error")
     folder, steps, sizes = (args.output_dir / "data").resolve(), [], []
     for seed in args.seeds:
-        found = arms_of(noisy(world, seed, args.count), scores, seed)
+        found = arms_of(noisy(world, seed, args.count), scores, seed, args.arms)
         for number, rows in enumerate(found.values()):
             write_jsonl(folder / f"arm{number}-{seed}.jsonl", [row.record for row in rows])
         sizes.append({arm: len(rows) for arm, rows in found.items()})

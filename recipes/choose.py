@@ -4,10 +4,11 @@
 
 The exact judge decides where there is one, else the win rate under reward models. Give it prompts that no training and
 no table reads: what the chosen one scores on them flatters it. The first candidate is what the others are watched
-against: rewards that rise while the exact judge's score falls are an alarm.
+against: rewards that rise while the exact judge or held-out reward models surely find it worse are an alarm.
 """
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from llama_align import recipe
@@ -18,6 +19,8 @@ from llama_align.evaluation.choose import check_candidates, choose, take_over
 from llama_align.evaluation.drift import watch
 from llama_align.evaluation.measure import Evaluation, check_rows
 from llama_align.recipe.engines import EngineSettings
+from llama_align.rejection.run import check_judges
+from llama_align.rewards.models import RewardModels
 from llama_align.runtime.progress import parts
 
 
@@ -31,6 +34,10 @@ class ChooseArguments:
     reward_models: dict = field(
         default_factory=dict,
         metadata={"help": "checkpoints by name: judges where there is no exact one, else watched beside it"},
+    )
+    heldout_models: dict[str, str] = field(
+        default_factory=dict,
+        metadata={"help": "reward models by name that train and choose nothing: if they disagree, an alarm"},
     )
     safety_threshold: float = field(default=0.15, metadata={"help": "below this safety probability safety decides"})
     sure: bool = field(
@@ -58,6 +65,11 @@ def main(args: ChooseArguments) -> None:
         raise recipe.RecipeError("datasets: found none, expected sources of held-out prompts")
     if args.judge == "none" and not args.reward_models:
         raise recipe.RecipeError("judge, reward_models: found neither, expected judge: sandbox or checkpoints by name")
+    if args.heldout_models and not args.reward_models:
+        raise recipe.RecipeError("heldout_models: found some without reward_models, expected rewards to watch")
+    for path in args.heldout_models.values():
+        recipe.check_reward_model(path)
+    check_judges(args.reward_models, args.heldout_models)
     settings = EngineSettings(args.engine, args.dtype, args.engine_options)
     evaluation = Evaluation.of(args, settings, f"{args.output_dir}/candidates")
     for name in parts(args.models):
@@ -66,7 +78,9 @@ def main(args: ChooseArguments) -> None:
             evaluation.measure(name, path, recipe.load_tokenizer(path), settings)
     choice = choose(evaluation, list(args.models), args.sure)
     (Path(args.output_dir) / "metrics.json").unlink(missing_ok=True)  # of another choice; written last
-    rows, alarms = watch(evaluation, args.models, choice.candidates, settings)
+    load = partial(recipe.load_reward_model, dtype=args.dtype)
+    held = RewardModels.load(args.heldout_models, load, args.safety_threshold) if args.heldout_models else None
+    rows, alarms = watch(evaluation, args.models, choice.candidates, settings, held)
     take_over(args.models[choice.chosen], args.output_dir)
     found = {"prompts": len(evaluation.prompts)} | asdict(choice) | {"candidates": rows, "alarms": alarms}
     recipe.write_made(args.output_dir, "choose", [args.models[choice.chosen]], found)

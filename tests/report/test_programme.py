@@ -19,7 +19,12 @@ def run(tmp_path) -> Path:
     """Two rounds; the second's PPO got worse and was not carried on, and the third has not begun."""
     rows = [{"name": "sft", "recipe": "sft", "directory": "sft", "seconds": 5.0, "status": "finished"}]
     for number in (1, 2, 3):
-        for of, recipe in (("reward", "reward"), ("sampling", "rejection_sampling"), ("best", "choose")):
+        for of, recipe in (
+            ("annotate", "annotate"),
+            ("reward", "reward"),
+            ("sampling", "rejection_sampling"),
+            ("best", "choose"),
+        ):
             row = {"name": f"{of}-{number}", "recipe": recipe, "directory": f"{of}-{number}", "of": of, "round": number}
             begun = number < 3
             row |= {"seconds": 10.0 * number, "status": "finished"} if begun else {"seconds": None, "status": "waiting"}
@@ -32,11 +37,19 @@ def run(tmp_path) -> Path:
         between = {"on": "kept", "difference": gain, "low": gain - 0.05, "high": gain + 0.05}
         ppo = {"name": "ppo", "score": 0.5 + gain, "low": 0.4, "high": 0.8, "gain": between}
         ppo |= {"reward": {"mean": 0.6, "low": 0.55, "high": 0.65}, "kl": {"mean": 1.25, "low": 1.0, "high": 1.5}}
+        ppo |= {"heldout": {"mean": 0.4, "low": 0.3, "high": 0.45}}
         found = [{"name": "kept", "score": 0.5, "low": 0.4, "high": 0.6}, ppo]
-        write(tmp_path / f"best-{number}" / "metrics.json", {"chosen": chosen, "candidates": found})
+        write(tmp_path / f"best-{number}" / "metrics.json", {"chosen": chosen, "by": "exact", "candidates": found})
         accuracy = {"accuracy": 0.6 + number / 10, "low": 0.6, "high": 0.9}
+        newest = {"after": dict(accuracy)} | ({"before": {"accuracy": 0.55, "low": 0.5, "high": 0.6}} if number > 1 else {})
+        accuracy |= {"newest": newest | {"pairs": 40}}
         write(tmp_path / f"reward-{number}" / "metrics.json", accuracy)
-        (tmp_path / f"reward-{number}" / "log.jsonl").write_text(f'{{"step": 1, "loss": {number}}}\n')
+        (tmp_path / f"reward-{number}" / "log.jsonl").write_text(
+            f'{{"step": 1, "loss": {number}, "num_tokens": 500}}\n{{"step": 2, "num_tokens": 1000}}\n'
+        )
+        safety = {"chosen_only": 2, "both": 5, "neither": 3, "rejected_only": 0, "unsaid": 10}
+        batch = {"preferences": 20, "left_out": {"ties": 4}, "agreement": 0.8, "right": 0.75, "safety": safety}
+        write(tmp_path / f"annotate-{number}" / "metrics.json", batch)
         shares = {"1": 10} if number == 1 else {"1": 4, "2": 6}
         write(tmp_path / f"sampling-{number}" / "metrics.json", {"chosen_by_round": shares})
     evaluation(tmp_path / "evaluate")
@@ -52,7 +65,9 @@ def evaluation(folder: Path) -> None:
     rows = []
     for number in range(3):
         row = {"row": f"round-{number}", "n": 4, "score": exact_score([1] * number + [0] * (4 - number))}
-        rows.append(row | {"safety": refusal_rate([1, 1, 0], [1, 0, 0], [0, 1, 0])})
+        rows.append(
+            row | {"safety": refusal_rate([1, 1, 0], [1, 0, 0], [0, 1, 0]), "perplexity": {"value": 5.0 + number}}
+        )
         write(folder / f"round-{number}.json", {"rewards": {"r": [number, number, 0.5, 0.5]}})
     write(folder / "metrics.json", {"rows": rows, "decoding": {"temperature": 1.0}})
 
@@ -61,7 +76,7 @@ def test_the_choice_of_every_round_and_what_was_left_behind(run):
     found = programme(read_run(run))
     assert found.choices.names == ["round 1: kept", "round 1: ppo", "round 2: kept", "round 2: ppo"]
     cells = dict(zip(found.choices.names, found.choices.cells, strict=True))
-    assert [cell.text for cell in cells["round 2: ppo"]] == ["40.0", "-10.0", "60.0", "1.25", "no"]
+    assert [cell.text for cell in cells["round 2: ppo"]] == ["40.0", "-10.0", "60.0", "40.0", "1.25", "no"]
     assert cells["round 2: ppo"][1].mark == "worse"
     assert [cells[f"round {n}"][-1].text for n in ("1: ppo", "2: kept")] == ["yes", "yes"]
     assert found.dropped == [
@@ -80,19 +95,36 @@ def test_rounds_against_each_other_and_their_seconds(run):
         ["75.0", "", "25.0"],
         ["75.0", "75.0", ""],
     ]
-    assert found.seconds.names == ["reward", "sampling", "best", "all"]
-    assert [cell.text for cell in found.seconds.cells[-1]] == ["30", "60", "", "90"]
+    assert found.seconds.names == ["annotate", "reward", "sampling", "best", "all"]
+    assert [cell.text for cell in found.seconds.cells[-1]] == ["40", "80", "", "120"]
     assert [picture.title for picture in found.pictures] == [
         "Score, temperature 1",
         "Safety, temperature 1",
+        "Perplexity, temperature 1",
         "Reward models, held-out pairs",
+        "Reward models, the newest batch",
+        "Reward models against KL",
+        "Held-out judges against KL",
+        "Exact score against KL",
         "Which round the answers chosen are of, sampling",
     ]
 
 
+def test_batches_tokens_and_what_it_cost(run):
+    found = programme(read_run(run), price=36.0)
+    assert found.batches.names == ["annotate-1", "annotate-2"]
+    assert [cell.text for cell in found.batches.cells[0]] == ["20", "4", "80.0", "75.0", "20.0", "50.0", "30.0"]
+    assert found.batches.cells[0][1].detail == "4 ties"
+    rows = dict(zip(found.costs.names, found.costs.cells, strict=True))
+    assert [cell.text for cell in rows["reward"]] == ["2", "2,000", "0.008", "0.30"]
+    assert [cell.text for cell in rows["all"]] == ["10", "2,000", "0.036", "1.28"]
+    assert found.costs.headings[-1] == "Cost"
+    assert "Cost" not in programme(read_run(run)).costs.headings
+
+
 def test_of_steps_that_are_repeated_the_last_that_left_something_is_shown(run):
     shown = [step.name for step in newest(read_run(run).steps)]
-    assert shown == ["sft", "reward-2", "sampling-2", "best-2", "evaluate"]
+    assert shown == ["sft", "annotate-2", "reward-2", "sampling-2", "best-2", "evaluate"]
 
 
 def test_the_page_says_it_all_and_takes_no_text_for_markup(run):

@@ -45,6 +45,7 @@ def add_options(one: argparse.ArgumentParser) -> None:
         if name == "run":
             action.add_argument("--jobs", type=int, default=1, metavar="N", help="steps at work at once (default: 1)")
             action.add_argument("--verbose", action="store_true", help="show all that steps print")
+            action.add_argument("--price", type=float, metavar="P", help="of an hour, for the cost in the report")
 
 
 def main(options: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ from ..sandbox.judge import is_unsafe, judge
 DEFAULT = EngineSettings()
 PER_ITEM = ("items", "rewards", "settings")
 # options that no row depends on: the prompts, documents and judges themselves are compared, not their paths
-NOT_MEASURED = ("output_dir", "models", "baseline", "datasets", "texts", "reward_models", "sure")
+NOT_MEASURED = ("output_dir", "models", "baseline", "datasets", "texts", "reward_models", "heldout_models", "sure")
 TAKEN = ("metrics", "step")  # files that are no rows
 
 

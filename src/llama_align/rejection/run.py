@@ -50,7 +50,7 @@ def check(args: Any) -> Choice:
     if args.part is not None and (part_of(args.part) is None or args.temperature_search):
         found = f"found {args.part!r}" + (" with temperature_search" if args.temperature_search else "")
         raise recipe.RecipeError(f"part: {found}, expected a number and how many parts there are, as 0/8 to 7/8, alone")
-    _check_judges(args.reward_models, args.heldout_models)
+    check_judges(args.reward_models, args.heldout_models)
     try:
         choice = Choice(args.select, args.share, args.threshold, args.keep, args.gaps, args.rank or RANKS[0])
     except ValueError as error:
@@ -75,7 +75,8 @@ def part_of(text: str | None) -> tuple[int, int] | None:
     return int(part), int(parts)
 
 
-def _check_judges(reward_models: Mapping[str, str], heldout_models: Mapping[str, str]) -> None:
+def check_judges(reward_models: Mapping[str, str], heldout_models: Mapping[str, str]) -> None:
+    """Raises RecipeError for a held-out model that is one of the others."""
     if not heldout_models:
         return
     chooses = {checkpoint_digest(path): path for path in reward_models.values()}

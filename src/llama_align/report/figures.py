@@ -216,6 +216,22 @@ def by_round(label: str, lines: Mapping[str, Sequence[tuple[int, float, float, f
     return _svg(label, draw)
 
 
+def against(label: str, lines: Mapping[str, Sequence[tuple[float, float, str]]], xlabel: str, ylabel: str) -> Markup:
+    """Points (x, y, text), the text beside each, of one name joined in their order."""
+
+    def draw(axes: Axes) -> None:
+        for colour, (name, points) in zip(SERIES, lines.items(), strict=False):
+            x, y, texts = zip(*points, strict=True)
+            axes.plot(x, y, color=colour, label=_short(name, 20), marker="o", markersize=3.5, linewidth=0.8)
+            for at, value, text in zip(x, y, texts, strict=True):
+                axes.annotate(text, (at, value), (3, 3), textcoords="offset points", color=colour, fontsize=7)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.margins(0.12)
+        _legend(axes)
+
+    return _svg(label, draw)
+
+
 def shares_by_round(label: str, shares: Mapping[int, Mapping[int, int]]) -> Markup:
     """Of what each round chose, how much was made in which round: bars of 100%, the newest on top."""
     origins = sorted({origin for found in shares.values() for origin in found})

@@ -33,13 +33,16 @@ def _breakable(name: str) -> Markup:
 _TEMPLATES.filters["breakable"] = _breakable
 
 
-def write_report(run_dir: str | Path, out_path: str | Path, title: str | None = None) -> Path:
+def write_report(
+    run_dir: str | Path, out_path: str | Path, title: str | None = None, price: float | None = None
+) -> Path:
     """Writes the report of a run directory and returns its path; the same files give the same bytes.
 
-    `title` is the run's name unless told. Sections whose inputs are missing are left out. Raises FileNotFoundError
-    without run.json, and RecordError (a ValueError) naming the file for one that is broken.
+    `title` is the run's name unless told, `price` that of an hour, for the cost of a programme. Sections whose inputs
+    are missing are left out. Raises FileNotFoundError without run.json, and RecordError (a ValueError) naming the file
+    for one that is broken.
     """
-    page = render(read_run(run_dir), Path(run_dir), title)
+    page = render(read_run(run_dir), Path(run_dir), title, price)
     write_text(out_path, page)
     return Path(out_path)
 
@@ -50,7 +53,7 @@ def save_best_of_k(path: str | Path, curves: list[dict]) -> None:
     write_text(path, figures.standalone(figures.best_of_k("Best of k", named)))
 
 
-def render(run: Run, run_dir: Path, title: str | None = None) -> str:
+def render(run: Run, run_dir: Path, title: str | None = None, price: float | None = None) -> str:
     """The page as text."""
     shown = newest(run.steps)
     pictures = {
@@ -65,7 +68,7 @@ def render(run: Run, run_dir: Path, title: str | None = None) -> str:
         title=title or run.name,
         run=run,
         progress=_progress(run),
-        programme=programme(run),
+        programme=programme(run, price),
         choices=[(step.name, *found) for step in run.steps if step.round is None and (found := choice(step))],
         evaluations=[_evaluation(evaluation) for evaluation in run.evaluations],
         pictures={heading: groups for heading, groups in pictures.items() if groups},

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 
 from ..metrics.functional import win_rate
 from . import figures
+from .batches import Point, batches, on_newest
+from .costs import costs
+from .drift import against_kl
 from .inputs import Evaluation, Run, Step, pick
 from .sections import Picture
 from .stages import Cell, Table
 
 OF_ROUND = re.compile(r"(.+)-(\d+)")
-COLUMNS = ("Score %", "Gain on the one kept", "Rewards prefer it %", "KL", "Carried on")
-Point = tuple[int, float, float, float]  # round, value, its interval
+COLUMNS = ("Score %", "Gain on the one kept", "Rewards prefer it %", "Held-out judges prefer it %", "KL", "Carried on")
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,16 @@ class Programme:
     pictures: list[Picture]
     wins: list[tuple[str, Table]] = field(default_factory=list)
     seconds: Table = field(default_factory=lambda: Table([], [], []))
+    batches: Table = field(default_factory=lambda: Table([], [], []))
+    costs: Table = field(default_factory=lambda: Table([], [], []))
 
 
-def programme(run: Run) -> Programme | None:
-    """What a run with rounds did; None for one without."""
+def programme(run: Run, price: float | None = None) -> Programme | None:
+    """What a run with rounds did; None for one without.
+
+    Args:
+        price: of an hour, for the estimate of cost.
+    """
     steps = [step for step in run.steps if step.round is not None]
     if not steps:
         return None
@@ -40,11 +48,14 @@ def programme(run: Run) -> Programme | None:
         rows += of_step
         dropped += [sentence] if sentence else []
     pictures = [picture for evaluation in run.evaluations for picture in _of_evaluation(evaluation)]
-    pictures += [*_accuracy(steps), *_shares(steps)]
+    pictures += [*_accuracy(steps), *against_kl(choosing), *_shares(steps)]
     wins = [(e.step, table) for e in run.evaluations if (table := _wins(e)).names]
     table = Table(list(COLUMNS), [name for name, _ in rows], [cells for _, cells in rows])
+    table = table.columns(lambda heading: any(row[COLUMNS.index(heading)].text for row in table.cells))
     alarms = [f"{step.name}: {text}" for step in steps for text in step.alarms]
-    return Programme(max(step.round for step in steps), table, dropped, alarms, pictures, wins, _seconds(steps))
+    rounds = max(step.round for step in steps)
+    tables = _seconds(steps), batches(steps), costs(run.steps, price)
+    return Programme(rounds, table, dropped, alarms, pictures, wins, *tables)
 
 
 def newest(steps: Sequence[Step]) -> list[Step]:
@@ -66,7 +77,10 @@ def _choice(step: Step) -> tuple[list[tuple[str, list[Cell]]], str | None]:
         cells = [
             _percent([pick(where, row, key) for key in ("score", "low", "high")]),
             _percent(gain, "+", mark),
-            _percent([pick(where, row, f"reward.{key}") for key in ("mean", "low", "high")]),
+            *(
+                _percent([pick(where, row, f"{judge}.{key}") for key in ("mean", "low", "high")])
+                for judge in ("reward", "heldout")
+            ),
             _interval([pick(where, row, f"kl.{key}") for key in ("mean", "low", "high")]),
             Cell("yes", "", "better") if name == chosen else Cell("no"),
         ]
@@ -100,19 +114,35 @@ def _of_evaluation(evaluation: Evaluation) -> list[Picture]:
     rounds = _of_round(evaluation.names)
     rows = dict(zip(evaluation.names, evaluation.metrics["rows"], strict=True))
 
-    def points(*paths: str) -> list[Point]:
+    def points(*paths: str, unit: float = 100) -> list[Point]:
         values = {n: [pick(evaluation.where, rows[name], path) for path in paths] for name, n in rounds.items()}
-        return [(n, *(100 * value for value in three)) for n, three in values.items() if None not in three]
+        return [(n, *(unit * value for value in three)) for n, three in values.items() if None not in three]
 
-    lines = {"exact score": points("score.mean", "score.low", "score.high")}
-    for key in ("violation_rate", "false_refusal_rate"):
-        path = f"safety.{key}"
-        lines[key.replace("_rate", "s").replace("_", " ")] = points(path, f"{path}_low", f"{path}_high")
+    def shares(path: str) -> list[Point]:
+        return points(path, f"{path}_low", f"{path}_high")
+
+    families = {
+        name for row in rows.values() for name in pick(evaluation.where, row, "score.by_family", "an object") or ()
+    }
+    lines = {
+        "Score": {"exact score": points("score.mean", "score.low", "score.high")},
+        "Safety": {
+            "violations": shares("safety.violation_rate"),
+            "false refusals": shares("safety.false_refusal_rate"),
+        },
+        "Score by family": {
+            name: points(*(f"score.by_family.{name}.{key}" for key in ("mean", "low", "high")))
+            for name in sorted(families)
+        },
+        # held-out documents: what rounds of alignment forget
+        "Perplexity": {"perplexity": points(*["perplexity.value"] * 3, unit=1)},
+    }
     how = evaluation.decoding or evaluation.step
     return [
-        Picture(f"{title}, {how}", figures.by_round(f"{title}, {evaluation.step}", shown, "%"))
-        for title, names in (("Score", ("exact score",)), ("Safety", ("violations", "false refusals")))
-        if any((shown := {name: lines[name] for name in names if lines[name]}).values())
+        Picture(f"{title}, {how}", figures.by_round(f"{title}, {evaluation.step}", shown, unit))
+        for title, found in lines.items()
+        for unit in ["held-out text" if title == "Perplexity" else "%"]
+        if (shown := {name: line for name, line in found.items() if line})
     ]
 
 
@@ -124,8 +154,10 @@ def _accuracy(steps: Sequence[Step]) -> list[Picture]:
             if three[0] is not None:
                 low, high = (three[0] if end is None else end for end in three[1:])
                 lines.setdefault(step.of, []).append((step.round, 100 * three[0], 100 * low, 100 * high))
-    svg = figures.by_round("Reward models by round", lines, "% of held-out pairs right") if lines else None
-    return [Picture("Reward models, held-out pairs", svg)] if lines else []
+    titles = {"Reward models, held-out pairs": lines, "Reward models, the newest batch": on_newest(steps)}
+    return [
+        Picture(title, figures.by_round(title, shown, "% of pairs right")) for title, shown in titles.items() if shown
+    ]
 
 
 def _shares(steps: Sequence[Step]) -> list[Picture]:

@@ -30,8 +30,12 @@ def bind(
     launch: str | None = None,
     executor: str | None = None,
     accept_older: bool = False,
+    price: float | None = None,
 ) -> Run:
     """A plan with its directory, `runs/<name>` unless told, where a report is written as `report.html`.
+
+    Args:
+        price: of an hour, for the estimate of cost in it.
 
     Raises:
         RecipeError: a plan that cannot be run.
@@ -46,7 +50,7 @@ def bind(
         measured = [step.name for step in found.steps if step.recipe == "evaluate"]
         if measured and (metrics := run.folders[measured[-1]] / "metrics.json").is_file():
             print_stages(json.loads(metrics.read_text("utf-8")))
-        print(f"\nreport: {write_report(folder, folder / 'report.html', title=found.name)}")
+        print(f"\nreport: {write_report(folder, folder / 'report.html', found.name, price)}")
 
     run = Run(found, directory, Path(recipes), report)  # whose folders the report reads
     return run
@@ -60,7 +64,14 @@ def main(options: argparse.Namespace) -> int:
 def _main(options: argparse.Namespace) -> None:
     recipes = options.recipes or recipes_of(options.plan)
     run = bind(
-        options.plan, options.output_dir, recipes, options.seed, options.launch, options.executor, options.accept_older
+        options.plan,
+        options.output_dir,
+        recipes,
+        options.seed,
+        options.launch,
+        options.executor,
+        options.accept_older,
+        getattr(options, "price", None),
     )
     if options.action == "run":
         run.execute(options.until, options.start, options.only or (), options.jobs, options.verbose)
