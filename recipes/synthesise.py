@@ -38,7 +38,7 @@ class SynthesiseArguments:
     prompts: dict[str, str] = field(
         default_factory=dict,
         metadata={
-            "help": "in place of the own ones: generate, back, verify; or rewrite, verify; {text}, {back} in them"
+            "help": "in place of the own ones: generate, back, verify; or rewrite, verify; <text>, <back> in them"
         },
     )
     answers: int = field(default=4, metadata={"help": "tries for each source: answers drawn, or variants of its words"})
@@ -89,7 +89,7 @@ def check(args: SynthesiseArguments) -> dict[str, str]:
     for name, text in args.prompts.items():
         if name not in own:
             raise recipe.RecipeError(f"prompts: found {name!r}, expected some of {', '.join(own)}")
-        for place in ("{text}", "{back}") if name == "verify" else ("{text}",):
+        for place in ("<text>", "<back>") if name == "verify" else ("<text>",):
             if place not in text:
                 raise recipe.RecipeError(f"prompts, {name}: found no {place} in it, expected where the text goes")
     return own | args.prompts

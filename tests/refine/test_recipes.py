@@ -159,7 +159,7 @@ def test_what_leaves_nothing_or_has_no_room_is_refused_by_name(made, tmp_path, d
 def test_back_translation_leaves_demonstrations_and_goes_on(made, tmp_path):
     write_jsonl(tmp_path / "texts.jsonl", [Document(made_up_text(6, n)) for n in range(5)])
     own = {"datasets": [str(tmp_path / "texts.jsonl")], "model": str(tmp_path / "policy"), "verify": "overlap"}
-    own |= {"least": 0.0, "prompts": {"generate": "Say: {text}", "back": "Back: {text}"}, "answers": 6}
+    own |= {"least": 0.0, "prompts": {"generate": "Say: <text>", "back": "Back: <text>"}, "answers": 6}
     own |= {"max_new_tokens": 40, "temperature": 2.0}
     whole = made("synthesise", **own)
     kept = load_records([str(whole / "demonstrations.jsonl")], "demonstration")[0]
@@ -180,8 +180,8 @@ WRONG = [
     ({"model": "m"}, "datasets: found none, expected some for method back_translation"),
     ({"datasets": [{"path": "a"}]}, "model: found none, expected some for method back_translation"),
     ({"method": "synonyms", "datasets": ["a"], "synonyms": {"a": ["a"]}}, "synonyms: found 'a', expected a word and"),
-    ({"datasets": ["a"], "model": "m", "prompts": {"rewrite": "{text}"}}, "prompts: found 'rewrite', expected some of"),
-    ({"datasets": ["a"], "model": "m", "prompts": {"verify": "{text}"}}, r"prompts, verify: found no \{back\} in it"),
+    ({"datasets": ["a"], "model": "m", "prompts": {"rewrite": "<text>"}}, "prompts: found 'rewrite', expected some of"),
+    ({"datasets": ["a"], "model": "m", "prompts": {"verify": "<text>"}}, r"prompts, verify: found no <back> in it"),
 ]
 
 

@@ -38,7 +38,7 @@ def made(verify="overlap", **changes):
 
     ask = Tries(["bad", "good", "good", "cut", " "], say)
     prompts = synthesis.PROMPTS["back_translation"]
-    documents = [Document("print 1 + 2"), Document("other {text}")]
+    documents = [Document("print 1 + 2"), Document("other <text>")]
     return synthesis.back_translation(documents, ask, args(answers=5, verify=verify, **changes), prompts), ask
 
 
@@ -52,7 +52,7 @@ def test_what_translates_back_to_its_source_is_kept(verify):
     assert [tally.rule for tally in tallies] == ["generate", "back-translate", "verify", "best"]
     assert tallies[0].dropped == {"said before": 2, "cut or empty": 4}
     assert [tally.rows_out for tally in tallies[:2]] == [4, 4]
-    assert "other {text}" in ask.asked[1], "braces of a text are no place of a template"
+    assert "other <text>" in ask.asked[1], "a mark in a text is no place of a template"
 
 
 def test_the_original_can_be_the_answer():

@@ -41,7 +41,9 @@ def run(tmp_path) -> Path:
         found = [{"name": "kept", "score": 0.5, "low": 0.4, "high": 0.6}, ppo]
         write(tmp_path / f"best-{number}" / "metrics.json", {"chosen": chosen, "by": "exact", "candidates": found})
         accuracy = {"accuracy": 0.6 + number / 10, "low": 0.6, "high": 0.9}
-        newest = {"after": dict(accuracy)} | ({"before": {"accuracy": 0.55, "low": 0.5, "high": 0.6}} if number > 1 else {})
+        newest = {"after": dict(accuracy)} | (
+            {"before": {"accuracy": 0.55, "low": 0.5, "high": 0.6}} if number > 1 else {}
+        )
         accuracy |= {"newest": newest | {"pairs": 40}}
         write(tmp_path / f"reward-{number}" / "metrics.json", accuracy)
         (tmp_path / f"reward-{number}" / "log.jsonl").write_text(

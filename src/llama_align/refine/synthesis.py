@@ -24,14 +24,14 @@ VERDICT = 16  # tokens of a verdict
 PROMPTS = {
     "back_translation": {
         "generate": "Explain what the following does, so completely that it could be written again from your "
-        "explanation alone.\n\n{text}",
-        "back": "Write what this explanation describes, and nothing else.\n\n{text}",
-        "verify": "Here is an original and a text that was written from an explanation of it.\n\nOriginal:\n{text}\n\n"
-        "Written again:\n{back}\n\nHow faithful is it to the original? Answer with a number from 0 to 10.",
+        "explanation alone.\n\n<text>",
+        "back": "Write what this explanation describes, and nothing else.\n\n<text>",
+        "verify": "Here is an original and a text that was written from an explanation of it.\n\nOriginal:\n<text>\n\n"
+        "Written again:\n<back>\n\nHow faithful is it to the original? Answer with a number from 0 to 10.",
     },
     "paraphrase": {
-        "rewrite": "Say the following in other words. It must ask for exactly the same.\n\n{text}",
-        "verify": "Do these two texts ask for exactly the same?\n\nFirst:\n{text}\n\nSecond:\n{back}\n\n"
+        "rewrite": "Say the following in other words. It must ask for exactly the same.\n\n<text>",
+        "verify": "Do these two texts ask for exactly the same?\n\nFirst:\n<text>\n\nSecond:\n<back>\n\n"
         "Answer yes or no.",
     },
     "synonyms": {},
@@ -40,8 +40,8 @@ METHODS = tuple(PROMPTS)
 
 
 def fill(template: str, **texts: str) -> list[Message]:
-    """The question of a template; braces in a text stay what they are."""
-    content = re.sub(r"\{(\w+)\}", lambda found: texts.get(found[1], found[0]), template)
+    """The question of a template; a text with such a mark in it stays what it is."""
+    content = re.sub(r"<(text|back)>", lambda found: texts.get(found[1], found[0]), template)
     return [{"role": "user", "content": content}]
 
 
