@@ -25,6 +25,7 @@ READERS = {
     "refine": ["refine/run.py"],
     "rejection_sampling": ["rejection/run.py"],
     "reward": ["recipe/batches.py"],
+    "synthesise": ["refine/run.py", "refine/synthesis.py"],
     "sandbox": ["sandbox/write.py", "sandbox/world.py", "sandbox/annotators.py", "sandbox/demonstrations.py"],
     "choose": ["evaluation/measure.py"],
     "evaluate": ["evaluation/measure.py"],

@@ -63,7 +63,7 @@ BOUNDS = _table(
     (Bound(0, 1, above=True, below=True), "drop"),
     (Bound(1, 1e9), "cluster count dimensions"),
     (Bound(0, 1), "min_p safety_threshold gamma lam ld_alpha ref_model_mixup_alpha part eval_part z_loss"),
-    (Bound(0, 1), "infilling infilling_suffix_first"),
+    (Bound(0, 1), "infilling infilling_suffix_first least"),
     (
         Bound(0, 1),
         "complies form_ignored rambling refuses_lookalike refuses_safe wrong_answer",  # of the sandbox

@@ -33,8 +33,9 @@ def against_kl(steps: Sequence[Step]) -> list[Picture]:
         "heldout": ("Held-out judges against KL", "% preferred to the round's first"),
         "score": ("Exact score against KL", "points on the round's first"),
     }
+    distance = "KL, nats an answer; numbers are rounds"
     return [
-        Picture(titles[key][0], figures.against(titles[key][0], points, "KL, nats an answer", titles[key][1]))
+        Picture(titles[key][0], figures.against(titles[key][0], points, distance, titles[key][1]))
         for key, points in judges.items()
         if points
     ]
