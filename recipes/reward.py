@@ -90,6 +90,7 @@ def build(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.
         return rows, counts
 
     train, counts = rows_of([part_of(source, args.part) for source in args.datasets], args.grades)
+    pairs = rows_of(args.newest, GRADES)[0] if args.newest else None
     outputs = {"num_labels": 2} if training.safety_coefficient else {}
     trainer = HerdRewardTrainer(
         model=start.model("reward", tokenizer, **outputs),
@@ -105,11 +106,10 @@ def build(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.
     def measure():
         scorer = RewardScorer(trainer.accelerator.unwrap_model(trainer.model), tokenizer.pad_token_id)
         newest = {}
-        if args.newest:
-            rows, _ = rows_of(args.newest, GRADES)
+        if pairs is not None:
             with root_gathered(trainer.model):
-                after = score_pairs(scorer, rows)
-            newest = {"newest": before_and_after(scored_before(args.before, tokenizer, rows), after)}
+                after = score_pairs(scorer, pairs)
+            newest = {"newest": before_and_after(scored_before(args.before, tokenizer, pairs), after)}
         if not heldout_sources:
             return newest, {}
         heldout, counted = rows_of(heldout_sources, GRADES)
