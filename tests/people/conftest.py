@@ -145,6 +145,7 @@ def site(opened):
     """The application over a batch."""
 
     def call(folder: Path, *pairs, local: bool = True) -> Site:
+        pytest.importorskip("starlette", reason="the extra people is not installed")
         from llama_align.people.app import make_app
 
         store, signer, live = opened(folder), Signer(b"k" * 32), Canned(*pairs)

@@ -12,6 +12,7 @@ from .conftest import CHROMIUM, Server, events_of, item, make_batch
 from .injections import injections
 
 playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("uvicorn", reason="the extra people is not installed")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium to look at the pages with")
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 STRINGS = injections()

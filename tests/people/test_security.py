@@ -4,7 +4,6 @@ import re
 import stat
 
 import pytest
-from starlette.routing import Route
 
 from llama_align.people import security
 from llama_align.people.command import _hosts
@@ -15,8 +14,11 @@ from llama_align.recipe import RecipeError
 from .conftest import HOST, Client, answer, fields, make_batch
 
 
+routing = pytest.importorskip("starlette.routing", reason="the extra people is not installed")
+
+
 def posts(app) -> list[str]:
-    return [route.path for route in app.routes if isinstance(route, Route) and "POST" in route.methods]
+    return [route.path for route in app.routes if isinstance(route, routing.Route) and "POST" in route.methods]
 
 
 FOREIGN = {
