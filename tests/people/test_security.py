@@ -13,7 +13,6 @@ from llama_align.recipe import RecipeError
 
 from .conftest import HOST, Client, answer, fields, make_batch
 
-
 routing = pytest.importorskip("starlette.routing", reason="the extra people is not installed")
 
 
