@@ -38,6 +38,7 @@ FULL = {
         "edited": TOLD | {"end": "eom"},
         "chosen_finished": False,
         "rejected_finished": True,
+        "collected": {"seconds": 12.5, "models": ["a", "b"], "sides": ["left", "right"]},
     },
     "sample": {
         "prompt": TOOLS,

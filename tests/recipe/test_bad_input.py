@@ -240,7 +240,7 @@ def test_a_misspelt_key_of_a_source(options, data, refused):
     ("recipe", "changes", "expected"),
     [
         ("annotate", {"too_long": "cut"}, "too_long: found 'cut', expected one of error, drop"),
-        ("annotate", {"annotator": "people"}, "annotator: found 'people', expected sandbox or reward"),
+        ("annotate", {"annotator": "nobody"}, "annotator: found 'nobody', expected sandbox, reward or people"),
         ("annotate", {"annotator": "sandbox"}, "prompt 1 of rows, 'bado kilu?', field 'task': found nothing, expected"),
         ("annotate", {"models": []}, "models: found none, expected at least one checkpoint"),
         ("annotate", {"reward_models": {}}, "reward_models: found none, expected checkpoints by name"),

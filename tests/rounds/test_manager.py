@@ -8,8 +8,9 @@ import signal
 import pytest
 import yaml
 
-from llama_align.recipe import STOPPED, RecipeError, StoppedEarly
+from llama_align.recipe import STOPPED, RecipeError, StoppedEarly, WaitsForPeople
 from llama_align.rounds.outputs import outputs
+from llama_align.rounds.status import standings
 from llama_align.runtime import files
 
 from .conftest import execute, is_alive, journal, make_run, started, wait_for
@@ -104,6 +105,33 @@ def test_a_step_that_stopped_early_is_not_finished(place):
         run.execute()
     assert not run.finished("first")
     assert overview(place) == ["stopped", "waiting"]
+
+
+def test_a_step_waits_for_people_while_others_go_on(place):
+    """It is open, what needs it waits, the rest is run; `status` says how far it is, and the same command goes on."""
+    script = place / "recipes" / "make.py"
+    whole, full = script.read_text(), place / "full"
+    people = f"""
+import pathlib, sys
+if "first" in sys.argv[2] and not pathlib.Path({str(full)!r}).exists():
+    told = pathlib.Path(sys.argv[2]).with_name("waits.json")
+    told.write_text('{{"done": 12, "of": 30, "by": "people"}}')
+    print("waits for people: 12 of 30 done")
+    sys.exit(79)
+"""
+    script.write_text(people + whole)
+    plan = yaml.safe_load((place / "plan.yaml").read_text())
+    plan["steps"].append({"name": "third", "recipe": "make", "set": {"size": 2}})
+    (place / "plan.yaml").write_text(yaml.safe_dump(plan))
+    with pytest.raises(WaitsForPeople, match="step 'first' waits for people: 12 of 30 done\nthe same command goes on"):
+        make_run(place).execute()
+    assert overview(place) == ["open", "waiting", "finished"]
+    rows = [(row.state, row.why) for row in standings(make_run(place))]
+    assert rows[:2] == [("waiting", "12 of 30 by people; goes on when the batch is full"), ("waiting", "")]
+    full.write_text("")
+    make_run(place).execute()
+    assert overview(place) == ["finished"] * 3
+    assert journal(place) == ["make", "make", "use"]
 
 
 @pytest.mark.parametrize("victim", ["manager", "both"])

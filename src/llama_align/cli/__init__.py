@@ -20,6 +20,7 @@ COMMANDS = {  # name -> module and what it does
     "run": (".run", "run a recipe in this process, or by accelerate with --launch"),
     "eval": (".run", "measure checkpoints on the same prompts: run evaluate"),
     "annotate": (".run", "collect preferences on a model's own answers: run annotate"),
+    "people": (".people", "ask people for preferences on a page, and export what they said"),
     "rounds": (".rounds", "run a plan of steps and rounds, or say how it stands"),
     "demo": (".demo", "run the whole chain on the sandbox, on two cores in minutes"),
     "chat": (".chat", "talk to a checkpoint, or to the last model of a run, in the terminal"),

@@ -21,6 +21,7 @@ DETAILS = {"source": str, "url": str, "date": str, "language": str, "scores": di
     "annotator": str,
     "round": int,
     "task": dict,
+    "collected": dict,
 }
 STRICT = ("grade", "objective", "chosen_is_safe", "rejected_is_safe", "edited")
 STRICT += ("finished", "chosen_finished", "rejected_finished")

@@ -218,6 +218,7 @@ class Preference(Record):
     `edited`: the chosen answer as an annotator improved it; edited > chosen > rejected (Llama 3, section 4.1.2).
     `chosen_finished`, `rejected_finished`: whether the answer ended by itself. One that was cut (false) is scored and
     learned without an end of turn; None, as public data says nothing, counts as true, and an edited answer has an end.
+    `collected`: how people were asked: seconds, and of the chosen and the rejected one models, temperatures and sides.
     """
 
     kind = "preference"
@@ -234,6 +235,7 @@ class Preference(Record):
     edited: Answer | None = field(default=None, metadata=ANSWER)
     chosen_finished: bool | None = field(default=None, metadata=FLAG)
     rejected_finished: bool | None = field(default=None, metadata=FLAG)
+    collected: dict[str, Any] | None = field(default=None, metadata=OBJECT)
 
     @property
     def best(self) -> tuple[Answer, bool]:

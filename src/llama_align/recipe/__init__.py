@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # imported when they are asked for: most take torch
         score_outputs,
     )
     from .engines import EngineSettings, Samplers, check_dtype
-    from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
+    from .errors import STOPPED_EARLY, TRACEBACK, WAITS, WAITS_FOR_PEOPLE, RecipeError, StoppedEarly, WaitsForPeople
     from .further import continued, refuse_turning, start_of
     from .options import exit_code, leave_group, one_process, parse, run
     from .positions import check_positions, with_rope
@@ -40,6 +40,8 @@ __all__ = [
     "STOPPED",
     "STOPPED_EARLY",
     "TRACEBACK",
+    "WAITS",
+    "WAITS_FOR_PEOPLE",
     "EngineSettings",
     "ModelArguments",
     "RecipeError",
@@ -47,6 +49,7 @@ __all__ = [
     "Start",
     "StoppedEarly",
     "Training",
+    "WaitsForPeople",
     "adapter_of",
     "check_checkpoint",
     "check_dtype",

@@ -63,7 +63,8 @@ BOUNDS = _table(
     (Bound(0, 1, above=True, below=True), "drop"),
     (Bound(1, 1e9), "cluster count dimensions"),
     (Bound(0, 1), "min_p safety_threshold gamma lam ld_alpha ref_model_mixup_alpha part eval_part z_loss"),
-    (Bound(0, 1), "infilling infilling_suffix_first least"),
+    (Bound(0, 1), "infilling infilling_suffix_first least overlap second_look"),
+    (Bound(0, 1, below=True), "gold_share"),
     (
         Bound(0, 1),
         "complies form_ignored rambling refuses_lookalike refuses_safe wrong_answer",  # of the sandbox
@@ -93,7 +94,9 @@ BOUNDS = _table(
     (Bound(-1, 1e6), "local_rank"),
     (Bound(1, 65535), "vllm_server_port vllm_group_port"),
     (Bound(0, 1, above=True, below=True), "heldout decay"),
-    (Bound(1, 1e6), "annotators draws epochs mixtures tasks tested workers"),
+    (Bound(1, 1e6), "annotators draws epochs mixtures tasks tested turns workers"),
+    (Bound(2, 1e3), "overlap_people"),
+    (Bound(1, 1e6), "own_prompts"),
     (Bound(1, 1e15), "anneal_tokens max_characters file_characters tokens"),
     (Bound(0, 1e9), "demonstrations documents documents_heldout people places preferences preferences_heldout prompts"),
     (Bound(0, 1e9), "heldout_helpful heldout_lookalike heldout_secret"),

@@ -8,7 +8,13 @@ class RecipeError(ValueError):
 
 
 STOPPED_EARLY = 75  # exit code of what the same command goes on with; EX_TEMPFAIL of sysexits.h
+WAITS_FOR_PEOPLE = 79  # the same, when people have done their part
+WAITS = "waits.json"  # how far they are, for whoever started what waits for them
 
 
 class StoppedEarly(Exception):
     """Work was asked to stop and has saved what it had: nothing is wrong, and nothing is finished."""
+
+
+class WaitsForPeople(StoppedEarly):
+    """What people have to do first is not done yet."""

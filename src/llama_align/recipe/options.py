@@ -19,7 +19,7 @@ from accelerate import DistributedType, PartialState
 from transformers import get_scheduler
 
 from ..runtime.lineage import answer_to_manager
-from .errors import STOPPED_EARLY, TRACEBACK, RecipeError, StoppedEarly
+from .errors import STOPPED_EARLY, TRACEBACK, WAITS_FOR_PEOPLE, RecipeError, StoppedEarly, WaitsForPeople
 from .launching import launch_defaults
 from .paths import expand_paths
 from .quiet import MISTAKES, is_main, shown
@@ -94,7 +94,7 @@ def run(main, *dataclass_types: type, doc: str | None = None) -> None:
     What libraries print goes to `output.log` in output_dir, unless `--verbose` is among the arguments or an option.
 
     A user's mistake ends in one line on stderr and exit code 2, an interrupt in one that says how to go on and 130, and
-    work that was asked to stop and saved what it had in `STOPPED_EARLY`.
+    work that was asked to stop and saved what it had in `STOPPED_EARLY`, what waits for people in `WAITS_FOR_PEOPLE`.
     """
     answer_to_manager()
     resumes = any("resume_from_checkpoint" in kind.__dataclass_fields__ for kind in dataclass_types)
@@ -124,7 +124,7 @@ def _run(main, types: tuple[type, ...], doc: str | None) -> None:
 
 
 def exit_code(call: Callable[[], Any], goes_on: str = "the same command goes on") -> int:
-    """Calls something and says in one line on stderr how it ended: 0, 2, `STOPPED_EARLY` or 130, as in `run`.
+    """Calls something and says in one line on stderr how it ended: with an exit code as in `run`.
 
     Args:
         goes_on: what an interrupt says that says nothing itself.
@@ -140,7 +140,7 @@ def exit_code(call: Callable[[], Any], goes_on: str = "the same command goes on"
         return 2
     except StoppedEarly as stop:
         _say(stop)
-        return STOPPED_EARLY
+        return WAITS_FOR_PEOPLE if isinstance(stop, WaitsForPeople) else STOPPED_EARLY
     except KeyboardInterrupt as interrupt:
         _say(f"interrupted; {str(interrupt) or goes_on}")
         return INTERRUPTED

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..recipe import RecipeError, StoppedEarly, exit_code
+from ..recipe import WAITS_FOR_PEOPLE, RecipeError, StoppedEarly, WaitsForPeople, exit_code
 from .launch import Crew, Lock
 from .slurm import TASK, requeue
 from .task import Task
@@ -57,6 +57,8 @@ def _run(task: Task, place: Path, command: Sequence[str], shared: bool = False) 
         began = time.perf_counter()
         crew.start(task.name, command, place / "output.log", environment=task.environment)
         _, code = crew.wait()
+        if code == WAITS_FOR_PEOPLE and not crew.came:
+            raise WaitsForPeople(f"step {task.name!r} waits for people; the same command submits it again")
         if crew.came or task.stopped_early(code):
             again = int(os.environ.get("SLURM_RESTART_COUNT", 0)) < MOST and requeue()
             raise StoppedEarly(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..recipe import RecipeError, StoppedEarly
+from ..recipe import WAITS_FOR_PEOPLE, RecipeError, StoppedEarly, WaitsForPeople
 from ..runtime.files import write_json
 from ..runtime.output import TAIL, tail
 from ..runtime.overview import OVERVIEW
@@ -97,7 +97,8 @@ class Run:
         Raises:
             RecipeError: a step failed, a finished one's outputs have changed, one that is left out would be needed, or
                 another process runs in this directory. StoppedEarly: SIGTERM came to this process or a step.
-                KeyboardInterrupt: with what goes on.
+                WaitsForPeople: steps wait for people, and nothing else could be run.
+            KeyboardInterrupt: with what goes on.
         """
         if jobs < 1 or (jobs > 1 and self.plan.executor == "slurm"):
             expected = "none with executor slurm, which decides" if jobs > 1 else "at least 1"
@@ -184,6 +185,7 @@ class Run:
     def _work_off(self, chosen: Sequence[Step], crew: Crew) -> None:
         waiting = {step.name: step for step in chosen}
         failures: list[Exception] = []
+        self._open: dict[str, str] = {}  # steps that wait for people, and what they said of it
         try:
             while True:
                 while not failures and not crew.came and (step := self._next(waiting, crew)):
@@ -201,6 +203,8 @@ class Run:
             raise failures[0]
         if crew.came:
             raise StoppedEarly(f"stopped by SIGTERM{self._behind}; {GOES_ON}")
+        if self._open:
+            raise WaitsForPeople("\n".join([*self._open.values(), GOES_ON]))
 
     def _nursery(self, lock: Lock) -> Nursery | None:
         if self.plan.executor != "inline":
@@ -213,7 +217,7 @@ class Run:
 
     def _next(self, waiting: dict[str, Step], crew: Crew) -> Step | None:
         """The first step that refers to none that is not finished yet, where there is room for another."""
-        unfinished = {*waiting, *crew.works}
+        unfinished = {*waiting, *crew.works, *self._open}
         ready = (step for name, step in waiting.items() if not unfinished.intersection(self.plan.inputs(name)))
         return next(ready, None) if len(crew.works) < crew.most else None
 
@@ -262,6 +266,12 @@ class Run:
         task = self.task(next(step for step in self.plan.steps if step.name == name))
         seconds = time.perf_counter() - self._began[name]
         numbers = self._display.end(name)
+        if code == WAITS_FOR_PEOPLE and not crew.came:
+            self._open[name] = f"step {name!r} {tail(task.folder / 'output.log', 1)}"
+            self.status[name] = "open"
+            self._write_overview()
+            self._display.say(name, "open: waits for people")
+            return
         if code != 0 or task.stopped_early(code):
             self._failed(task, code, crew.came)
         task.finish(seconds)

@@ -8,18 +8,19 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ..recipe import STOPPED, RecipeError
+from ..recipe import STOPPED, WAITS, RecipeError
 from ..runtime.identity import settings_digest
 from ..runtime.manifest import changed, described, is_manifest
 
 MARKER = "step.json"
 # names in a step's folder; of a folder, all that is in it
 LEFT_OUT = (
-    *(MARKER, "config.yaml", "output.log", STOPPED),
+    *(MARKER, "config.yaml", "output.log", STOPPED, WAITS),
     *("*.sbatch", "slurm.json", "slurm.log", "task.json", "parts"),  # of its job
     *("checkpoint-*", "runs", "tracking"),  # to go on from, and what trackers wrote
     *("shards", "scores", "reference-*.arrow"),  # made again where they are missing; runs may share the scores
     "tokens",  # as these
+    "people",  # a batch, whose log may still be looked at and whose preferences are among the outputs
     *(".*", "*.part", "__pycache__"),
 )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from ..recipe import WAITS
 from ..recipe.bounds import shown
 from ..runtime import progress
 from ..runtime.overview import read_overview
@@ -58,16 +59,27 @@ def _standing(run: Run, step: Step, said: str | None, held: bool, job: slurm.Job
         kept = marker.get("outputs")
         size = None if kept is None else sum(row["size"] for row in kept.values())
         return Standing(step.name, step.recipe, "done", "", marker.get("seconds"), size)
-    if job is not None:
+    if job is not None and not (job.is_over and (run.folders[step.name] / WAITS).is_file()):
         return _of_job(step, job)
     if said == "running":
         if held:
             told = progress.read(run.folders[step.name] / PROGRESS)
             return Standing(step.name, step.recipe, "running", ", ".join(told.words()) if told else "")
         return Standing(step.name, step.recipe, "stopped", "goes on where it was")  # killed, it could not say so
+    if said == "open" or job is not None:
+        return Standing(step.name, step.recipe, "waiting", f"{_people(run, step)}; goes on when the batch is full")
     if said in ("stopped", "failed"):
         return Standing(step.name, step.recipe, said, "goes on where it was")
     return Standing(step.name, step.recipe, "waiting", _why(run, step))
+
+
+def _people(run: Run, step: Step) -> str:
+    """How far people are whom a step waits for, as it or what serves them has told last."""
+    try:
+        found = json.loads((run.folders[step.name] / WAITS).read_text("utf-8"))
+        return f"{found['done']} of {found['of']} by {found['by']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "by people"
 
 
 def _of_job(step: Step, job: slurm.Job) -> Standing:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ..recipe import STOPPED, STOPPED_EARLY, RecipeError
+from ..recipe import STOPPED, STOPPED_EARLY, WAITS_FOR_PEOPLE, RecipeError
 from ..runtime.files import write_json, write_text
 from ..runtime.trackers import CHOICE, track_round
 from .code import code_of
@@ -91,7 +91,7 @@ class Task:
 
     def stopped_early(self, code: int) -> bool:
         """Whether it was asked to stop and did, whatever exit code a launcher has made of that."""
-        return code == STOPPED_EARLY or (self.folder / STOPPED).is_file()
+        return code in (STOPPED_EARLY, WAITS_FOR_PEOPLE) or (self.folder / STOPPED).is_file()
 
     def finish(self, seconds: float) -> None:
         """Writes the record that says it is finished, and its point among the rounds."""
