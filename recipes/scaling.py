@@ -34,6 +34,10 @@ class ScalingArguments:
     seeds: list[int] = field(default_factory=lambda: [0, 1], metadata={"help": "each size is trained once per seed"})
     decay: float = field(default=0.2, metadata={"help": "share of a budget over which the rate falls to zero"})
     draws: int = field(default=400, metadata={"help": "of the bootstrap"})
+    benchmarks: list[str] = field(
+        default_factory=list, metadata={"help": "tasks of recipes/benchmark.py, predicted in two steps"}
+    )
+    limit: int | None = field(default=None, metadata={"help": "items of each part of a benchmark, the first ones"})
     jobs: int = field(default=1, metadata={"help": "runs at work at once"})
 
 
@@ -101,6 +105,36 @@ def draw(rows: list[dict], targets: list[dict], found: dict, output: Path) -> No
     write_text(output / "prediction.svg", standalone(picture))
 
 
+def draw_benchmark(task: str, found: dict, rows: list[dict], targets: list[dict], output: Path) -> None:
+    """Both steps of one task's prediction: loss of the right answer, and accuracy where it can be predicted."""
+    for key, measured, ylabel in (
+        ("nll", "nll", "loss of the right answer, nats a byte"),
+        ("two_step", "accuracy", ""),
+    ):
+        below = [row["flops"] for row in rows], [found["points"][row["name"]][measured] for row in rows]
+        pairs = zip(targets, found["predicted"], strict=True)
+        above = [(t["flops"], p["measured"][measured], *p[key][1:]) for t, p in pairs if p[key]]
+        picture = pictures.prediction(f"{task}, {measured}", below, above, ylabel or f"accuracy, {task}")
+        write_text(output / f"{task}_{measured}.svg", standalone(picture))
+
+
+def benchmarked(benchmarks, folders: dict, rows: list[dict], targets: list[dict], draws: int, output: Path) -> dict:
+    """Each task measured at every point, and predicted for the targets."""
+    from llama_align.benchmarks.predicted import chance, measured, two_steps
+
+    found, all_measured = {}, measured(benchmarks, {row["name"]: folders[row["name"]] for row in rows + targets})
+    for task in benchmarks.tasks:
+        guess = chance(task, benchmarks.limit)
+        found[task.name] = two_steps(rows, targets, all_measured[task.name], guess, draws)
+        draw_benchmark(task.name, found[task.name], rows, targets, output)
+        for p in found[task.name]["predicted"]:
+            said = p["why"] or "accuracy {:.3f} [{:.3f}, {:.3f}]".format(*p["two_step"])
+            loss = "loss {:.4f} [{:.4f}, {:.4f}]".format(*p["nll"])
+            given = f"{p['measured']['nll']:.4f} and {p['measured']['accuracy']:.3f}"
+            recipe.say(f"{task.name}: {p['name']} predicted {loss}, {said}; measured {given}")
+    return found
+
+
 def main(args: ScalingArguments) -> None:
     recipe.one_process()
     if not args.sizes or not args.budgets:
@@ -118,13 +152,22 @@ def main(args: ScalingArguments) -> None:
         above = (args.pretrain, args.targets, configurations(args.pretrain, args.targets), [args.target_budget])
         plan = ladder(*above, args.seeds[:1], args.decay, target=True)
         steps, points = steps + plan.steps, points + plan.points
+    benchmarks = None
+    if args.benchmarks:
+        from llama_align.benchmarks.predicted import ladder_benchmarks  # takes the extra `benchmarks`
+
+        benchmarks = ladder_benchmarks(args.benchmarks, f"{args.output_dir}/benchmarks", args.limit)
     folders = run_steps(steps, args.output_dir, Path(__file__).resolve().parent, args.jobs)
     measured = eval_losses(folders)
     rows = [asdict(point) | {"run": point.run, "loss": measured[point.name]} for point in points]
     below, above = ([row for row in rows if row["target"] is which] for which in (False, True))
     found = fitted(below, above, args.draws)
     draw(below, above, found, Path(args.output_dir))
-    recipe.write_json(f"{args.output_dir}/metrics.json", {"points": rows, "fits": found})
+    metrics = {"points": rows, "fits": found}
+    if benchmarks:
+        output = Path(args.output_dir)
+        metrics["benchmarks"] = benchmarked(benchmarks, folders, below, above, args.draws, output)
+    recipe.write_json(f"{args.output_dir}/metrics.json", metrics)
     for count, one in found.items():
         for p in one["law"]["predicted"]:
             where = "inside" if p["inside"] else "outside"
