@@ -20,7 +20,7 @@ from llama_align.report.figures import standalone
 from llama_align.rounds.ladder import COUNTS, check, eval_losses, ladder, run_steps
 from llama_align.runtime.files import write_text
 from llama_align.scaling import losses
-from llama_align.scaling.isoflop import Budget, EdgeError, frontier
+from llama_align.scaling.isoflop import EdgeError, by_budget, frontier
 
 
 @dataclass
@@ -63,34 +63,24 @@ def fitted(rows: list[dict], targets: list[dict], draws: int) -> dict:
         for one, target in zip(predicted, targets, strict=True):
             one |= {"name": target["name"], "measured": target["loss"]}
             one["inside"] = one["low"] <= target["loss"] <= one["high"]
-        law = {"constants": fit.law.constants, "intervals": fit.intervals(), "predicted": predicted}
+        ends = {name: [end if np.isfinite(end) else None for end in pair] for name, pair in fit.intervals().items()}
+        law = {"constants": fit.law.constants, "intervals": ends, "predicted": predicted}
         try:
-            iso = asdict(frontier(budgets_of(rows, count), draws))
+            iso = asdict(frontier(by_budget(*columns(rows, count)), draws))
         except EdgeError as error:
             iso = {"refused": str(error)}
-        found[count] = {"law": finite(law), "isoflop": iso}
+        found[count] = {"law": law, "isoflop": iso}
     return found
 
 
-def budgets_of(rows: list[dict], count: str) -> list[Budget]:
-    """The rows of each budget, sizes counted in one way."""
-    found = []
-    for flops in sorted({row["budget"] for row in rows}):
-        kept = [row for row in rows if row["budget"] == flops]
-        sizes, measured = ([row["parameters"][count] for row in kept], [row["loss"] for row in kept])
-        found.append(Budget(flops, np.array(sizes, float), np.array(measured)))
-    return found
-
-
-def finite(law: dict) -> dict:
-    """The law with null for an end of an interval that is open."""
-    ends = {name: [end if np.isfinite(end) else None for end in pair] for name, pair in law["intervals"].items()}
-    return law | {"intervals": ends}
+def columns(rows: list[dict], count: str) -> tuple[list, list, list]:
+    """Budgets, sizes counted in one way, and losses."""
+    return tuple(zip(*((row["budget"], row["parameters"][count], row["loss"]) for row in rows), strict=True))
 
 
 def draw(rows: list[dict], targets: list[dict], found: dict, output: Path) -> None:
     """The ladder by budget, and the prediction; parameters counted with the head."""
-    budgets = {f"{one.flops:.3g} FLOPs": one for one in budgets_of(rows, "with_head")}
+    budgets = {f"{one.flops:.3g} FLOPs": one for one in by_budget(*columns(rows, "with_head"))}
     points = {name: (one.sizes, one.losses) for name, one in budgets.items()}
     curves = {}
     for name, one in budgets.items():
@@ -103,36 +93,6 @@ def draw(rows: list[dict], targets: list[dict], found: dict, output: Path) -> No
     below = ([row["flops"] for row in rows], [row["loss"] for row in rows])
     picture = pictures.prediction("loss predicted and measured", below, above, "loss, nats a token")
     write_text(output / "prediction.svg", standalone(picture))
-
-
-def draw_benchmark(task: str, found: dict, rows: list[dict], targets: list[dict], output: Path) -> None:
-    """Both steps of one task's prediction: loss of the right answer, and accuracy where it can be predicted."""
-    for key, measured, ylabel in (
-        ("nll", "nll", "loss of the right answer, nats a byte"),
-        ("two_step", "accuracy", ""),
-    ):
-        below = [row["flops"] for row in rows], [found["points"][row["name"]][measured] for row in rows]
-        pairs = zip(targets, found["predicted"], strict=True)
-        above = [(t["flops"], p["measured"][measured], *p[key][1:]) for t, p in pairs if p[key]]
-        picture = pictures.prediction(f"{task}, {measured}", below, above, ylabel or f"accuracy, {task}")
-        write_text(output / f"{task}_{measured}.svg", standalone(picture))
-
-
-def benchmarked(benchmarks, folders: dict, rows: list[dict], targets: list[dict], draws: int, output: Path) -> dict:
-    """Each task measured at every point, and predicted for the targets."""
-    from llama_align.benchmarks.predicted import chance, measured, two_steps
-
-    found, all_measured = {}, measured(benchmarks, {row["name"]: folders[row["name"]] for row in rows + targets})
-    for task in benchmarks.tasks:
-        guess = chance(task, benchmarks.limit)
-        found[task.name] = two_steps(rows, targets, all_measured[task.name], guess, draws)
-        draw_benchmark(task.name, found[task.name], rows, targets, output)
-        for p in found[task.name]["predicted"]:
-            said = p["why"] or "accuracy {:.3f} [{:.3f}, {:.3f}]".format(*p["two_step"])
-            loss = "loss {:.4f} [{:.4f}, {:.4f}]".format(*p["nll"])
-            given = f"{p['measured']['nll']:.4f} and {p['measured']['accuracy']:.3f}"
-            recipe.say(f"{task.name}: {p['name']} predicted {loss}, {said}; measured {given}")
-    return found
 
 
 def main(args: ScalingArguments) -> None:
@@ -154,7 +114,7 @@ def main(args: ScalingArguments) -> None:
         steps, points = steps + plan.steps, points + plan.points
     benchmarks = None
     if args.benchmarks:
-        from llama_align.benchmarks.predicted import ladder_benchmarks  # takes the extra `benchmarks`
+        from llama_align.benchmarks.predicted import ladder_benchmarks, predict  # takes the extra `benchmarks`
 
         benchmarks = ladder_benchmarks(args.benchmarks, f"{args.output_dir}/benchmarks", args.limit)
     folders = run_steps(steps, args.output_dir, Path(__file__).resolve().parent, args.jobs)
@@ -165,8 +125,7 @@ def main(args: ScalingArguments) -> None:
     draw(below, above, found, Path(args.output_dir))
     metrics = {"points": rows, "fits": found}
     if benchmarks:
-        output = Path(args.output_dir)
-        metrics["benchmarks"] = benchmarked(benchmarks, folders, below, above, args.draws, output)
+        metrics["benchmarks"] = predict(benchmarks, folders, below, above, args.draws, Path(args.output_dir))
     recipe.write_json(f"{args.output_dir}/metrics.json", metrics)
     for count, one in found.items():
         for p in one["law"]["predicted"]:

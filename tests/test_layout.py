@@ -21,7 +21,7 @@ FLOORS = [
     ["report", "curation", "pretraining"],
     ["recipe"],
     ["rejection"],
-    ["rounds", "annotate", "evaluation", "talk", "refine"],
+    ["rounds", "annotate", "benchmarks", "evaluation", "talk", "refine"],
     ["notebook"],
     ["cli"],
 ]

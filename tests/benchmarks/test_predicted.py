@@ -9,9 +9,7 @@ pytest.importorskip("lm_eval", reason="needs the extra 'benchmarks'")
 
 from llama_align import recipe
 from llama_align.benchmarks import predicted
-from llama_align.benchmarks.predicted import chance, ladder_benchmarks, two_steps
-
-from ..recipes.test_recipes import module_of
+from llama_align.benchmarks.predicted import chance, ladder_benchmarks, predict, two_steps
 
 
 def ladder(rise: float) -> tuple[list[dict], list[dict], dict]:
@@ -51,15 +49,13 @@ def test_a_task_needs_likelihoods_and_has_a_chance(monkeypatch, tmp_path):
     assert chance(task) == 0.125
 
 
-def test_the_recipe_draws_both_steps_of_every_task(monkeypatch, tmp_path, capsys):
+def test_both_steps_of_every_task_are_said_and_drawn(monkeypatch, tmp_path, capsys):
     below, above, found = ladder(4.0)
     docs = [{"choices": ["a", "b", "c", "d"]}]
     task = SimpleNamespace(name="herd_arc_easy", metrics=("acc_norm", "nll"), docs=lambda limit: docs)
     monkeypatch.setattr(predicted, "measured", lambda benchmarks, folders: {"herd_arc_easy": found})
-    script = module_of("scaling", monkeypatch)
-    folders = dict.fromkeys(found, tmp_path)
     benchmarks = SimpleNamespace(tasks=[task], limit=None)
-    result = script.benchmarked(benchmarks, folders, below, above, 20, tmp_path)
+    result = predict(benchmarks, dict.fromkeys(found, tmp_path), below, above, 20, tmp_path)
     assert result["herd_arc_easy"]["chance"] == 0.25
     assert "herd_arc_easy: t predicted loss" in capsys.readouterr().out
     for name in ("nll", "accuracy"):

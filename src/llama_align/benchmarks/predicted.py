@@ -8,6 +8,10 @@ import numpy as np
 
 from ..recipe import RecipeError
 from ..recipe.engines import EngineSettings
+from ..report.figures import standalone
+from ..report.laws import prediction
+from ..runtime.files import write_text
+from ..runtime.output import say
 from ..runtime.processes import ALONE
 from ..scaling.benchmarks import TwoStep
 from .catalogue import Settings, Task
@@ -66,3 +70,35 @@ def two_steps(
         predicted.append(one)
     constants = {"line": fit.line.tolist(), "sigmoid": fit.sigmoid.tolist(), "direct": fit.direct.tolist()}
     return {"chance": guess, "why": fit.unpredictable(), **constants, "points": found, "predicted": predicted}
+
+
+def predict(
+    benchmarks: Benchmarks,
+    folders: Mapping[str, Path],
+    points: Sequence[dict],
+    targets: Sequence[dict],
+    draws: int,
+    output: Path,
+) -> dict:
+    """Each task measured at every point, and predicted for the targets: in words, numbers and pictures."""
+    found, of_runs = {}, measured(benchmarks, {row["name"]: folders[row["name"]] for row in [*points, *targets]})
+    for task in benchmarks.tasks:
+        guess = chance(task, benchmarks.limit)
+        found[task.name] = two_steps(points, targets, of_runs[task.name], guess, draws)
+        _draw(task.name, found[task.name], points, targets, output)
+        for one in found[task.name]["predicted"]:
+            accuracy = one["why"] or "accuracy {:.3f} [{:.3f}, {:.3f}]".format(*one["two_step"])
+            loss = "loss {:.4f} [{:.4f}, {:.4f}]".format(*one["nll"])
+            was = "{nll:.4f} and {accuracy:.3f}".format(**one["measured"])
+            say(f"{task.name}: {one['name']} predicted {loss}, {accuracy}; measured {was}")
+    return found
+
+
+def _draw(task: str, found: dict, points: Sequence[dict], targets: Sequence[dict], output: Path) -> None:
+    """`<task>_nll.svg` and, where it can be predicted, targets in `<task>_accuracy.svg`."""
+    labels = {"nll": "loss of the right answer, nats a byte", "accuracy": f"accuracy, {task}"}
+    for (of, label), key in zip(labels.items(), ("nll", "two_step"), strict=True):
+        below = [point["flops"] for point in points], [found["points"][point["name"]][of] for point in points]
+        pairs = zip(targets, found["predicted"], strict=True)
+        above = [(target["flops"], one["measured"][of], *one[key][1:]) for target, one in pairs if one[key]]
+        write_text(output / f"{task}_{of}.svg", standalone(prediction(f"{task}, {of}", below, above, label)))
