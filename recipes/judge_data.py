@@ -16,8 +16,11 @@ from llama_align import recipe
 
 recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
 
+from llama_align.report import laws as pictures
+from llama_align.report.figures import standalone
 from llama_align.rounds.ladder import OURS, SAVING, STEM, context_of, decay_from, refuse_own, run_steps, tokens_a_step
 from llama_align.rounds.mixes import Sources
+from llama_align.runtime.files import write_text
 
 OWN = (*OURS, *SAVING, "datasets", "eval_datasets", "ignore_data_skip", "stages")
 CONTROL = "control"
@@ -25,7 +28,7 @@ CONTROL = "control"
 
 @dataclass
 class JudgeDataArguments:
-    output_dir: str = field(metadata={"help": "where mixes, runs and metrics.json go"})
+    output_dir: str = field(metadata={"help": "where mixes, runs, metrics.json and the picture go"})
     pretrain: dict = field(default_factory=dict, metadata={"help": "options of recipes/pretrain.py that all runs have"})
     old: dict = field(default_factory=dict, metadata={"help": "data sources by name that the checkpoint is trained on"})
     new: dict = field(default_factory=dict, metadata={"help": "data sources by name that are judged"})
@@ -98,6 +101,8 @@ def main(args: JudgeDataArguments) -> None:
     recipe.write_json(
         f"{args.output_dir}/metrics.json", {"targets": targets, "control": control.mean(0).tolist(), "gains": rows}
     )
+    picture = pictures.gains("gains over the control", {name: tuple(row["mean"]) for name, row in rows.items()})
+    write_text(Path(args.output_dir) / "gains.svg", standalone(picture))
     heading = f"{'gain over the control, nats a token':36s} {'mean and 95% interval':>28s}  {'own held-out text':>18s}"
     recipe.say(heading)
     for name, row in rows.items():

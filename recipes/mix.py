@@ -27,7 +27,7 @@ OWN = ("output_dir", "seed", "max_steps", "num_train_epochs", "datasets", "eval_
 
 @dataclass
 class MixArguments:
-    output_dir: str = field(metadata={"help": "where mixes, runs, metrics.json and the picture go"})
+    output_dir: str = field(metadata={"help": "where mixes, runs, metrics.json and pictures go"})
     pretrain: dict = field(default_factory=dict, metadata={"help": "options of recipes/pretrain.py that all runs have"})
     sources: dict = field(default_factory=dict, metadata={"help": "data sources by name"})
     planted: dict = field(
@@ -111,6 +111,8 @@ def main(args: MixArguments) -> None:
     shares = {name: tuple(row["share"]) for name, row in rows.items()}
     picture = pictures.mix("the mix proposed", shares, natural)
     write_text(Path(args.output_dir) / "mix.svg", standalone(picture))
+    picture = pictures.gains("gains of the sources", {name: tuple(rows[name]["gain"]) for name in ranked})
+    write_text(Path(args.output_dir) / "gains.svg", standalone(picture))
     recipe.write_json(f"{args.output_dir}/metrics.json", found)
     for name in ranked:
         share, gain = ("{:+.3f} [{:+.3f}, {:+.3f}]".format(*rows[name][key]) for key in ("share", "gain"))

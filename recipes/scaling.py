@@ -20,7 +20,7 @@ from llama_align.report.figures import standalone
 from llama_align.rounds.ladder import COUNTS, check, eval_losses, ladder, run_steps
 from llama_align.runtime.files import write_text
 from llama_align.scaling import losses
-from llama_align.scaling.isoflop import Budget, EdgeError, frontier
+from llama_align.scaling.isoflop import EdgeError, by_budget, frontier
 
 
 @dataclass
@@ -34,6 +34,10 @@ class ScalingArguments:
     seeds: list[int] = field(default_factory=lambda: [0, 1], metadata={"help": "each size is trained once per seed"})
     decay: float = field(default=0.2, metadata={"help": "share of a budget over which the rate falls to zero"})
     draws: int = field(default=400, metadata={"help": "of the bootstrap"})
+    benchmarks: list[str] = field(
+        default_factory=list, metadata={"help": "tasks of recipes/benchmark.py, predicted in two steps"}
+    )
+    limit: int | None = field(default=None, metadata={"help": "items of each part of a benchmark, the first ones"})
     jobs: int = field(default=1, metadata={"help": "runs at work at once"})
 
 
@@ -59,34 +63,24 @@ def fitted(rows: list[dict], targets: list[dict], draws: int) -> dict:
         for one, target in zip(predicted, targets, strict=True):
             one |= {"name": target["name"], "measured": target["loss"]}
             one["inside"] = one["low"] <= target["loss"] <= one["high"]
-        law = {"constants": fit.law.constants, "intervals": fit.intervals(), "predicted": predicted}
+        ends = {name: [end if np.isfinite(end) else None for end in pair] for name, pair in fit.intervals().items()}
+        law = {"constants": fit.law.constants, "intervals": ends, "predicted": predicted}
         try:
-            iso = asdict(frontier(budgets_of(rows, count), draws))
+            iso = asdict(frontier(by_budget(*columns(rows, count)), draws))
         except EdgeError as error:
             iso = {"refused": str(error)}
-        found[count] = {"law": finite(law), "isoflop": iso}
+        found[count] = {"law": law, "isoflop": iso}
     return found
 
 
-def budgets_of(rows: list[dict], count: str) -> list[Budget]:
-    """The rows of each budget, sizes counted in one way."""
-    found = []
-    for flops in sorted({row["budget"] for row in rows}):
-        kept = [row for row in rows if row["budget"] == flops]
-        sizes, measured = ([row["parameters"][count] for row in kept], [row["loss"] for row in kept])
-        found.append(Budget(flops, np.array(sizes, float), np.array(measured)))
-    return found
-
-
-def finite(law: dict) -> dict:
-    """The law with null for an end of an interval that is open."""
-    ends = {name: [end if np.isfinite(end) else None for end in pair] for name, pair in law["intervals"].items()}
-    return law | {"intervals": ends}
+def columns(rows: list[dict], count: str) -> tuple[list, list, list]:
+    """Budgets, sizes counted in one way, and losses."""
+    return tuple(zip(*((row["budget"], row["parameters"][count], row["loss"]) for row in rows), strict=True))
 
 
 def draw(rows: list[dict], targets: list[dict], found: dict, output: Path) -> None:
     """The ladder by budget, and the prediction; parameters counted with the head."""
-    budgets = {f"{one.flops:.3g} FLOPs": one for one in budgets_of(rows, "with_head")}
+    budgets = {f"{one.flops:.3g} FLOPs": one for one in by_budget(*columns(rows, "with_head"))}
     points = {name: (one.sizes, one.losses) for name, one in budgets.items()}
     curves = {}
     for name, one in budgets.items():
@@ -118,13 +112,21 @@ def main(args: ScalingArguments) -> None:
         above = (args.pretrain, args.targets, configurations(args.pretrain, args.targets), [args.target_budget])
         plan = ladder(*above, args.seeds[:1], args.decay, target=True)
         steps, points = steps + plan.steps, points + plan.points
+    benchmarks = None
+    if args.benchmarks:
+        from llama_align.benchmarks.predicted import ladder_benchmarks, predict  # takes the extra `benchmarks`
+
+        benchmarks = ladder_benchmarks(args.benchmarks, f"{args.output_dir}/benchmarks", args.limit)
     folders = run_steps(steps, args.output_dir, Path(__file__).resolve().parent, args.jobs)
     measured = eval_losses(folders)
     rows = [asdict(point) | {"run": point.run, "loss": measured[point.name]} for point in points]
     below, above = ([row for row in rows if row["target"] is which] for which in (False, True))
     found = fitted(below, above, args.draws)
     draw(below, above, found, Path(args.output_dir))
-    recipe.write_json(f"{args.output_dir}/metrics.json", {"points": rows, "fits": found})
+    metrics = {"points": rows, "fits": found}
+    if benchmarks:
+        metrics["benchmarks"] = predict(benchmarks, folders, below, above, args.draws, Path(args.output_dir))
+    recipe.write_json(f"{args.output_dir}/metrics.json", metrics)
     for count, one in found.items():
         for p in one["law"]["predicted"]:
             where = "inside" if p["inside"] else "outside"

@@ -21,7 +21,7 @@ FLOORS = [
     ["report", "curation", "pretraining"],
     ["recipe"],
     ["rejection"],
-    ["rounds", "annotate", "evaluation", "talk", "refine", "people"],
+    ["rounds", "annotate", "benchmarks", "evaluation", "talk", "refine", "people"],
     ["notebook"],
     ["cli"],
 ]

@@ -60,6 +60,18 @@ def test_eval_and_annotate_run_their_recipes(monkeypatch, capsys):
         assert "--max_new_tokens" in capsys.readouterr().out
 
 
+def test_eval_runs_benchmarks_where_tasks_are_named(monkeypatch, tmp_path, capsys):
+    commands = []
+    monkeypatch.setattr(os, "execv", lambda _, command: commands.append(command))
+    config = tmp_path / "benchmark.yaml"
+    config.write_text("output_dir: x\ntasks: [mmlu]\n")
+    for options in (["--config", str(config)], ["--output_dir", "x", "--tasks", "mmlu"]):
+        assert cli.main(["eval", *options]) == 0
+        assert str(scripts()["benchmark"]) in commands[-1]
+    assert cli.main(["eval", "--config", str(tmp_path / "absent.yaml")]) == 2
+    assert "found no file" in capsys.readouterr().err
+
+
 def test_a_reader_that_stops_and_an_interrupt_are_no_crash(monkeypatch):
     script = f"{sys.executable} -m llama_align ls | true; exit ${{PIPESTATUS[0]}}"
     ran = subprocess.run(["bash", "-c", script], capture_output=True)

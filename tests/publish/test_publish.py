@@ -103,6 +103,10 @@ def run(tmp_path_factory, places):
     measured = step("evaluate", "evaluate", models={"two": start})
     score = {"helpful": {"rate": 0.5, "low": 0.4, "high": 0.6}}
     (measured / "metrics.json").write_text(json.dumps({"rows": [{"row": "two", "score": score}]}))
+    measured = step("benchmark", "benchmark", models={"two": start})
+    task = {"metric": "acc", "value": 0.75, "low": 0.7, "high": 0.8, "stderr": 0.025, "n": 300}
+    row = {"name": "two", "tasks": {"herd_copa": task}, "groups": {}}
+    (measured / "metrics.json").write_text(json.dumps({"checkpoints": [row]}))
     (folder / "run.json").write_text(json.dumps({"name": "demo", "seed": 0, "steps": rows}))
     return folder
 
@@ -220,6 +224,10 @@ def test_a_programme_has_a_branch_per_round_and_a_tag_per_stage(hub, run):
         assert f"| `{name}` |" in card
     assert "## Measured by evaluate" in card
     assert "| score/helpful/rate | 0.5 | 0.4 to 0.6 |" in card
+    assert "## Measured by benchmark" in card
+    assert "| tasks/herd_copa/value | 0.75 | 0.7 to 0.8 | 300 |" in card
+    results = ModelCard(card).data.eval_results
+    assert ("tasks_herd_copa_value", 0.75) in [(one.metric_type, one.metric_value) for one in results]
     assert str(run) not in card
     assert "scores.svg" in repo.files("reward-1")
     assert "scores.svg" not in repo.files("sft-1")

@@ -135,6 +135,7 @@ def test_a_mix_is_fitted_proposed_and_trained_on(data, in_process, tmp_path, mon
     assert sum(row["share"][0] for row in found["sources"].values()) == pytest.approx(1)
     assert set(found["mean_loss"]) == {"natural", "uniform", "proposed"}
     assert len(found["runs"]) == 10
+    assert "shuffled" in (tmp_path / "gains.svg").read_text()
     rows = [json.loads(line) for line in (tmp_path / "mixes" / "uniform.jsonl").open()]
     assert {row["source"] for row in rows} == {"cats", "dogs", "shuffled", "sums"}
     with pytest.raises(recipe.RecipeError, match=r"planted\.shuffled: found 'mice', expected a source"):
@@ -154,6 +155,7 @@ def test_data_is_judged_beside_a_control(data, in_process, tmp_path, monkeypatch
     judge.main(judge.JudgeDataArguments(str(tmp_path), options, old, new, planted, 3000, 2000, part=0.2, seeds=[0, 1]))
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert list(found["gains"]) == ["sums", "shuffled"]
+    assert "shuffled" in (tmp_path / "gains.svg").read_text()
     assert found["gains"]["sums"]["targets"][1][0] > 0.02  # it has not seen a sum before
     log = [json.loads(line) for line in (tmp_path / "sums-0" / "log.jsonl").open()]
     rates = [row["learning_rate"] for row in log if "loss" in row]

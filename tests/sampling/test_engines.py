@@ -98,6 +98,24 @@ def test_vllm_requests_and_answers(tmp_path, monkeypatch):
         engine.generate([[4]], SamplingParams(max_new_tokens=130), set())
 
 
+def test_vllm_tells_likelihoods_of_what_it_reads(tmp_path, monkeypatch):
+    def told(token: int) -> dict:
+        return {token: SimpleNamespace(logprob=-token / 10, rank=1 if token < 6 else 2), 99: None}
+
+    class LLM:
+        def __init__(self, path, **options): ...
+
+        def generate(self, texts, requests, use_tqdm):
+            assert all(request["prompt_logprobs"] == 0 and request["max_tokens"] == 1 for request in requests)
+            prompts = [text["prompt_token_ids"] for text in texts]
+            return [SimpleNamespace(prompt_logprobs=[None, *map(told, ids[1:])]) for ids in prompts]
+
+    stand_in(monkeypatch, LLM=LLM, SamplingParams=lambda **fields: fields)
+    LlamaForCausalLM(config()).save_pretrained(tmp_path)
+    found = make_engine("vllm", tmp_path).likelihoods([[1, 2, 3], [4, 5, 6, 7]], [1, 2])
+    assert found == [(-0.5, True), (pytest.approx(-1.3), False)]
+
+
 def test_vllm_is_shown_a_herd_in_llamas_form(tmp_path, monkeypatch, tiny_config):
     seen = []
 

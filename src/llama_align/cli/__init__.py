@@ -18,7 +18,7 @@ COMMANDS = {  # name -> module and what it does
     "ls": (".ls", "list what comes with the package: recipes, YAMLs, accelerate configurations, data cards"),
     "cp": (".cp", "copy any of these to where you can change it"),
     "run": (".run", "run a recipe in this process, or by accelerate with --launch"),
-    "eval": (".run", "measure checkpoints on the same prompts: run evaluate"),
+    "eval": (".run", "measure checkpoints: on prompts (run evaluate) or, where it names tasks, on benchmarks"),
     "annotate": (".run", "collect preferences on a model's own answers: run annotate"),
     "people": (".people", "ask people for preferences on a page, and export what they said"),
     "rounds": (".rounds", "run a plan of steps and rounds, or say how it stands"),
@@ -56,12 +56,12 @@ def parser(command: str | None) -> argparse.ArgumentParser:
 def main(args: Sequence[str] | None = None) -> int:
     """Runs a command; a user's mistake ends in a message on stderr and exit code 2, an interrupt in 130."""
     args = list(sys.argv[1:] if args is None else args)
-    if args and args[0] in RECIPES:
-        args[:1] = ["run", RECIPES[args[0]]]
-    options = parser(args[0] if args else None).parse_args(args)
-    module, _ = COMMANDS[options.command]
-    del options.command
     try:
+        if args and args[0] in RECIPES:
+            args[:1] = ["run", _recipe_of(args[0], args[1:])]
+        options = parser(args[0] if args else None).parse_args(args)
+        module, _ = COMMANDS[options.command]
+        del options.command
         code = importlib.import_module(module, __name__).main(options) or 0
         sys.stdout.flush()
         return code
@@ -72,6 +72,18 @@ def main(args: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT  # as a shell has it
     except (ValueError, OSError, ImportError) as error:
         return _wrong(error)
+
+
+def _recipe_of(command: str, args: list[str]) -> str:
+    """The recipe that a command stands for: `eval` is `benchmark` where tasks are named, on the line or in a YAML."""
+    if command != "eval":
+        return RECIPES[command]
+    from ..recipe.reading import config_path
+    from ..recipe.yaml_files import read_yaml
+
+    path, rest = config_path(args)
+    named = {arg[2:].partition("=")[0] for arg in rest if arg.startswith("--")}
+    return "benchmark" if "tasks" in {*named, *(read_yaml(path).content if path else ())} else RECIPES[command]
 
 
 def _wrong(error: Exception) -> int:

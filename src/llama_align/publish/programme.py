@@ -22,6 +22,8 @@ from .made import RECIPES, History, Made, history, joined, started_from
 
 RECORDS = {"preferences": "annotate", "samples": "rejection_sampling"}  # file of a step -> its recipe
 
+MEASURED = {"evaluate": "rows", "choose": "candidates", "benchmark": "checkpoints"}  # recipe -> its metrics' rows
+
 
 @dataclass
 class Stage:
@@ -101,12 +103,12 @@ class Programme:
         """What finished steps of evaluation found of a stage's checkpoint, by their names."""
         found = {}
         for row, folder in self._finished():
-            if row["recipe"] not in ("evaluate", "choose") or folder == stage.folder:
+            if row["recipe"] not in MEASURED or folder == stage.folder:
                 continue
             models = yaml.safe_load((folder / "config.yaml").read_text("utf-8")).get("models") or {}
             names = {name for name, path in models.items() if Path(path).name == stage.folder.name}
             metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-            for part in metrics.get("rows", metrics.get("candidates", [])):
+            for part in metrics[MEASURED[row["recipe"]]]:
                 if part.get("row", part.get("name")) in names:
                     found[row["name"]] = {key: value for key, value in part.items() if key not in ("row", "name")}
         return found

@@ -87,6 +87,7 @@ BOUNDS = _table(
     (Bound(1, 1e9), "per_device_train_batch_size per_device_eval_batch_size precompute_ref_batch_size"),
     (Bound(1, 1e9), "generation_batch_size steps_per_generation gradient_accumulation_steps eval_accumulation_steps"),
     (Bound(1, 1e9), "num_generations num_generations_eval num_iterations num_completions_to_print answers pairs"),
+    (Bound(1, 1e9), "limit programs"),
     (Bound(1, 1e9), "prompts_per_shard kl_horizon ref_model_sync_steps save_total_limit torch_empty_cache_steps"),
     (Bound(1, 1e9), "pad_to_multiple_of dataloader_prefetch_factor ddp_bucket_cap_mb ddp_timeout"),
     (Bound(1, 4096), "dataset_num_proc vllm_tensor_parallel_size jobs"),

@@ -10,7 +10,7 @@ PATHS = frozenset(
     (
         *("model_name_or_path", "model", "models", "reference", "value_model", "reward_models", "heldout_models"),
         *("tokenizer", "start", "labels", "earlier", "score_cache", "plan", "output_dir", "resume_from_checkpoint"),
-        *("tokens_dir", "samples", "classifier", "embedder", "before", "guidelines"),
+        *("tokens_dir", "samples", "classifier", "embedder", "before", "guidelines", "include_path"),
     )
 )
 

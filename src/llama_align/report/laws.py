@@ -1,4 +1,4 @@
-"""Pictures of laws: losses against sizes with their parabolas, against FLOPs with what was predicted, and mixes."""
+"""Pictures of laws: losses against sizes with their parabolas, against FLOPs with what was predicted, mixes, gains."""
 
 from collections.abc import Mapping, Sequence
 
@@ -67,5 +67,21 @@ def mix(label: str, rows: Mapping[str, tuple[float, float, float]], natural: Seq
         axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="% of the tokens")
         axes.grid(axis="y", visible=False)
         _legend(axes)
+
+    return _svg(label, draw, width=4.2, height=0.8 + 0.24 * len(rows))
+
+
+def gains(label: str, rows: Mapping[str, tuple[float, float, float]]) -> Markup:
+    """Gains with their intervals, nats a token, one line per name from the top; left of the line is worse than none."""
+
+    def draw(axes: Axes) -> None:
+        places = np.arange(len(rows))
+        mean, low, high = (np.array(column) for column in zip(*rows.values(), strict=True))
+        axes.axvline(0, color=MUTED, linestyle=":", linewidth=1)
+        axes.hlines(places, low, high, color=SERIES[0], linewidth=2, alpha=0.5)
+        axes.scatter(mean, places, 22, color=SERIES[0])
+        axes.set_yticks(places, [_short(name, 16) for name in rows])
+        axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="gain, nats a token")
+        axes.grid(axis="y", visible=False)
 
     return _svg(label, draw, width=4.2, height=0.8 + 0.24 * len(rows))

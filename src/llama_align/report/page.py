@@ -9,11 +9,12 @@ from markupsafe import Markup, escape
 
 from ..runtime.files import write_text
 from . import figures, sections
+from .benchmarks import tables
 from .chosen import choice
 from .inputs import Evaluation, Run, Step, read_run
 from .programme import newest, programme
 from .setbacks import setbacks
-from .stages import FORM, family_rows, stage_rows
+from .stages import FORM, Table, family_rows, stage_rows
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -70,6 +71,7 @@ def render(run: Run, run_dir: Path, title: str | None = None, price: float | Non
         progress=_progress(run),
         programme=programme(run, price),
         choices=[(step.name, *found) for step in run.steps if step.round is None and (found := choice(step))],
+        benchmarks=[(step.name, found) for step in shown if (found := _benchmarks(step))],
         evaluations=[_evaluation(evaluation) for evaluation in run.evaluations],
         pictures={heading: groups for heading, groups in pictures.items() if groups},
         steps=[_timed(step, run) for step in run.steps],
@@ -94,6 +96,10 @@ def _evaluation(evaluation: Evaluation) -> dict:
         "pictures": sections.score_picture(evaluation),
         "dialogs": sections.dialogs(evaluation),
     }
+
+
+def _benchmarks(step: Step) -> list[Table]:
+    return list(tables(step.metrics, step.where)) if step.recipe == "benchmark" and step.metrics else []
 
 
 def _progress(run: Run) -> str:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..runtime.output import say
+from . import benchmarks
 from .stages import FORM, stage_rows
 from .stages import Table as Rows
 
@@ -44,9 +45,9 @@ def stage_table(metrics: Mapping, plain: bool | None = None, width: int | None =
     return shown
 
 
-def _table(rows: Rows, plain: bool, details: bool) -> Table:
+def _table(rows: Rows, plain: bool, details: bool, corner: str = "Stage") -> Table:
     table = Table(box=box.ASCII2 if plain else box.SIMPLE_HEAD)
-    table.add_column("Stage", no_wrap=True)
+    table.add_column(corner, no_wrap=True)
     # Text, not markup: a row may be called "[red]"
     lines = [
         [Text(f"{cell.text} {cell.detail * details}".strip(), "" if plain else _COLOURS[cell.mark]) for cell in cells]
@@ -62,12 +63,15 @@ def _table(rows: Rows, plain: bool, details: bool) -> Table:
 
 
 def measured(metrics: Mapping, plain: bool, width: int | None = None) -> Table:
-    """What a step measured: the rows of an evaluation, or the numbers and words of any other, one a line.
+    """What a step measured: rows of an evaluation, benchmarks, or the numbers and words of any other, one a line.
 
     Raises RecordError as `stage_table` does.
     """
     if isinstance(metrics.get("rows"), list):
         return stage_table(metrics, plain, width)
+    if found := list(benchmarks.tables(metrics)):  # a line for each column, of which a terminal has no room for many
+        lines = [(heading, cells) for one in found for heading, *cells in zip(one.headings, *one.cells, strict=True)]
+        return _table(Rows(found[0].names, *map(list, zip(*lines, strict=True))), plain, True, "Benchmark, %")
     table = Table(box=box.ASCII2 if plain else box.SIMPLE_HEAD)
     table.add_column("Measured", no_wrap=True)
     table.add_column("", justify="right")

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 
 T = TypeVar("T")
 LONGEST_WAIT = timedelta(days=7)  # one process may still sample while the others have nothing left to do
@@ -30,6 +31,24 @@ class Group:
     def share(self, work: Sequence[T]) -> Sequence[T]:
         """This process's part of a list that all of them hold alike."""
         return work[self.index :: self.count]
+
+    def joined(self, part: Sequence[T]) -> list[T]:
+        """The list whose `share` every process has worked on, from the results of all, on each of them."""
+        if self.count == 1:
+            return list(part)
+        parts = gather_object([list(part)])
+        found: list = [None] * sum(map(len, parts))
+        for index, of_process in enumerate(parts):
+            found[index :: self.count] = of_process
+        return found
+
+    def heard(self, said: Any = None) -> Any:
+        """What the main process says, on every process."""
+        if self.count == 1:
+            return said
+        said = [said]
+        broadcast_object_list(said)
+        return said[0]
 
     def wait(self) -> None:
         """Returns when all processes have come here."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,13 @@ class Answer:
     ids: list[int]
     logprobs: list[float]
     finished: bool
+
+
+class Likelihood(NamedTuple):
+    """Sum of log p of the tokens of a continuation, in nats, and whether each is the likeliest at its place."""
+
+    total: float
+    greedy: bool
 
 
 class Engine(Protocol):

@@ -92,7 +92,7 @@ class NativeEngine:
         answers: list[list] = [[None] * params.n for _ in prompts]
         longest = max(map(len, prompts)) + params.max_new_tokens
         with inference(self.model), Progress(len(prompts) * params.n, progress) as bar:
-            decoder = _Decoder(unwrap(self.model), params, stop_ids, longest)
+            decoder = Decoder(unwrap(self.model), params, stop_ids, longest)
             for prompt, index, answer in self._run(decoder, _split(prompts, params, self.max_cached_tokens), keys):
                 answers[prompt][index] = answer
                 bar.add([answer])
@@ -115,7 +115,7 @@ class NativeEngine:
             raise ValueError(f"n: found {params.n}, expected 1 answer to be streamed")
         keys = prepare_keys([prompt], params, unwrap(self.model).config, [key])
         with inference(self.model):
-            decoder = _Decoder(unwrap(self.model), params, stop_ids, len(prompt) + params.max_new_tokens)
+            decoder = Decoder(unwrap(self.model), params, stop_ids, len(prompt) + params.max_new_tokens)
             cohort = decoder.start([Job(0, prompt, 0, 1)], keys)
             while not (ended := list(decoder.draw([cohort]))):
                 each(int(cohort.last_R[0]))
@@ -124,7 +124,7 @@ class NativeEngine:
         each(answer.ids[-1])
         return answer
 
-    def _run(self, decoder: "_Decoder", waiting: deque[Job], keys: Sequence[int]) -> Iterator[tuple[int, int, Answer]]:
+    def _run(self, decoder: "Decoder", waiting: deque[Job], keys: Sequence[int]) -> Iterator[tuple[int, int, Answer]]:
         cohorts: list[Cohort] = []
         while waiting or cohorts:
             new = [decoder.start(jobs, keys) for jobs in self._admit(waiting, cohorts, decoder.params.max_new_tokens)]
@@ -168,8 +168,8 @@ def _split(prompts: Sequence[Sequence[int]], params: SamplingParams, room: int) 
     return jobs
 
 
-class _Decoder:
-    """The Llama forward pass over rows that belong to cohorts, for one call of `generate`."""
+class Decoder:
+    """The Llama forward pass over packed tokens and over rows that belong to cohorts, for one call of `generate`."""
 
     def __init__(self, model: torch.nn.Module, params: SamplingParams, stop_ids: set[int], longest: int):
         config, self.backbone, self.head = model.config, model.model, model.lm_head
@@ -227,18 +227,26 @@ class _Decoder:
     def _prefill(self, prompts: list[Sequence[int]], prefix_2YBJPK: Tensor) -> Tensor:
         """Fill in the keys and values of some prompts and return hidden_BD of their last tokens."""
         lengths = [len(ids) for ids in prompts]
-        segments = Segments.documents(lengths)
 
-        def attend(layer: int, *qkv: Tensor) -> Tensor:
-            for stored_BJPK, x_NJK in zip(prefix_2YBJPK[:, layer], qkv[1:], strict=True):
+        def store(layer: int, *kv: Tensor) -> None:
+            for stored_BJPK, x_NJK in zip(prefix_2YBJPK[:, layer], kv, strict=True):
                 for b, x_LJK in enumerate(x_NJK.split(lengths)):
                     stored_BJPK[b, :, : lengths[b]] = x_LJK.transpose(0, 1)
+
+        ends_B = torch.tensor(lengths, device=self.device).cumsum(0) - 1
+        return self.read([token for ids in prompts for token in ids], Segments.documents(lengths), ends_B, store)
+
+    def read(self, ids: list[int], segments: Segments, wanted: Tensor, store: Callable | None = None) -> Tensor:
+        """Hidden states of the wanted tokens among packed ones; `store(layer, k_NJK, v_NJK)` sees keys and values."""
+
+        def attend(layer: int, *qkv: Tensor) -> Tensor:
+            if store is not None:
+                store(layer, *qkv[1:])
             q_1HNK, k_1JNK, v_1JNK = (x.transpose(0, 1)[None] for x in qkv)
             return segment_attention(q_1HNK, k_1JNK, v_1JNK, segments, self.size**-0.5)[0].transpose(0, 1)
 
-        ids_N = torch.tensor([token for ids in prompts for token in ids], device=self.device)
-        ends_B = torch.tensor(lengths, device=self.device).cumsum(0) - 1
-        return self._forward(ids_N, segments.positions().to(self.device), attend, ends_B)
+        ids_N = torch.tensor(ids, device=self.device)
+        return self._forward(ids_N, segments.positions().to(self.device), attend, wanted)
 
     def step(self, cohorts: list[Cohort]):
         """Run the last token of every row through the model."""

@@ -9,7 +9,7 @@ from transformers import AutoConfig
 
 from ..models import LlamaHerdConfig
 from ..models.convert import convert
-from .engine import Answer, SamplingParams, prepare_keys
+from .engine import Answer, Likelihood, SamplingParams, prepare_keys
 from .streams import answer_streams
 
 
@@ -77,6 +77,17 @@ class VLLMEngine:
         texts = [{"prompt_token_ids": list(ids)} for ids in prompts]
         outputs = self._llm.generate(texts, requests, use_tqdm=progress)
         return [[_read(answer) for answer in sorted(out.outputs, key=lambda a: a.index)] for out in outputs]
+
+    def likelihoods(self, sequences: Sequence[Sequence[int]], given: Sequence[int]) -> list[Likelihood]:
+        """See `continuations.likelihoods`; one token more than is read is drawn, as vLLM draws at least one."""
+        request = self._vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        texts = [{"prompt_token_ids": list(ids)} for ids in sequences]
+        outputs = self._llm.generate(texts, [request] * len(texts), use_tqdm=False)
+        found = []
+        for ids, n, out in zip(sequences, given, outputs, strict=True):
+            read = [by_id[token] for token, by_id in zip(ids[n:], out.prompt_logprobs[n:], strict=True)]
+            found.append(Likelihood(sum(one.logprob for one in read), all(one.rank == 1 for one in read)))
+        return found
 
 
 def _check_head_size(model: str | PathLike, config) -> None:

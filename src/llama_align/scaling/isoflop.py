@@ -82,6 +82,12 @@ class Frontier:
         return self.coefficient * flops**self.exponent
 
 
+def by_budget(flops, sizes, losses) -> list[Budget]:
+    """Points [runs] as the budgets that they belong to, the smallest first."""
+    flops, sizes, losses = (np.asarray(column, float) for column in (flops, sizes, losses))
+    return [Budget(float(one), sizes[flops == one], losses[flops == one]) for one in np.unique(flops)]
+
+
 def frontier(budgets: Sequence[Budget], draws: int = 400, seed: int = 0) -> Frontier:
     """Best sizes of budgets and the power law through them; budgets with a minimum at their edge are left out by name.
 
