@@ -3,6 +3,7 @@
 Imports datasets, pyarrow; see docs/design.md ("Pretraining").
 """
 
+from .gates import Gates
 from .plan import Plan
 from .rows import SourceRows, StepRows
 from .sources import Source, described, open_sources
@@ -11,6 +12,7 @@ from .tokens import Tokens
 from .write import tokenise
 
 __all__ = [
+    "Gates",
     "Plan",
     "Rates",
     "Source",
