@@ -6,11 +6,11 @@ haystack tasks up to that length". Knows numbers; nothing of models.
 """
 
 import math
-import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 from scipy.stats import t
 
 from ..data import SourceError
@@ -83,13 +83,14 @@ class Gate:
 
         of the paired differences, with s their standard deviation.
         """
-        differences = [b - a for a, b in zip(before, now, strict=True)]
-        mean, n = statistics.fmean(differences), len(differences)
-        bound = mean + float(t.ppf(self.confidence, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
-        said = {"before": statistics.fmean(before), "now": statistics.fmean(now), "difference": mean, "bound": bound}
+        differences = np.subtract(now, before)
+        mean, n = differences.mean(), len(differences)
+        bound = mean + t.ppf(self.confidence, n - 1) * differences.std(ddof=1) / math.sqrt(n)
+        said = {"before": np.mean(before), "now": np.mean(now), "difference": mean, "bound": bound}
         limits = {"margin": self.margin, "confidence": self.confidence, "documents": n}
         # a bound that is no number is not within the margin
-        return {"passed": bound < self.margin, **said, **limits, "differences": differences}
+        found = {"passed": bool(bound < self.margin)} | {name: _number(value) for name, value in said.items()}
+        return found | limits | {"differences": [_number(value) for value in differences]}
 
     def found(self, probes: Sequence, hits: Sequence[bool]) -> dict[str, Any]:
         """How many needles were found, by length and depth, and how many answers though nothing said them."""
@@ -111,5 +112,7 @@ class Gate:
             "grid": grid,
         }
 
-    def options(self) -> dict[str, Any]:
-        return asdict(self)
+
+def _number(value: float) -> float | None:
+    # JSON has no NaN, and a model that gives none must not cost the run its files
+    return float(value) if math.isfinite(value) else None

@@ -159,9 +159,10 @@ class Gates:
         if guessed := needles["taken_out"]["hits"]:
             why.append(f"{guessed} of {needles['taken_out']['probes']} keys were answered that nothing said")
         if not short["passed"]:
+            bound = "by any number of" if short["bound"] is None else f"{short['bound']:.4f}"
             why.append(
-                f"the loss at {short['tokens']} tokens may lie {short['bound']:.4f} nats above the one before, "
-                f"expected less than {short['margin']}"
+                f"the loss at {short['tokens']} tokens may lie {bound} nats above the one before, expected less than "
+                f"{short['margin']}"
             )
         return (
             f"{stage.where}, {stage.name}: its gate is shut behind {result['tokens']:,} tokens and "

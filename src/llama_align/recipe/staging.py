@@ -58,10 +58,10 @@ def gated(plan: Plan | None, heldout: list[Source], tokenizer, output_dir: str) 
     return {"gates": gates, "show": _shown(gates, Path(output_dir))}
 
 
-def _shown(gates: Gates, output: Path) -> Callable[[dict], None]:
+def _shown(gates: Gates, output: Path) -> Callable[[], None]:
     """Writes what a run has measured at its gates so far, which one that ends at a gate leaves, too."""
 
-    def show(_: dict) -> None:
+    def show() -> None:
         gates.save(output)
         for title, picture in needle_pictures(gates.summary()).items():
             write_text(output / f"{title}.svg", picture)

@@ -16,10 +16,10 @@ class GatedMixin:
     """Measures what stands between the stages of a plan.
 
     Args:
-        gates: of the plan. show: called by one process with how a gate came out, whenever one was judged.
+        gates: of the plan. show: called by one process whenever one was judged.
     """
 
-    def __init__(self, *args, gates: Any = None, show: Callable[[dict], None] = lambda result: None, **kwargs):
+    def __init__(self, *args, gates: Any = None, show: Callable[[], None] = lambda: None, **kwargs):
         self.gates, self._show = gates, show
         super().__init__(*args, **kwargs)
 
@@ -51,7 +51,12 @@ class GatedMixin:
         self.state.log_history.append({"step": step, "event": said(result), "stage": result["stage"]})
         if self.is_world_process_zero():
             print(f"step {step}: {said(result)}", flush=True)
-            self._show(result)
+        self.show_gates()
+
+    def show_gates(self) -> None:
+        """Has all that was measured so far be written into the folder of the run."""
+        if self.gates and self.gates.results and self.is_world_process_zero():
+            self._show()
 
     def _losses(self, number: int) -> list[float]:
         return [loss for loss, _ in self._scored(self.gates.documents(number))]
@@ -87,11 +92,12 @@ class GatedMixin:
 def said(result: dict) -> str:
     """How a gate came out, in a line."""
     short, needles = result["short_context"], result["needles"]
+    difference, bound = ("nan" if short[key] is None else f"{short[key]:+.4f}" for key in ("difference", "bound"))
     return (
         f"the gate of {result['stage']} {'opens' if result['passed'] else 'stays shut'}: "
         f"{needles['probes'] - needles['missed']} of {needles['probes']} needles up to {result['context']} tokens, "
         f"{needles['taken_out']['hits']} of {needles['taken_out']['probes']} without any; loss at {short['tokens']} "
-        f"tokens {short['difference']:+.4f}, below {short['bound']:+.4f} with a confidence of {short['confidence']:g}"
+        f"tokens {difference}, below {bound} with a confidence of {short['confidence']:g}"
     )
 
 

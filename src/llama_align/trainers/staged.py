@@ -23,6 +23,7 @@ class _Stages(TrainerCallback):
     def on_train_begin(self, args, state, control, **_):
         self.trainer.enter_stage(state.global_step)
         self.trainer.count_steps()
+        self.trainer.show_gates()
 
     def on_step_begin(self, args, state, control, **_):
         if state.global_step in self.trainer.plan.time.firsts:
