@@ -43,7 +43,7 @@ def staged(args, training, sources: list[Source], parameters: dict) -> tuple[Pla
         training.warmup_steps,
         args.root_of_batch,
     )
-    return plan, {"rate": rates.factor, "rotary": _rotary(stages, parameters)}
+    return plan, {"rate": rates.factor, "rotary": _rotary(plan.stages, parameters)}
 
 
 def gated(plan: Plan | None, heldout: list[Source], tokenizer, output_dir: str) -> dict[str, Any]:
@@ -72,10 +72,10 @@ def _shown(gates: Gates, output: Path) -> Callable[[], None]:
 def _rotary(stages: list[Stage], parameters: dict) -> list[dict]:
     """Those of every stage; a stage that names none has those of the one before."""
     found = []
-    for number, stage in enumerate(stages):
+    for stage in stages:
         given = {"rope_theta": stage.rope_theta, "rope_scaling": stage.rope_scaling}
         fields = {name: value for name, value in given.items() if value is not None}
-        parameters = with_rope(fields, parameters, f"stages[{number}]").get("rope_parameters", parameters)
+        parameters = with_rope(fields, parameters, stage.where).get("rope_parameters", parameters)
         found.append(dict(parameters))
     return found
 
