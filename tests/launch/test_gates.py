@@ -11,8 +11,8 @@ from tests.pretraining.retriever import retriever
 from .comparing import differences
 from .test_stages import OPTIONS, TOLERANCE, sources
 
-# 31 documents and 5 probes in a row: what two processes do not share out evenly. The model made by hand misses some keys
-# of two digits: with this seed three of the first five, and none of the five after the portion
+# 31 documents and 5 probes in a row: what two processes do not share out evenly. The model made by hand misses some
+# keys of two digits: with this seed three of the first five, and none of the five after the portion
 GATE = {"needles": 5, "lengths": 1, "depths": 5, "digits": 2, "documents": 31, "margin": 100.0, "portions": 1}
 SEED = 15
 STAGES = [
