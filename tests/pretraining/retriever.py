@@ -16,7 +16,7 @@ HALF = WIDTH // 2  # a frequency turns a place and the one so much further
 OWN, ONE, LAST, BEFORE, FOUND = (slice(0, 64), 64, slice(65, 129), slice(129, 193), slice(193, 257))
 
 
-def retriever(vocabulary: int, base: float, pad: int = 0) -> LlamaHerdForCausalLM:
+def retriever(vocabulary: int, base: float, pad: int = 0, context: int = 512) -> LlamaHerdForCausalLM:
     """The model over a vocabulary, with a rotary base."""
     config = LlamaHerdConfig(
         vocab_size=vocabulary,
@@ -26,7 +26,7 @@ def retriever(vocabulary: int, base: float, pad: int = 0) -> LlamaHerdForCausalL
         num_attention_heads=1,
         num_key_value_heads=1,
         head_dim=WIDTH,
-        max_position_embeddings=512,
+        max_position_embeddings=context,
         rope_parameters={"rope_type": "default", "rope_theta": base},
         pad_token_id=pad,
         bos_token_id=None,

@@ -1,7 +1,5 @@
 """Grids of needles as pictures, in the report and as files of their own."""
 
-import json
-
 import pytest
 
 from llama_align.data import RecordError
@@ -21,9 +19,7 @@ def gate(hits: int) -> dict:
 @pytest.fixture
 def step(tmp_path):
     def make(gates) -> Step:
-        return Step(
-            "pretrain", "pretrain", "finished", 1.0, tmp_path, json.loads(json.dumps({"gates": gates})), [], None
-        )
+        return Step("pretrain", "pretrain", "finished", 1.0, tmp_path, {"gates": gates}, [], None)
 
     return make
 
