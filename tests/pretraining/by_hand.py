@@ -50,9 +50,7 @@ def main() -> None:
                 probes.append(probe)
                 hits.append(logits.argmax(-1).tolist() == probe.ids[-probe.answer :])
         said = gate.found(probes, hits)
-        print(
-            f"base {base:g}: {found['probes'] - found['missed']} of {found['probes']}, {found['taken_out']}", flush=True
-        )
+        print(f"base {base:g}: {said['missed']} of {said['probes']} missed, taken out {said['taken_out']}", flush=True)
         picture = standalone(heat_map(f"Needles, base {base:g}", said["grid"]))
         write_text(Path(args.output_dir) / f"needles_by_hand_{base:g}.svg", picture)
 
