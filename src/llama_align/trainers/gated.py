@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 Rows = Sequence[dict[str, np.ndarray]]
 
@@ -71,6 +72,9 @@ class GatedMixin:
         with self._throughput.paused():
             for batch in _batches(rows, self.args.eval_batch_size * self.args.world_size):
                 found += self._scores(model, batch)[: len(batch)].tolist()
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):  # whose root stays whole where no backward pass follows
+                module.reshard()
         return [tuple(row) for row in found]
 
     def _scores(self, model, rows: Rows) -> torch.Tensor:
