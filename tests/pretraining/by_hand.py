@@ -52,7 +52,7 @@ def main() -> None:
         said = gate.found(probes, hits)
         print(f"base {base:g}: {said['missed']} of {said['probes']} missed, taken out {said['taken_out']}", flush=True)
         picture = standalone(heat_map(f"Needles, base {base:g}", said["grid"]))
-        write_text(Path(args.output_dir) / f"needles_by_hand_{base:g}.svg", picture)
+        write_text(Path(args.output_dir) / f"needles_by_hand_{base:.0f}.svg", picture)
 
 
 if __name__ == "__main__":
