@@ -130,6 +130,7 @@ def test_gates_that_make_no_sense_are_refused(text, tokenizer):
         ("found no short, expected the context", [text("h", 3)], stages()[1:]),
         ("found 0 held-out documents of 5000 tokens", [text("h", 3)], stages(short=5000)),
         ("found room for -", [text("h", 3)], stages(lengths=16)),
+        ("'name': found 'long' twice", [text("h", 3)], [stages()[0], stages()[1], stages()[1]]),
     ):
         with pytest.raises(ValueError, match=match):
             Gates(Plan(source, parsed(rows), 0), held, tokenizer)

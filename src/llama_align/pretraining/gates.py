@@ -34,8 +34,8 @@ class Gates:
         heldout: the sources that documents and haystacks are of; nothing that is trained on.
 
     Raises:
-        StageError: a gate without a shorter context before it, or with too few held-out documents. SourceError: one
-            whose shortest rows have no room for a needle.
+        StageError: a gate without a shorter context before it, with too few held-out documents, or of a stage whose
+            name another has. SourceError: one whose shortest rows have no room for a needle.
     """
 
     def __init__(self, plan: Plan, heldout: Sequence[Tokens], tokenizer: PreTrainedTokenizerBase):
@@ -43,9 +43,12 @@ class Gates:
         self.results: list[dict[str, Any]] = []
         self._before: dict[str, list[float]] = {}
         self._hay: dict[int, Haystack] = {}
+        names = [stage.name for stage in plan.stages if stage.gate]
         for number, stage in enumerate(plan.stages):
             if stage.gate is None or stage.portion:
                 continue
+            if names.count(stage.name) > 1:
+                raise StageError(f"{stage.where}, key 'name': found {stage.name!r} twice, expected one of its own")
             if not heldout:
                 raise StageError(f"{stage.where}, key 'gate': found no eval_datasets, expected held-out documents")
             self._hay[stage.number] = hay = Haystack(self._heldout, tokenizer, stage.gate.digits)

@@ -46,13 +46,7 @@ def quiet(folder: str | Path, name: str) -> Iterator[None]:
             try:
                 with _told(out if is_main() else io.StringIO(), name, folder):
                     yield
-            except (
-                ValueError,
-                OSError,
-                ImportError,
-                StoppedEarly,
-                GateShut,
-            ):  # `exit_code` says what was wrong in one line
+            except (ValueError, OSError, ImportError, StoppedEarly, GateShut):  # said in one line by `exit_code`
                 raise
             except Exception:
                 end = tail(log)
