@@ -20,10 +20,24 @@ class AverageArguments:
     output_dir: str = field(metadata={"help": "where the average goes"})
     models: list[str] = field(default_factory=list, metadata={"help": "checkpoints to average"})
     weights: list[float] | None = field(default=None, metadata={"help": "one for each checkpoint (default: equal)"})
+    last: int | None = field(
+        default=None,
+        metadata={"help": "of every folder in models its last so many checkpoint-<step>, as of a run's annealing"},
+    )
+
+
+def last_of(run: str, count: int) -> list[str]:
+    """The folders of a run's last checkpoints, in their order. Raises RecipeError where there are fewer."""
+    found = [path for path in Path(run).glob("checkpoint-*") if path.name[11:].isdecimal()]
+    if len(found) < count:
+        raise recipe.RecipeError(f"last: found {count}, expected at most {len(found)}, the checkpoints in {run}")
+    return [str(path) for path in sorted(found, key=lambda path: int(path.name[11:]))[-count:]]
 
 
 def main(args: AverageArguments) -> None:
     recipe.one_process()
+    if args.last is not None:
+        args.models = [path for run in args.models for path in last_of(run, args.last)]
     for path in args.models:
         recipe.check_checkpoint(path)
         if os.path.realpath(path) == os.path.realpath(args.output_dir):

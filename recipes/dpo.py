@@ -11,7 +11,7 @@ recipe.check_first(__name__, __file__)  # --help and mistakes in options, before
 
 from transformers import set_seed
 
-from llama_align.data import GRADES, load_records, preference_rows
+from llama_align.data import GRADES, load_records, pair_tokens, preference_rows
 from llama_align.trainers import HerdDPOConfig, HerdDPOTrainer
 
 
@@ -37,18 +37,23 @@ def build(args: DPOArguments, training: HerdDPOConfig, model_args: recipe.ModelA
     start = recipe.Start.of(model_args, training)
     tokenizer = start.tokenizer()
     start.check_length(training.max_length, "max_length")
-    records, report = load_records(args.datasets, "preference", seed=training.seed)
+
+    def wanted(record):
+        # the NLL imitates the chosen answer, so it must be safe itself, not only safer
+        return record.grade in args.grades and record.chosen_is_safe is not False
+
+    size = pair_tokens(tokenizer, training.max_length, args.too_long, wanted)
+    records, report = load_records(args.datasets, "preference", training.seed, size, "tokens")
     recipe.say(report)
     graded = [record for record in records if record.grade in args.grades]
-    # the NLL imitates the chosen answer, so it must be safe itself, not only safer
-    chosen = [record for record in graded if record.chosen_is_safe is not False]
+    chosen = [record for record in graded if wanted(record)]
     earlier = {
         f"of other grades than {', '.join(args.grades)} (grades)": len(records) - len(graded),
         "with an unsafe chosen answer, which DPO would imitate": len(graded) - len(chosen),
     }
     pairs, left_out = preference_rows(chosen, tokenizer, training.max_length, too_long=args.too_long, earlier=earlier)
     counts = {"pairs": len(pairs), "too_long": left_out.too_long, "unsafe_chosen": len(graded) - len(chosen)}
-    counts |= {"equal_answers": left_out.equal}
+    counts |= {"equal_answers": left_out.equal} | ({"sources": report.sources} if report.sources else {})
     reasons = earlier | {"of equal answers": left_out.equal, left_out.too_long.reason("max_length"): left_out.too_long}
     recipe.say(
         f"{len(pairs)} pairs of {len(records)}; left out: " + ", ".join(f"{n} {why}" for why, n in reasons.items())

@@ -15,6 +15,7 @@ from llama_align.data import Infilling, tokens_of
 from llama_align.models import parameter_count, preset
 from llama_align.pretraining import SourceRows, StepRows, described, open_sources
 from llama_align.recipe.unused import default_of
+from llama_align.report.gates import needle_pictures
 from llama_align.trainers import AVERAGE, PretrainConfig, PretrainTrainer
 
 
@@ -89,7 +90,7 @@ def build(args: PretrainArguments, training: PretrainConfig, model_args: recipe.
     infilling = Infilling(args.infilling, args.infilling_suffix_first, training.seed, args.context)
     sources = open_sources(args.datasets, tokenizer, where, args.workers, infilling)
     recipe.say(described(sources))
-    heldout, pad = None, tokens_of(tokenizer).pad
+    heldout, held, pad = None, [], tokens_of(tokenizer).pad
     if args.eval_datasets:
         held = open_sources(args.eval_datasets, tokenizer, where, args.workers)
         heldout = SourceRows(held, args.context, args.packing, pad, len(tokenizer), apart=True)
@@ -100,6 +101,7 @@ def build(args: PretrainArguments, training: PretrainConfig, model_args: recipe.
         recipe.refuse_turning(args.stages or [])
     if plan:
         train = StepRows(plan, training.world_size, len(tokenizer))
+        followed |= recipe.gated(plan, held, tokenizer, training.output_dir)
     else:
         train = SourceRows(sources, args.context, args.packing, pad, len(tokenizer))
     longest = max([args.context, *(stage.context for stage in (plan.stages if plan else ()))])
@@ -129,7 +131,9 @@ def build(args: PretrainArguments, training: PretrainConfig, model_args: recipe.
             trainer.save_average()
         if plan:
             metrics["sources"] = plan.epochs(trainer.state.global_step)
-        return metrics, {}
+        if trainer.gates:
+            metrics["gates"] = trainer.gates.summary()
+        return metrics, needle_pictures(metrics.get("gates", {}))
 
     dtype = start and start.saved_dtype
     return recipe.Training(trainer, {}, {"document": args.datasets}, {".": dtype, AVERAGE: dtype}, measure)

@@ -11,7 +11,7 @@ recipe.check_first(__name__, __file__)  # --help and mistakes in options, before
 
 from transformers import set_seed
 
-from llama_align.data import GRADES, OBJECTIVES, load_records, ranking_rows
+from llama_align.data import GRADES, OBJECTIVES, load_records, pair_tokens, ranking_rows
 from llama_align.recipe.batches import check_newest, check_parts, part_of, scored_before
 from llama_align.report import reward_pictures
 from llama_align.rewards import RewardScorer
@@ -62,11 +62,18 @@ def build(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.
     margins = margin_table(training.margin)
 
     def rows_of(sources, grades):
-        records, report = load_records(sources, "preference", seed=training.seed)
+        def is_wanted(record):
+            return args.objective in (record.objective, "all")
+
+        def is_kept(record):
+            return is_wanted(record) and record.grade in grades and not record.prefers_unsafe
+
+        size = pair_tokens(tokenizer, args.context, args.too_long, is_kept)
+        records, report = load_records(sources, "preference", training.seed, size, "tokens")
         recipe.say(report)
-        wanted = [r for r in records if args.objective in (r.objective, "all")]
+        wanted = [r for r in records if is_wanted(r)]
         graded = [r for r in wanted if r.grade in grades]
-        kept = [r for r in graded if not r.prefers_unsafe]
+        kept = [r for r in graded if is_kept(r)]
         earlier = {
             f"of another objective than {args.objective} (objective)": len(records) - len(wanted),
             f"of other grades than {', '.join(grades)} (grades)": len(wanted) - len(graded),
@@ -83,6 +90,7 @@ def build(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.
             "too_long_answers": left_out.answers,
             "equal_answers": left_out.equal,
         }
+        counts |= {"sources": report.sources} if report.sources else {}
         long = f"rows and {left_out.answers} answers of other rows {left_out.rows.reason('context')}"
         reasons = earlier | {"of equal answers": left_out.equal, long: left_out.rows}
         said = ", ".join(f"{count} {why}" for why, count in reasons.items())

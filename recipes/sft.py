@@ -11,7 +11,7 @@ recipe.check_first(__name__, __file__)  # --help and mistakes in options, before
 
 from transformers import set_seed
 
-from llama_align.data import demonstration_rows, load_records
+from llama_align.data import demonstration_rows, dialog_tokens, load_records
 from llama_align.trainers import HerdSFTConfig, HerdSFTTrainer
 
 
@@ -30,7 +30,8 @@ def build(args: SFTArguments, training: HerdSFTConfig, model_args: recipe.ModelA
     start = recipe.Start.of(model_args, training)
     tokenizer = start.tokenizer()
     start.check_length(training.max_length, "max_length")
-    demonstrations, report = load_records(args.datasets, "demonstration", seed=training.seed)
+    size = dialog_tokens(tokenizer, training.max_length, args.too_long)
+    demonstrations, report = load_records(args.datasets, "demonstration", training.seed, size, "tokens")
     recipe.say(report)
     rows, dropped = demonstration_rows(demonstrations, tokenizer, training.max_length, args.packing_rows, args.too_long)
     recipe.say(
@@ -46,6 +47,7 @@ def build(args: SFTArguments, training: HerdSFTConfig, model_args: recipe.ModelA
         peft_config=start.lora(),
     )
     metrics = {"dialogs": len(demonstrations) - dropped, "rows": len(rows), "too_long": dropped}
+    metrics |= {"sources": report.sources} if report.sources else {}
     return recipe.Training(trainer, metrics, {"demonstration": args.datasets}, {".": start.saved_dtype})
 
 

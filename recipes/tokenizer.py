@@ -10,7 +10,7 @@ from llama_align import recipe
 recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
 
 from llama_align.chat import train_tokenizer
-from llama_align.data import load_records
+from llama_align.data import characters, load_records
 
 
 @dataclass
@@ -26,7 +26,7 @@ class TokenizerArguments:
 
 def main(args: TokenizerArguments) -> None:
     recipe.one_process()
-    documents, report = load_records(args.datasets, "document", seed=args.seed)
+    documents, report = load_records(args.datasets, "document", args.seed, characters, "characters")
     recipe.say(report)
     texts, total = [], 0
     for document in documents:

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -243,3 +244,17 @@ def test_an_average_does_not_write_over_what_it_averages(tmp_path, checkpoints):
         namespace["main"](namespace["AverageArguments"](output_dir=f"{paths[1]}/", models=paths))
     for path, tensors in before.items():
         assert all(torch.equal(tensor, tensors[name]) for name, tensor in tensors_of(Path(path)).items())
+
+
+def test_the_last_checkpoints_of_a_run_are_averaged(tmp_path, checkpoints):
+    namespace = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "average.py"))
+    run, paths = tmp_path / "run", checkpoints(3)
+    for step, path in zip((9, 10, 11), paths, strict=True):
+        shutil.copytree(path, run / f"checkpoint-{step}")
+    options = {"output_dir": str(tmp_path / "mean"), "models": [str(run)]}
+    namespace["main"](namespace["AverageArguments"](**options, last=2))
+    wanted = [state["lm_head.weight"] for state in states(paths[1:])]
+    found = load_file(tmp_path / "mean" / "model.safetensors")["lm_head.weight"]
+    torch.testing.assert_close(found, (wanted[0] + wanted[1]) / 2)
+    with pytest.raises(RecipeError, match="last: found 4, expected at most 3, the checkpoints in"):
+        namespace["main"](namespace["AverageArguments"](**options, last=4))

@@ -72,3 +72,45 @@ def test_a_source_with_epochs_is_read_so_often_at_most(source):
     assert sorted(found["b"]) == [2] * 5 + [3] * 5
     with pytest.raises(ValueError, match=r"key 'epochs': found 2 .*, expected none beside repeat: true"):
         load_records([source("a", 3, weight=1, repeat=True, epochs=2)], "document")
+
+
+def test_shares_are_of_what_is_counted(source):
+    """Equal weights of long and short records, of which some will be left out: each gives half of what counts."""
+
+    def size(record) -> int:
+        number = int(record.text.split()[1])
+        return 0 if number % 5 == 0 else (100 if record.source == "long" else 3) + number % 7
+
+    sources = [source("long", 200, weight=1), source("short", 600, weight=1, epochs=1.5)]
+    records, report = load_records(sources, "document", size=size, unit="tokens")
+    tokens = {name: sum(size(r) for r in records if r.source == name) for name in ("long", "short")}
+    whole = sum(size(r) for r in load_records([source("long", 200)], "document")[0])
+    short = sum(size(r) for r in load_records([source("short", 600)], "document")[0])
+    assert tokens["short"] / short > 1, "the shorter is read again"
+    assert tokens["long"] < whole
+    assert tokens["short"] == pytest.approx(1.5 * short, abs=5)
+    assert tokens["long"] == pytest.approx(1.5 * short, abs=53)
+    assert report.sources["short"] == {
+        "share": tokens["short"] / sum(tokens.values()),
+        "tokens": tokens["short"],
+        "epochs": tokens["short"] / short,
+    }
+    long = report.sources["long"]
+    assert str(report).splitlines()[-2].split() == [
+        "long",
+        f"{long['share']:.2%}",
+        str(tokens["long"]),
+        f"{long['epochs']:.2f}",
+    ]
+    everything, report = load_records([sources[0]], "document", size=size, unit="tokens")
+    assert len(everything) == 200, "what is left out later is read, and counted there"
+    assert report.sources["long"]["epochs"] == 1
+    with pytest.raises(ValueError, match=r"long.jsonl: found no document that is not left out"):
+        load_records(sources, "document", size=lambda record: 0)
+
+
+def test_equal_weights_of_a_million_tokens_are_equal_to_a_thousandth(source):
+    sources = [source("long", 900, weight=1), source("short", 40_000, weight=1)]
+    _, report = load_records(sources, "document", size=lambda r: 900 if r.source == "long" else 13, unit="tokens")
+    assert sum(row["tokens"] for row in report.sources.values()) > 1e6
+    assert all(abs(row["share"] - 0.5) < 1e-3 for row in report.sources.values())

@@ -192,7 +192,7 @@ def test_rates_of_a_stages_own_schedule_are_those_that_are_written():
         assert rates._end(1) * rates._growth[1] * 1e-3 == pytest.approx(1e-5)
         # from there, by the root of a quarter of the batch
         assert rates.factor(200) * 1e-3 == pytest.approx(0.5e-5 if root else 1e-5)
-    with pytest.raises(StageError, match=r"stages\[3\], key 'schedule': found a rate of 0 at its beginning"):
+    with pytest.raises(StageError, match=r"stages\[2\], key 'schedule': found a rate of 0 at its beginning"):
         Rates(Timeline([*stages, stages[2]]), 1e-3, "constant", {}, 0)
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from llama_align import recipe
+from llama_align.pretraining import Plan, Stage, open_sources
 from tests.recipes.test_recipes import module_of, types_of
 
 
@@ -84,3 +85,24 @@ def test_an_adapter_is_trained_with_its_bases_frequencies():
     recipe.refuse_turning([{"tokens": 1}])
     with pytest.raises(recipe.RecipeError, match=r"stages\[1\], key 'rope_theta': found 500000.0 for an adapter"):
         recipe.refuse_turning([{}, {"rope_theta": 5e5}])
+
+
+def test_documents_to_learn_retrieval_from_are_a_source_of_their_own(call, documents, tokenizer, tmp_path, monkeypatch):
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    options = {"tokenizer": str(tmp_path / "tokenizer"), "datasets": [{"path": documents("web", 200)}]}
+    options["retrieval"] = [{"length": 128, "documents": 7, "needles": 2, "digits": 2}]
+    monkeypatch.setattr("llama_align.pretraining.retrieval.FILE_TOKENS", 512)
+    call("tokenise", **options)
+    (folder,) = (tmp_path / "tokenise").glob("retrieval-128-*")
+    found = json.loads((tmp_path / "tokenise" / "metrics.json").read_text())["sources"]
+    assert found["retrieval-128"] == {"documents": 7, "tokens": 7 * 128}
+    assert len(list(folder.glob("*.arrow"))) == 2
+    (source,) = open_sources([str(tmp_path / "tokenise" / "retrieval-128")], tokenizer, tmp_path)
+    plan = Plan([source], [Stage.parse({"tokens": 256, "context": 128, "batch": 256}, 0, None)], 0)
+    assert all(row.start % 128 == 0 for step in range(plan.steps) for row in plan.rows(step)), "no row cuts one"
+    assert " The key of " in tokenizer.decode(source.tokens.read(128, 128)[0])
+    for value, match in (({"length": 128}, "expected a mapping with length and documents"), ({"x": 1}, "found")):
+        with pytest.raises(ValueError, match=rf"retrieval\[0\]: .*{match}"):
+            call("tokenise", **options | {"retrieval": [value]})
+    with pytest.raises(ValueError, match=r"retrieval\[0\], key 'needles': found 0"):
+        call("tokenise", **options | {"retrieval": [{"length": 128, "documents": 1, "needles": 0}]})

@@ -55,6 +55,12 @@ def test_an_early_stop_has_a_code_of_its_own(monkeypatch, capsys):
     assert recipe.STOPPED_EARLY == os.EX_TEMPFAIL
 
 
+def test_a_gate_that_stays_shut_has_a_code_of_its_own(monkeypatch, capsys):
+    found = ends(monkeypatch, capsys, recipe.GateShut("stages[1], long: its gate is shut"), Options)
+    assert found == (recipe.GATE_SHUT, "stages[1], long: its gate is shut\n")
+    assert recipe.GATE_SHUT not in (0, 1, 2, recipe.STOPPED_EARLY, 130)
+
+
 def test_an_interrupted_chain_says_so_in_one_line_and_in_its_overview(tmp_path):
     steps = [{"name": "world", "recipe": "sandbox", "set": {"documents": 10**6}}]
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"steps": steps}))

@@ -2,6 +2,7 @@
 
 from .infilling import Infilling
 from .jsonl import read_jsonl, read_records, write_jsonl
+from .lengths import characters, dialog_tokens, pair_tokens
 from .mixture import LoadReport, load_records
 from .packing import pack
 from .rankings import UNGRADED, UNKNOWN, LeftOut, ranking_rows
@@ -53,12 +54,15 @@ __all__ = [
     "RecordError",
     "Sample",
     "SourceError",
+    "characters",
     "demonstration_rows",
+    "dialog_tokens",
     "document_rows",
     "fitting_prompts",
     "full_rows",
     "load_records",
     "pack",
+    "pair_tokens",
     "preference_rows",
     "ranking_rows",
     "read_jsonl",

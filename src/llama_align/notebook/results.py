@@ -8,6 +8,7 @@ from typing import Any
 
 from ..recipe import RecipeError
 from ..report import figures
+from ..report.gates import gate_pictures
 from ..report.inputs import Step, read_step
 from ..report.sections import Picture, best_of_k_pictures, kl_against_reward, learning_curves, reward_model_pictures
 from ..report.stages import stage_rows
@@ -73,7 +74,7 @@ class Result:
     def plot(self, all: bool = False) -> Pictures:
         """Learning curves and what else there is to draw; with `all` schedules, norms and parts of losses, too."""
         curves = [picture for picture in learning_curves(self._step) if all or not picture.later]
-        more = (kl_against_reward, reward_model_pictures, best_of_k_pictures)
+        more = (gate_pictures, kl_against_reward, reward_model_pictures, best_of_k_pictures)
         return Pictures([*curves, *(picture for draw in more for picture in draw(self._step))])
 
     def __repr__(self) -> str:

@@ -3,7 +3,9 @@
 Imports datasets, pyarrow; see docs/design.md ("Pretraining").
 """
 
+from .gates import Gates
 from .plan import Plan
+from .retrieval import Retrieval, write_retrieval
 from .rows import SourceRows, StepRows
 from .sources import Source, described, open_sources
 from .stages import Rates, Stage, StageError
@@ -11,8 +13,10 @@ from .tokens import Tokens
 from .write import tokenise
 
 __all__ = [
+    "Gates",
     "Plan",
     "Rates",
+    "Retrieval",
     "Source",
     "SourceRows",
     "Stage",
@@ -22,4 +26,5 @@ __all__ = [
     "described",
     "open_sources",
     "tokenise",
+    "write_retrieval",
 ]

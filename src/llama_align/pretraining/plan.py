@@ -38,24 +38,30 @@ class Plan:
     """
 
     def __init__(self, sources: Sequence[Source], stages: Sequence[Stage], seed: int):
-        self.sources, self.time = list(sources), Timeline(stages)
+        self.sources, self.time, self.seed = list(sources), Timeline(stages), seed
         weights = {source.name: source.weight for source in sources}
         if len(weights) < len(sources):
             names = [source.name for source in sources]
             twice = next(name for name in names if names.count(name) > 1)
             raise StageError(f"datasets: found the name {twice!r} twice, expected a name of its own for every source")
-        shares = [stage.shares(weights, f"stages[{number}]") for number, stage in enumerate(stages)]
-        self._blocks = [self._block(number, shares, seed) for number in range(len(sources))]
-        self._readings = self._read(shares)
+        self._shares = [stage.shares(weights, stage.where) for stage in self.stages]
+        self._blocks = [self._block(number, seed) for number in range(len(sources))]
+        self._read([stage.steps for stage in self.stages])  # with every portion, so that none is refused on the way
         self._check_epochs()
+        self._read(self.time.sizes)
 
     @property
     def stages(self) -> list[Stage]:
         return self.time.stages
 
-    def _block(self, number: int, shares: list[list[float]], seed: int) -> Blocks | None:
+    def take(self, number: int) -> None:
+        """Has a further portion of a stage, by its place among `stages`, be trained on; no earlier step changes."""
+        self.time.take(number)
+        self._read(self.time.sizes)
+
+    def _block(self, number: int, seed: int) -> Blocks | None:
         source = self.sources[number]
-        contexts = [stage.context for stage, own in zip(self.stages, shares, strict=True) if own[number]]
+        contexts = [stage.context for stage, own in zip(self.stages, self._shares, strict=True) if own[number]]
         if not contexts:
             return None
         block = max(contexts)
@@ -66,18 +72,18 @@ class Plan:
             raise StageError(f"datasets: found {found}, expected at least {block}, the longest row it is read in")
         return Blocks(source.name, source.tokens.tokens, block, seed)
 
-    def _read(self, shares: list[list[float]]) -> list[Reading]:
+    def _read(self, sizes: Sequence[int]) -> None:
+        """Lays out what every stage, of so many steps, reads of the sources."""
         readings, drawn = [], [0] * len(self.sources)
-        for stage, own in zip(self.stages, shares, strict=True):
+        for stage, steps, own in zip(self.stages, sizes, self._shares, strict=True):
             whole = whole_shares(own)
-            counts = shared_out(stage.steps * stage.rows, whole)
+            counts = shared_out(steps * stage.rows, whole)
             # behind a stage of shorter rows the next one begins with a row that is whole
             firsts = tuple(-(-tokens // stage.context) for tokens in drawn)
             ends = tuple(first + count for first, count in zip(firsts, counts, strict=True))
             readings.append(Reading(whole, firsts, ends))
             drawn = [end * stage.context if n else t for end, n, t in zip(ends, counts, drawn, strict=True)]
-        self._drawn = drawn
-        return readings
+        self._readings, self._drawn = readings, drawn
 
     def _check_epochs(self) -> None:
         for source, blocks, drawn in zip(self.sources, self._blocks, self._drawn, strict=True):
@@ -92,6 +98,11 @@ class Plan:
     @property
     def steps(self) -> int:
         return self.time.steps
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether any gate may ask for further portions."""
+        return any(stage.portion for stage in self.stages)
 
     def stage(self, step: int) -> Stage:
         """The stage of a step."""
@@ -122,7 +133,7 @@ class Plan:
         """Tokens of every source in the steps before this one."""
         found = [0] * len(self.sources)
         for number, (stage, reading) in enumerate(zip(self.stages, self._readings, strict=True)):
-            steps = min(max(step - self.time.firsts[number], 0), stage.steps)
+            steps = min(max(step - self.time.firsts[number], 0), self.time.sizes[number])
             counts = shared_out(steps * stage.rows, reading.shares)
             found = [tokens + count * stage.context for tokens, count in zip(found, counts, strict=True)]
         return found
@@ -141,8 +152,10 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f"{'stage':<16}{'steps':>9}{'tokens':>18}{'context':>9}{'batch':>12}{'window':>8}"]
-        for stage in self.stages:
-            sizes = f"{stage.steps:>9,}{stage.steps * stage.batch:>18,}{stage.context:>9,}{stage.batch:>12,}"
+        for stage, steps in zip(self.stages, self.time.sizes, strict=True):
+            if not steps:
+                continue
+            sizes = f"{steps:>9,}{steps * stage.batch:>18,}{stage.context:>9,}{stage.batch:>12,}"
             lines.append(f"{stage.name:<16}{sizes}{stage.window or '':>8}")
         lines.append(f"{'source':<16}{'share':>9}{'tokens':>18}{'epochs':>9}")
         for name, row in self.epochs().items():

@@ -40,7 +40,9 @@ def row_of(
 class StepRows(Dataset):
     """Item i is a process's share of a step, its rows stacked: process i % processes of step i // processes.
 
-    An item has `source` [rows] beside the row's own, the number of the source each row is of.
+    An item has `source` [rows] beside the row's own, the number of the source each row is of; and with a plan that may
+    grow, `portions`, how many had been taken into it when the item was read. Trainer reads ahead of a gate: there are
+    items of steps that may never come.
 
     Raises:
         SourceError: rows of a step that the processes cannot share evenly; or, where a row is read, an id that is not
@@ -49,20 +51,21 @@ class StepRows(Dataset):
 
     def __init__(self, plan: Plan, processes: int, vocabulary: int):
         self.plan, self.processes, self.vocabulary = plan, processes, vocabulary
-        for number, stage in enumerate(plan.stages):
+        for stage in plan.stages:
             if stage.rows % processes:
                 raise SourceError(
-                    f"stages[{number}], key 'batch': found {stage.rows} rows of {stage.context} for {processes} "
+                    f"{stage.where}, key 'batch': found {stage.rows} rows of {stage.context} for {processes} "
                     "processes, expected as many for each"
                 )
 
     def __len__(self) -> int:
-        return self.plan.steps * self.processes
+        return self.plan.time.most_steps * self.processes
 
     def __getitem__(self, item: int) -> dict[str, np.ndarray]:
         step, process = divmod(item, self.processes)
-        if not 0 <= step < self.plan.steps:
+        if not 0 <= item < len(self):
             raise IndexError(item)
+        step = min(step, self.plan.steps - 1)
         rows, stage = self.plan.rows(step, process, self.processes), self.plan.stage(step)
         made = []
         for row in rows:
@@ -71,7 +74,8 @@ class StepRows(Dataset):
             _check_ids(read[0], tokens, row.start, self.vocabulary)
             made.append(row_of(*read, stage.context, window=stage.window))
         stacked = {key: np.stack([row[key] for row in made]) for key in made[0]}
-        return stacked | {"source": np.array([row.source for row in rows])}
+        stacked["source"] = np.array([row.source for row in rows])
+        return stacked | ({"portions": np.array(len(self.plan.time.taken))} if self.plan.may_grow else {})
 
 
 class SourceRows(Dataset):

@@ -6,24 +6,20 @@ Sizes are tokens: of a stage, of a batch, of a row.
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from itertools import accumulate
 from typing import Any
 
 import torch
 from transformers import get_scheduler
 
-from ..data import SourceError
 from ..data.records import is_number, show
+from .gate import Gate, StageError
 from .mixes import MIXES
 
 # what get_scheduler hands on to schedules that take hardly anything, and which arguments of others count steps
 TAKEN = {"constant": (), "constant_with_warmup": ("warmup",)}
 IN_STEPS = ("num_decay_steps", "num_stable_steps", "timescale")
-
-
-class StageError(SourceError):
-    """A stage that cannot be trained as it is written."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,8 @@ class Stage:
     schedule: {type, warmup, ...} of the learning rate over this stage alone, from where it stands, with the names and
         arguments of transformers' schedules, all lengths in tokens. Stages without follow the run's schedule together.
     learning_rate: the peak of its own schedule, instead of where the rate stands; whatever the batch.
+    gate: what the model must show behind it, see `Gate`.
+    number, portion: the stage's place in the list, and which further portion behind its gate it is (0: itself).
     """
 
     tokens: int
@@ -50,6 +48,9 @@ class Stage:
     window: int | None = None
     schedule: dict | None = None
     learning_rate: float | None = None
+    gate: Gate | None = None
+    number: int = field(default=0, metadata={"ours": True})
+    portion: int = field(default=0, metadata={"ours": True})
 
     @classmethod
     def parse(cls, value: dict, number: int, context: int | None) -> "Stage":
@@ -58,7 +59,7 @@ class Stage:
         Raises:
             StageError: an unknown key, or a value that is none of what is expected.
         """
-        known = {field.name: field for field in fields(cls)}
+        known = {one.name: one for one in fields(cls) if not one.metadata.get("ours")}
         where = f"stages[{number}]"
         if not isinstance(value, dict):
             raise StageError(f"{where}: found {show(value)}, expected a mapping with tokens, context and batch")
@@ -66,10 +67,12 @@ class Stage:
             if key not in known:
                 raise StageError(f"{where}: unknown key {key!r}, known: {', '.join(known)}")
         value = {"name": f"stage {number + 1}", **({} if context is None else {"context": context}), **value}
-        for key, field in known.items():
-            if key not in value and field.default is MISSING:
+        for key, one in known.items():
+            if key not in value and one.default is MISSING:
                 raise StageError(f"{where}, key {key!r}: found none, expected a number of tokens")
-        stage = cls(**value)
+        if value.get("gate") is not None:
+            value["gate"] = Gate.parse(value["gate"], f"{where}, key 'gate'")
+        stage = cls(**value, number=number)
         stage._check(where)
         return stage
 
@@ -108,6 +111,21 @@ class Stage:
         need("schedule", set(self.schedule) <= set(taken), f"only {', '.join(taken)} with {kind}")
 
     @property
+    def where(self) -> str:
+        """What an error calls it."""
+        return f"stages[{self.number}]"
+
+    def portions(self) -> list["Stage"]:
+        """The further portions of tokens that its gate may ask for, at the rate at which the stage ends."""
+        if self.gate is None:
+            return []
+        portion = replace(
+            self, tokens=self.gate.portion or self.tokens, schedule={"type": "constant"}, learning_rate=None
+        )
+        numbers = range(1, self.gate.portions + 1)
+        return [replace(portion, name=f"{self.name}, portion {number}", portion=number) for number in numbers]
+
+    @property
     def rows(self) -> int:
         """Rows of a step."""
         return self.batch // self.context
@@ -134,16 +152,36 @@ class Stage:
 
 
 class Timeline:
-    """Which stage a step is in, and how many tokens were trained on before it."""
+    """Which stage a step is in, and how many tokens were trained on before it.
+
+    Behind a stage with a gate stand its further portions, of no step until they are taken.
+    """
 
     def __init__(self, stages: Sequence[Stage]):
-        self.stages = list(stages)
-        self.firsts = [0, *accumulate(stage.steps for stage in stages)]
-        self.starts = [0, *accumulate(stage.steps * stage.batch for stage in stages)]
+        self.stages = [one for stage in stages for one in (stage, *stage.portions())]
+        self.taken: set[int] = set()
+        self._count()
+
+    def take(self, number: int) -> None:
+        """Has a further portion, by its place among `stages`, be trained on."""
+        self.taken.add(number)
+        self._count()
+
+    def _count(self) -> None:
+        self.sizes = [
+            0 if stage.portion and number not in self.taken else stage.steps for number, stage in enumerate(self.stages)
+        ]
+        self.firsts = [0, *accumulate(self.sizes)]
+        self.starts = [0, *accumulate(n * stage.batch for n, stage in zip(self.sizes, self.stages, strict=True))]
 
     @property
     def steps(self) -> int:
         return self.firsts[-1]
+
+    @property
+    def most_steps(self) -> int:
+        """Steps with every portion that a gate may ask for."""
+        return sum(stage.steps for stage in self.stages)
 
     def at(self, step: int) -> int:
         """The number of the stage of a step; of the last stage behind the end."""
@@ -202,7 +240,12 @@ class Rates:
         start = self._end(number - 1) if number else 1.0
         if stage.learning_rate:
             start = stage.learning_rate / self._peak / self._growth[number]
-        where = f"stages[{number}], key 'schedule'"
+        where = f"{stage.where}, key 'schedule'"
+        if start <= 0 and stage.portion:
+            raise StageError(
+                f"{stage.where}, key 'gate': found a rate of 0 at the stage's end, at which no further portion can be "
+                "trained, expected portions: 0 or another schedule"
+            )
         if start <= 0:
             raise StageError(f"{where}: found a rate of 0 at its beginning, expected a learning_rate beside it")
         kwargs = dict(stage.schedule)

@@ -6,7 +6,7 @@ Knows readers of documents and Arrow; knows nothing of shares or order. See docs
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -100,19 +100,19 @@ def tokenise(
         raise SourceError(f"data source {source.path}: {nothing_in('document', tally)}")
     tally.used = tally.fitting
     say(LoadReport([tally]))
-    described = {name: _described(folder / name) for name in files}
+    paths = [folder / name for name in files]
     if infilling and infilling.rate:
-        _check_infilled([folder / name for name in files], source, tokenizer, infilling)
-    content = {
-        "name": source.label,
-        "rows": _choice(source),
-        "tokenizer": tokenizer_digest(tokenizer),
-        **{key: sum(row[key] for row in described.values()) for key in ("documents", "tokens", "bytes")},
-        "left_out": tally.reasons(),
-        "files": described,
-    }
-    write_json(folder / MANIFEST, content)
+        _check_infilled(paths, source, tokenizer, infilling)
+    more = {"rows": _choice(source), "left_out": tally.reasons()}
+    write_json(folder / MANIFEST, manifest_of(source.label, tokenizer, paths) | more)
     return folder
+
+
+def manifest_of(name: str, tokenizer: PreTrainedTokenizerBase, files: list[Path]) -> dict:
+    """What a reader is told of token files."""
+    described = {file.name: _described(file) for file in files}
+    counts = {key: sum(row[key] for row in described.values()) for key in ("documents", "tokens", "bytes")}
+    return {"name": name, "tokenizer": tokenizer_digest(tokenizer)} | counts | {"files": described}
 
 
 def _check_infilled(files: list[Path], source: DataSource, tokenizer, infilling: Infilling) -> None:
@@ -188,12 +188,17 @@ def _now(call: Callable, *args) -> Future:
 
 
 def _write(texts: list[str], tokenizer: PreTrainedTokenizerBase, file: Path, infilling: Infilling | None) -> None:
-    kind = pa.uint16() if len(tokenizer) <= 1 << 16 else pa.uint32()
     size = sum(len(text.encode()) for text in texts)
+    write_ids(document_ids(texts, tokenizer, infilling), tokenizer, file, size)
+
+
+def write_ids(documents: Iterable[list[int]], tokenizer: PreTrainedTokenizerBase, file: Path, size: int = 0) -> None:
+    """Documents as one token file; `size` is the bytes of their text, 0 where nobody counted."""
+    kind = pa.uint16() if len(tokenizer) <= 1 << 16 else pa.uint32()
     schema = pa.schema([(COLUMN, pa.list_(kind))], metadata={"bytes": str(size)})
     with whole(file) as sink, pa.ipc.new_stream(sink, schema) as stream:
         batch, tokens = [], 0
-        for ids in document_ids(texts, tokenizer, infilling):
+        for ids in documents:
             batch.append(ids)
             tokens += len(ids)
             if tokens >= BATCH_TOKENS:

@@ -24,25 +24,37 @@ if TYPE_CHECKING:  # imported when they are asked for: most take torch
         score_outputs,
     )
     from .engines import EngineSettings, Samplers, check_dtype
-    from .errors import STOPPED_EARLY, TRACEBACK, WAITS, WAITS_FOR_PEOPLE, RecipeError, StoppedEarly, WaitsForPeople
+    from .errors import (
+        GATE_SHUT,
+        STOPPED_EARLY,
+        TRACEBACK,
+        WAITS,
+        WAITS_FOR_PEOPLE,
+        GateShut,
+        RecipeError,
+        StoppedEarly,
+        WaitsForPeople,
+    )
     from .further import continued, refuse_turning, start_of
     from .options import exit_code, leave_group, one_process, parse, run
     from .positions import check_positions, with_rope
     from .reading import check_first, check_options
     from .results import finish, write_made
     from .resuming import STOPPED, resume_path, train
-    from .staging import heldout_numbers, staged
+    from .staging import gated, heldout_numbers, staged
     from .start import ModelArguments, Start, lora_config, whole_weights
     from .training import Training
     from .whole import check_checkpoint, check_overrides
 
 __all__ = [
+    "GATE_SHUT",
     "STOPPED",
     "STOPPED_EARLY",
     "TRACEBACK",
     "WAITS",
     "WAITS_FOR_PEOPLE",
     "EngineSettings",
+    "GateShut",
     "ModelArguments",
     "RecipeError",
     "Samplers",
@@ -64,6 +76,7 @@ __all__ = [
     "continued",
     "exit_code",
     "finish",
+    "gated",
     "heldout_numbers",
     "leave_group",
     "load_model",

@@ -95,7 +95,7 @@ BOUNDS = _table(
     (Bound(-1, 1e6), "local_rank"),
     (Bound(1, 65535), "vllm_server_port vllm_group_port"),
     (Bound(0, 1, above=True, below=True), "heldout decay"),
-    (Bound(1, 1e6), "annotators draws epochs mixtures tasks tested turns workers"),
+    (Bound(1, 1e6), "annotators draws epochs last mixtures tasks tested turns workers"),
     (Bound(2, 1e3), "overlap_people"),
     (Bound(1, 1e6), "own_prompts"),
     (Bound(1, 1e15), "anneal_tokens max_characters file_characters tokens"),

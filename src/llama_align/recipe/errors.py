@@ -10,6 +10,7 @@ class RecipeError(ValueError):
 STOPPED_EARLY = 75  # exit code of what the same command goes on with; EX_TEMPFAIL of sysexits.h
 WAITS_FOR_PEOPLE = 79  # the same, when people have done their part
 WAITS = "waits.json"  # how far they are, for whoever started what waits for them
+GATE_SHUT = 3  # exit code of a run whose model did not show what its plan asks for
 
 
 class StoppedEarly(Exception):
@@ -18,3 +19,7 @@ class StoppedEarly(Exception):
 
 class WaitsForPeople(StoppedEarly):
     """What people have to do first is not done yet."""
+
+
+class GateShut(Exception):
+    """A gate of a pretraining run stayed shut: nothing is wrong with its settings, and it cannot go on."""

@@ -19,7 +19,16 @@ from accelerate import DistributedType, PartialState
 from transformers import get_scheduler
 
 from ..runtime.lineage import answer_to_manager
-from .errors import STOPPED_EARLY, TRACEBACK, WAITS_FOR_PEOPLE, RecipeError, StoppedEarly, WaitsForPeople
+from .errors import (
+    GATE_SHUT,
+    STOPPED_EARLY,
+    TRACEBACK,
+    WAITS_FOR_PEOPLE,
+    GateShut,
+    RecipeError,
+    StoppedEarly,
+    WaitsForPeople,
+)
 from .launching import launch_defaults
 from .paths import expand_paths
 from .quiet import MISTAKES, is_main, shown
@@ -94,7 +103,8 @@ def run(main, *dataclass_types: type, doc: str | None = None) -> None:
     What libraries print goes to `output.log` in output_dir, unless `--verbose` is among the arguments or an option.
 
     A user's mistake ends in one line on stderr and exit code 2, an interrupt in one that says how to go on and 130, and
-    work that was asked to stop and saved what it had in `STOPPED_EARLY`, what waits for people in `WAITS_FOR_PEOPLE`.
+    work that was asked to stop and saved what it had in `STOPPED_EARLY`, what waits for people in `WAITS_FOR_PEOPLE`,
+    and a gate that stayed shut in `GATE_SHUT`.
     """
     answer_to_manager()
     resumes = any("resume_from_checkpoint" in kind.__dataclass_fields__ for kind in dataclass_types)
@@ -141,6 +151,9 @@ def exit_code(call: Callable[[], Any], goes_on: str = "the same command goes on"
     except StoppedEarly as stop:
         _say(stop)
         return WAITS_FOR_PEOPLE if isinstance(stop, WaitsForPeople) else STOPPED_EARLY
+    except GateShut as shut:
+        _say(shut)
+        return GATE_SHUT
     except KeyboardInterrupt as interrupt:
         _say(f"interrupted; {str(interrupt) or goes_on}")
         return INTERRUPTED

@@ -20,7 +20,7 @@ from ..data import RecordError, SourceError
 from ..runtime.board import Board, Line
 from ..runtime.output import heard_by, into, tail
 from ..runtime.progress import SPEED, Task, clock, shower, shown_by
-from .errors import RecipeError, StoppedEarly
+from .errors import GateShut, RecipeError, StoppedEarly
 
 LOG = "output.log"
 MISTAKES = (RecipeError, RecordError, SourceError, ContractError)  # which say all there is to say
@@ -46,7 +46,7 @@ def quiet(folder: str | Path, name: str) -> Iterator[None]:
             try:
                 with _told(out if is_main() else io.StringIO(), name, folder):
                     yield
-            except (ValueError, OSError, ImportError, StoppedEarly):  # `exit_code` says what was wrong in one line
+            except (ValueError, OSError, ImportError, StoppedEarly, GateShut):  # said in one line by `exit_code`
                 raise
             except Exception:
                 end = tail(log)

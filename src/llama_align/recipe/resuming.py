@@ -15,7 +15,7 @@ from ..runtime.files import write_json
 from ..runtime.manifest import changed, is_manifest
 from ..runtime.output import say
 from ..trainers.continuing import MANIFEST
-from .errors import RecipeError, StoppedEarly
+from .errors import GateShut, RecipeError, StoppedEarly
 from .quiet import follow
 
 LAST = (True, "last", "true", "True")
@@ -35,6 +35,7 @@ def train(trainer) -> None:
 
     Raises:
         RecipeError: that checkpoint is not whole. StoppedEarly: SIGTERM ended the run (`enable_jit_checkpoint`).
+        GateShut: a stage's gate stayed shut (docs/long_context.md).
     """
     args, main = trainer.args, trainer.accelerator.is_main_process
     note = Path(args.output_dir) / STOPPED
@@ -52,6 +53,8 @@ def train(trainer) -> None:
     args.resume_from_checkpoint = None  # it is saved with the model, which is that of an undisturbed run
     follow(trainer)
     trainer.train(resume_from_checkpoint=path)
+    if (gates := getattr(trainer, "gates", None)) and gates.shut:
+        raise GateShut(gates.shut)
     step, steps = trainer.state.global_step, trainer.state.max_steps
     if step > steps:
         raise RecipeError(

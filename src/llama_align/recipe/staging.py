@@ -3,10 +3,14 @@
 Knows options; knows nothing of how rows are chosen or trained on.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..data import DataSource
-from ..pretraining import Plan, Rates, Source, Stage
+from ..pretraining import Gates, Plan, Rates, Source, Stage
+from ..report.gates import needle_pictures
+from ..runtime.files import write_text
 from .errors import RecipeError
 from .positions import with_rope
 
@@ -39,16 +43,39 @@ def staged(args, training, sources: list[Source], parameters: dict) -> tuple[Pla
         training.warmup_steps,
         args.root_of_batch,
     )
-    return plan, {"rate": rates.factor, "rotary": _rotary(stages, parameters)}
+    return plan, {"rate": rates.factor, "rotary": _rotary(plan.stages, parameters)}
+
+
+def gated(plan: Plan | None, heldout: list[Source], tokenizer, output_dir: str) -> dict[str, Any]:
+    """What a trainer takes for the gates of a plan; nothing where it has none.
+
+    Raises:
+        StageError: a gate that cannot be judged with these held-out documents.
+    """
+    if not (plan and any(stage.gate for stage in plan.stages)):
+        return {}
+    gates = Gates(plan, [source.tokens for source in heldout], tokenizer)
+    return {"gates": gates, "show": _shown(gates, Path(output_dir))}
+
+
+def _shown(gates: Gates, output: Path) -> Callable[[], None]:
+    """Writes what a run has measured at its gates so far, which one that ends at a gate leaves, too."""
+
+    def show() -> None:
+        gates.save(output)
+        for title, picture in needle_pictures(gates.summary()).items():
+            write_text(output / f"{title}.svg", picture)
+
+    return show
 
 
 def _rotary(stages: list[Stage], parameters: dict) -> list[dict]:
     """Those of every stage; a stage that names none has those of the one before."""
     found = []
-    for number, stage in enumerate(stages):
+    for stage in stages:
         given = {"rope_theta": stage.rope_theta, "rope_scaling": stage.rope_scaling}
         fields = {name: value for name, value in given.items() if value is not None}
-        parameters = with_rope(fields, parameters, f"stages[{number}]").get("rope_parameters", parameters)
+        parameters = with_rope(fields, parameters, stage.where).get("rope_parameters", parameters)
         found.append(dict(parameters))
     return found
 

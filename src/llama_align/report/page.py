@@ -11,6 +11,7 @@ from ..runtime.files import write_text
 from . import figures, sections
 from .benchmarks import tables
 from .chosen import choice
+from .gates import gate_pictures
 from .inputs import Evaluation, Run, Step, read_run
 from .programme import newest, programme
 from .setbacks import setbacks
@@ -59,6 +60,7 @@ def render(run: Run, run_dir: Path, title: str | None = None, price: float | Non
     shown = newest(run.steps)
     pictures = {
         "Learning curves": [(step.name, sections.learning_curves(step)) for step in shown],
+        "Needles in a haystack": [(step.name, gate_pictures(step)) for step in shown],
         "Rewards before and after": [(e.step, sections.reward_distributions(e)) for e in run.evaluations],
         "Reward models": [(step.name, sections.reward_model_pictures(step)) for step in shown],
         "Rejection sampling": [(step.name, sections.best_of_k_pictures(step)) for step in shown],

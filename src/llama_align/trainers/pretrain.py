@@ -100,7 +100,7 @@ class PretrainTrainer(StagedMixin, HerdTrainerMixin, ThroughputMixin, Trainer):
     `loss`), `epochs/<source>` read so far, and `tokens` trained on. With held-out rows by source
     `eval_bits_per_byte/<source>`: bits of the predicted tokens over the bytes of the source's text, these times the
     share of its tokens that were predicted, since a row's first token is not.
-    A row with `event` names a step whose loss is a spike or no number, and the documents in it.
+    A row with `event` names a step whose loss is a spike or no number, and the documents in it, or how a gate came out.
     """
 
     _tag_names = ["llama-align", "pretrain"]  # noqa: RUF012
@@ -116,7 +116,8 @@ class PretrainTrainer(StagedMixin, HerdTrainerMixin, ThroughputMixin, Trainer):
             raise ValueError(f"z_loss: found it for {self.model.config.model_type}, expected a LlamaHerd, which has it")
         if self.args.gradient_checkpointing and hasattr(self.model, "peft_config"):
             self.model.enable_input_require_grads()  # or nothing below the first layer has a gradient to go to
-        attach_head(getattr(self.model, "get_base_model", lambda: self.model)(), uniform=True)
+        outputs = ("log_probs", "is_top1") if self.gates else ("log_probs",)
+        attach_head(getattr(self.model, "get_base_model", lambda: self.model)(), uniform=True, outputs=outputs)
         self.spikes = Spikes(self.args.spike_deviations)
         kind, decay = self.args.weight_average, self.args.weight_average_decay
         self.average = WeightAverage(kind, decay) if kind else None
@@ -195,6 +196,8 @@ class PretrainTrainer(StagedMixin, HerdTrainerMixin, ThroughputMixin, Trainer):
             folder.mkdir(parents=True, exist_ok=True)
             if self.is_world_process_zero():
                 self.spikes.save(folder)
+                if self.gates:
+                    self.gates.save(folder)
             if self.average:
                 self.average.save(self._average_file(folder))
         super()._save_checkpoint(model, trial)
@@ -206,6 +209,8 @@ class PretrainTrainer(StagedMixin, HerdTrainerMixin, ThroughputMixin, Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self.spikes.load(Path(checkpoint))
+            if self.gates:
+                self.gates.load(Path(checkpoint))
             if self.average:
                 self.average.load(self._average_file(Path(checkpoint)))
 

@@ -1,9 +1,9 @@
-"""A plan of stages under Trainer: steps of any size, a learning rate by tokens, rotary frequencies by stage.
+"""A plan of stages under Trainer: steps of any size, a learning rate by tokens, rotary frequencies by stage, gates.
 
 Knows Trainer's loop and a plan as `llama_align.pretraining.plan` makes it; knows nothing of how rows are chosen.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
+from .gated import GatedMixin
+
 
 class _Stages(TrainerCallback):
     def __init__(self, trainer):
@@ -20,13 +22,18 @@ class _Stages(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **_):
         self.trainer.enter_stage(state.global_step)
+        self.trainer.count_steps()
+        self.trainer.show_gates()
 
     def on_step_begin(self, args, state, control, **_):
         if state.global_step in self.trainer.plan.time.firsts:
             self.trainer.enter_stage(state.global_step)
 
+    def on_step_end(self, args, state, control, **_):
+        self.trainer.judge_stage(state.global_step)
 
-class StagedMixin:
+
+class StagedMixin(GatedMixin):
     """Makes a trainer follow a plan, whose items are one process's share of one step; without a plan it does nothing.
 
     Args:
@@ -46,11 +53,10 @@ class StagedMixin:
         **kwargs,
     ):
         self.plan, self._rate, self._rotary = plan, rate, list(rotary)
-        if plan is not None:
-            _check(kwargs["args"], plan.steps)
+        self._most_steps = _check(kwargs["args"], plan) if plan is not None else None
         super().__init__(*args, **kwargs)
-        if plan is not None:
-            self.add_callback(_Stages(self))
+        if plan is not None:  # before those that ask how many steps there are
+            self.callback_handler.callbacks.insert(0, _Stages(self))
 
     def get_train_dataloader(self) -> DataLoader:
         if self.plan is None:
@@ -76,9 +82,35 @@ class StagedMixin:
     def enter_stage(self, step: int) -> None:
         """Called by every process before the first step of a stage, and where a run begins or goes on."""
         number = self.plan.time.at(step)
+        if self.gates and self.gates.begins(number):
+            if number:  # a run that goes on begins with the frequencies that it was started with
+                self._turn(number - 1)
+            self.measure_before(step, number)
+        self._turn(number)
+
+    def _turn(self, number: int) -> None:
         model = self.accelerator.unwrap_model(self.model)
         if self._rotary and model.config.rope_parameters != self._rotary[number]:
             turn(getattr(model, "get_base_model", lambda: model)(), self._rotary[number])
+
+    def count_steps(self) -> None:
+        """Has Trainer train as many steps as the plan has by now, and none where a gate is shut for good."""
+        steps = self.plan.steps if self._most_steps is None else min(self._most_steps, self.plan.steps)
+        self.state.max_steps = self.state.global_step if self.gates and self.gates.shut else steps
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        if self.plan is not None and self.plan.may_grow:
+            epoch_iterator = self._as_planned(epoch_iterator)
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def _as_planned(self, epoch_iterator: Iterator[dict]) -> Iterator[dict]:
+        """The next step's rows, read again where that was done before a gate changed the plan."""
+        for batch in epoch_iterator:
+            if int(batch.pop("portions")) != len(self.plan.time.taken):
+                item = self.state.global_step * self.args.world_size + self.args.process_index
+                batch = self._prepare_inputs(_only([self.train_dataset[item]]))
+                del batch["portions"]
+            yield batch
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """A step's share in parts of `per_device_train_batch_size` rows; gradients are reduced with the last."""
@@ -111,7 +143,8 @@ def _only(items: list[dict]) -> dict[str, torch.Tensor]:
     return {key: torch.as_tensor(value) for key, value in items[0].items()}
 
 
-def _check(args, steps: int) -> None:
+def _check(args, plan) -> int | None:
+    """The steps that were asked for, None for the plan's. Raises ValueError for what the plan leaves no effect."""
     found = {
         "num_train_epochs": (args.num_train_epochs, 3.0, "stages say how many tokens"),
         "gradient_accumulation_steps": (
@@ -127,7 +160,9 @@ def _check(args, steps: int) -> None:
     for name, (value, expected, why) in found.items():
         if value != expected:
             raise ValueError(f"{name}: found {value!r} with stages, expected {expected!r}; {why}")
-    if args.max_steps > steps:
-        raise ValueError(f"max_steps: found {args.max_steps}, expected at most {steps}, the steps of all stages")
-    if args.max_steps < 1:
-        args.max_steps = steps
+    if args.max_steps > plan.steps:
+        raise ValueError(f"max_steps: found {args.max_steps}, expected at most {plan.steps}, the steps of all stages")
+    if args.max_steps > 0:
+        return args.max_steps
+    args.max_steps = plan.steps
+    return None

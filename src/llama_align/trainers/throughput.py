@@ -13,6 +13,8 @@ times of evaluations are; `recipe.finish` leaves them out of `log.jsonl` and `me
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -84,6 +86,14 @@ class Throughput(TrainerCallback):
             self._since = time.perf_counter()
 
     on_log = on_evaluate = on_save = _pass_over
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within, the clock stands."""
+        began = time.perf_counter()
+        yield
+        if self._since is not None:
+            self._since += time.perf_counter() - began
 
     def count(self, inputs: dict[str, torch.Tensor]) -> None:
         """Adds a batch of rows: its tokens without padding, its labelled tokens, and its query-key pairs."""
