@@ -1,5 +1,7 @@
 """Pairs of answers graded by annotators: the sandbox's exact judge with noise, or reward models."""
 
+from .drawing import draw_pairs
+from .options import AnnotatorOptions
 from .pairs import (
     LEFT_OUT,
     Annotate,
@@ -16,7 +18,9 @@ __all__ = [
     "LEFT_OUT",
     "Annotate",
     "Annotated",
+    "AnnotatorOptions",
     "check_tasks",
+    "draw_pairs",
     "judge_annotator",
     "pick_pairs",
     "reward_annotator",
