@@ -21,6 +21,8 @@ PACKAGE = Path(llama_align.__file__).parent
 TRAINING = ("pretrain", "sft", "reward", "dpo", "ppo")
 # where a recipe's own options are read, beside its script
 READERS = {
+    # people/annotators.py reads settings that the batch was made with
+    "annotate": ["annotate/options.py", "people/options.py", "people/annotators.py"],
     "pretrain": ["recipe/staging.py"],
     "refine": ["refine/run.py"],
     "rejection_sampling": ["rejection/run.py"],
