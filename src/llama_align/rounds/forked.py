@@ -9,6 +9,7 @@ unusable in all forks.
 """
 
 import ast
+import atexit
 import gc
 import json
 import os
@@ -149,6 +150,8 @@ class Nursery:
 def main(channel: int, scripts: Sequence[str], later: Sequence[str]) -> None:
     """The nursery: imports, then forks for every request. Returns in the forks alone, when their script has ended."""
     sys.path.insert(0, str(Path(scripts[0]).parent))  # as of a script that Python starts
+    interrupted: list[BaseException] = []
+    atexit.register(_interrupt_again, interrupted)  # before all others, so that it comes last
     import_all(scripts, later)
     gc.collect()
     gc.freeze()  # pages that all forks share are not written to for being looked at
@@ -157,7 +160,19 @@ def main(channel: int, scripts: Sequence[str], later: Sequence[str]) -> None:
         os.dup2(nowhere, number)
     argv = _forked(socket.socket(fileno=channel))
     sys.argv = argv
-    runpy.run_path(argv[0], run_name="__main__")
+    try:
+        runpy.run_path(argv[0], run_name="__main__")
+    except KeyboardInterrupt as interrupt:
+        interrupted.append(interrupt)
+        raise
+
+
+def _interrupt_again(interrupted: list[BaseException]) -> None:
+    """Ends as Python ends after an interrupt, which it forgets where a library runs code at exit, as torch may."""
+    if interrupted:
+        sys.stdout.flush()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def import_all(scripts: Sequence[str], later: Sequence[str] = LATER) -> None:
