@@ -23,13 +23,14 @@ from tests.recipes.test_recipes import SCRIPTS, types_of
 MODELS = (AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification)
 TRAINING = ("pretrain", "sft", "reward", "dpo", "ppo")
 HAVE_CODE = ("sft", "reward", "dpo", "ppo")
+SAMPLING = ("rejection_sampling", "refine", "synthesise")
 # the recipes that take it, which the tests here go through; `dtype` of those that sample: tests/recipe/test_start.py,
 # of benchmarks: tests/benchmarks
 REACHES = {
     "model_revision": TRAINING,
     "trust_remote_code": HAVE_CODE,
     "attn_implementation": TRAINING,
-    "dtype": (*TRAINING, "annotate", "benchmark", "benchmark_rewards", "choose", "evaluate", "rejection_sampling"),
+    "dtype": (*TRAINING, "annotate", "benchmark", "benchmark_rewards", "choose", "evaluate", *SAMPLING),
 }
 # which models a run reads, beside its policy or, in `reward`, what it starts from
 READ = {

@@ -132,7 +132,8 @@ class Plan:
     def identities(self, digests: Digests | None = None) -> dict[str, Identity]:
         """What the result of each step follows from."""
         digests = digests or Digests()
-        code = {step.recipe: code_of((self.recipes / f"{step.recipe}.py").resolve()) for step in self.steps}
+        recipes = {step.recipe for step in self.steps}
+        code = {name: code_of((self.recipes / f"{name}.py").resolve()) for name in recipes}
         found: dict[str, Identity] = {}
         for step in self.steps:
             config = {k: v for k, v in self.configs[step.name].items() if k not in ("output_dir", "tracker")}
