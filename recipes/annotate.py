@@ -18,12 +18,12 @@ recipe.check_first(__name__, __file__)  # --help and mistakes in options, before
 from llama_align.annotate import AnnotatorOptions, draw_pairs, safety_bins
 from llama_align.data import Prompt, load_records, write_jsonl
 from llama_align.people import PeopleOptions, ask_people, finish_or_wait, prepared, read_guidelines
-from llama_align.recipe.engines import EngineSettings
+from llama_align.recipe.engines import EngineOptions, EngineSettings
 from llama_align.sampling import SamplingParams
 
 
 @dataclass
-class AnnotateArguments(AnnotatorOptions, PeopleOptions):
+class AnnotateArguments(AnnotatorOptions, PeopleOptions, EngineOptions):
     output_dir: str = field(metadata={"help": "where preferences.jsonl goes"})
     models: list[str] = field(
         default_factory=list, metadata={"help": "checkpoints; answers are drawn from all of them"}
@@ -40,13 +40,6 @@ class AnnotateArguments(AnnotatorOptions, PeopleOptions):
     )
     max_new_tokens: int = field(default=128, metadata={"help": "longest answer"})
     round: int = field(default=1, metadata={"help": "number of the round, written into the preferences"})
-    engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
-    engine_options: dict = field(
-        default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
-    )
-    dtype: str = field(
-        default="auto", metadata={"help": "of policies and reward models: float32, bfloat16, or auto: their own"}
-    )
     seed: int = field(default=0, metadata={"help": "of sampling and of the annotators"})
 
     def __post_init__(self):
@@ -83,7 +76,7 @@ def main(args: AnnotateArguments) -> None:
         recipe.check_checkpoint(path, "causal")
     for path in args.reward_models.values() if args.annotator == "reward" else ():
         recipe.check_reward_model(path)
-    settings = EngineSettings(args.engine, args.dtype, args.engine_options)
+    settings = args.engine_settings()
     prompts = load(args, settings) if args.datasets or not args.own_prompts else []
     params = SamplingParams(args.answers, args.max_new_tokens, seed=args.seed)
     sample = partial(draw_pairs, prompts, args.models, args.temperature, settings, params, args.pairs)

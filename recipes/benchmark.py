@@ -15,13 +15,13 @@ recipe.check_first(__name__, __file__)  # --help and mistakes in options, before
 
 from llama_align.benchmarks.catalogue import Settings
 from llama_align.evaluation.measure import check_rows
-from llama_align.recipe.engines import EngineSettings
+from llama_align.recipe.engines import EngineOptions
 from llama_align.runtime import processes
 from llama_align.runtime.progress import parts
 
 
 @dataclass
-class BenchmarkArguments:
+class BenchmarkArguments(EngineOptions):
     output_dir: str = field(metadata={"help": "where <name>.json, samples_<name>.jsonl, metrics.json, table.md go"})
     models: dict[str, str] = field(
         default_factory=dict, metadata={"help": "checkpoints or adapters by the name of their row, in order"}
@@ -42,11 +42,6 @@ class BenchmarkArguments:
         default_factory=list, metadata={"help": "training files, whose 13-grams are looked for among the items"}
     )
     max_new_tokens: int | None = field(default=None, metadata={"help": "bound on written answers, below the tasks'"})
-    engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
-    engine_options: dict = field(
-        default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
-    )
-    dtype: str = field(default="auto", metadata={"help": "of checkpoints: float32, bfloat16, or auto: their own"})
     seed: int = field(default=0, metadata={"help": "of sampling"})
 
 
@@ -58,7 +53,7 @@ def main(args: BenchmarkArguments) -> None:
     for path in args.models.values():
         recipe.check_checkpoint(path, "causal")  # before the first of them is measured
     settings = Settings(args.programs, args.max_new_tokens, args.run_code, args.hub, args.include_path)
-    engine = EngineSettings(args.engine, args.dtype, args.engine_options)
+    engine = args.engine_settings()
     how = {"limit": args.limit, "chat": args.chat, "trained_on": args.trained_on, "seed": args.seed}
     benchmarks = Benchmarks(Path(args.output_dir), args.tasks, settings, engine, group, **how)
     for name in parts(args.models):

@@ -18,14 +18,14 @@ recipe.check_first(__name__, __file__)  # --help and mistakes in options, before
 from llama_align.evaluation.choose import check_candidates, choose, take_over
 from llama_align.evaluation.drift import watch
 from llama_align.evaluation.measure import Evaluation, check_rows
-from llama_align.recipe.engines import EngineSettings
+from llama_align.recipe.engines import EngineOptions
 from llama_align.rejection.run import check_judges
 from llama_align.rewards.models import RewardModels
 from llama_align.runtime.progress import parts
 
 
 @dataclass
-class ChooseArguments:
+class ChooseArguments(EngineOptions):
     output_dir: str = field(metadata={"help": "where the chosen checkpoint, metrics.json and candidates/ go"})
     models: dict = field(default_factory=dict, metadata={"help": "candidates by name; of equal ones the earlier"})
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of prompts that nothing else reads"})
@@ -47,13 +47,6 @@ class ChooseArguments:
     temperature: float = field(default=0.0, metadata={"help": "0 is greedy"})
     top_p: float = field(default=1.0, metadata={"help": "nucleus"})
     max_new_tokens: int = field(default=128, metadata={"help": "longest answer"})
-    engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
-    engine_options: dict = field(
-        default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
-    )
-    dtype: str = field(
-        default="auto", metadata={"help": "of checkpoints and judges: float32, bfloat16, or auto: their own"}
-    )
     seed: int = field(default=0, metadata={"help": "of sampling"})
 
 
@@ -70,7 +63,7 @@ def main(args: ChooseArguments) -> None:
     for path in args.heldout_models.values():
         recipe.check_reward_model(path)
     check_judges(args.reward_models, args.heldout_models)
-    settings = EngineSettings(args.engine, args.dtype, args.engine_options)
+    settings = args.engine_settings()
     evaluation = Evaluation.of(args, settings, f"{args.output_dir}/candidates")
     for name in parts(args.models):
         path = args.models[name]

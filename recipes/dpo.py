@@ -53,7 +53,7 @@ def build(args: DPOArguments, training: HerdDPOConfig, model_args: recipe.ModelA
     }
     pairs, left_out = preference_rows(chosen, tokenizer, training.max_length, too_long=args.too_long, earlier=earlier)
     counts = {"pairs": len(pairs), "too_long": left_out.too_long, "unsafe_chosen": len(graded) - len(chosen)}
-    counts |= {"equal_answers": left_out.equal} | ({"sources": report.sources} if report.sources else {})
+    counts |= {"equal_answers": left_out.equal} | report.metrics
     reasons = earlier | {"of equal answers": left_out.equal, left_out.too_long.reason("max_length"): left_out.too_long}
     recipe.say(
         f"{len(pairs)} pairs of {len(records)}; left out: " + ", ".join(f"{n} {why}" for why, n in reasons.items())

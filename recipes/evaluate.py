@@ -13,12 +13,12 @@ recipe.check_first(__name__, __file__)  # --help and mistakes in options, before
 
 from llama_align.data import load_records
 from llama_align.evaluation.measure import Evaluation, check_rows
-from llama_align.recipe.engines import EngineSettings
+from llama_align.recipe.engines import EngineOptions
 from llama_align.runtime.progress import parts
 
 
 @dataclass
-class EvaluateArguments:
+class EvaluateArguments(EngineOptions):
     output_dir: str = field(metadata={"help": "where <row>.json, samples_<row>.jsonl and metrics.json go"})
     models: dict[str, str] = field(
         default_factory=dict, metadata={"help": "checkpoints by the name of their row, in order"}
@@ -38,20 +38,13 @@ class EvaluateArguments:
     top_p: float = field(default=1.0, metadata={"help": "nucleus"})
     max_new_tokens: int = field(default=128, metadata={"help": "longest answer"})
     context: int = field(default=256, metadata={"help": "tokens of a held-out document, the rest is cut"})
-    engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
-    engine_options: dict = field(
-        default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
-    )
-    dtype: str = field(
-        default="auto", metadata={"help": "of checkpoints and judges: float32, bfloat16, or auto: their own"}
-    )
     seed: int = field(default=0, metadata={"help": "of sampling"})
 
 
 def main(args: EvaluateArguments) -> None:
     recipe.one_process()
     check_rows(args.models, args.baseline)
-    settings = EngineSettings(args.engine, args.dtype, args.engine_options)
+    settings = args.engine_settings()
     for path in args.models.values():
         recipe.check_checkpoint(path, "causal")  # before the first of them is measured
     for path in args.reward_models.values():

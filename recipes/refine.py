@@ -14,6 +14,7 @@ from llama_align import recipe
 recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
 
 from llama_align.data import load_records
+from llama_align.recipe.engines import CachedEngineOptions
 from llama_align.refine import rules
 from llama_align.refine.apply import decisions, refine
 from llama_align.refine.rows import KINDS, Row
@@ -22,7 +23,7 @@ from llama_align.runtime import processes
 
 
 @dataclass
-class RefineArguments:
+class RefineArguments(CachedEngineOptions):
     output_dir: str = field(metadata={"help": "where the records, decisions.jsonl, metrics.json and README.md go"})
     kind: str = field(default="demonstration", metadata={"help": "of records: demonstration, preference or sample"})
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of the records"})
@@ -53,12 +54,6 @@ class RefineArguments:
     too_long: str = field(default="error", metadata={"help": "what no model has room for: error, or drop its score"})
     max_new_tokens: int = field(default=64, metadata={"help": "longest answer of the checkpoint that is asked"})
     prompts_per_shard: int = field(default=512, metadata={"help": "questions or scores between two writes"})
-    engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
-    engine_options: dict = field(
-        default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
-    )
-    max_cached_tokens: int | None = field(default=None, metadata={"help": "held at once, not by vllm; None: 65536"})
-    dtype: str = field(default="auto", metadata={"help": "of all models: float32, bfloat16 or auto (their own)"})
     seed: int = field(default=0, metadata={"help": "of mixtures of sources, and of the rule chance"})
 
 

@@ -15,7 +15,7 @@ from llama_align import recipe
 recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
 
 from llama_align.data import load_records, write_jsonl
-from llama_align.recipe.engines import EngineSettings
+from llama_align.recipe.engines import CachedEngineOptions
 from llama_align.rejection import run as rejection
 from llama_align.rejection.best_of_k import GRADE_THRESHOLDS
 from llama_align.rejection.candidates import answer_pool, rewarded
@@ -28,7 +28,7 @@ from llama_align.sampling import SamplingParams
 
 
 @dataclass
-class RejectionSamplingArguments:
+class RejectionSamplingArguments(CachedEngineOptions):
     output_dir: str = field(metadata={"help": "where samples.jsonl, best.jsonl and preferences.jsonl go"})
     model: list[str] = field(default_factory=list, metadata={"help": "checkpoints to sample from, one or several"})
     datasets: list[dict] = field(default_factory=list, metadata={"help": "sources of prompts"})
@@ -81,12 +81,6 @@ class RejectionSamplingArguments:
     judge: str = field(default="none", metadata={"help": "sandbox: the exact judge scores what was chosen, too"})
     prompts_per_shard: int = field(default=512, metadata={"help": "prompts sampled between two writes"})
     round: int = field(default=1, metadata={"help": "number of the round, written into the samples"})
-    engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
-    engine_options: dict = field(
-        default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
-    )
-    max_cached_tokens: int | None = field(default=None, metadata={"help": "held at once, not by vllm; None: 65536"})
-    dtype: str = field(default="auto", metadata={"help": "of all models: float32, bfloat16 or auto (their own)"})
     seed: int = field(default=0, metadata={"help": "of sampling"})
     part: str | None = field(default=None, metadata={"help": "sample this part of the shards alone, as 0/8 to 7/8"})
 
@@ -99,7 +93,7 @@ class RejectionSamplingArguments:
 def main(args: RejectionSamplingArguments) -> None:
     group = processes.join()
     choice = rejection.check(args)
-    settings = EngineSettings(args.engine, args.dtype, args.engine_options, args.max_cached_tokens)
+    settings = args.engine_settings()
     load = rejection.samplers(settings, group)
     earlier = load_records(args.earlier, "sample")[0]
     prompts, search_prompts = (

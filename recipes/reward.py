@@ -90,7 +90,7 @@ def build(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.
             "too_long_answers": left_out.answers,
             "equal_answers": left_out.equal,
         }
-        counts |= {"sources": report.sources} if report.sources else {}
+        counts |= report.metrics
         long = f"rows and {left_out.answers} answers of other rows {left_out.rows.reason('context')}"
         reasons = earlier | {"of equal answers": left_out.equal, long: left_out.rows}
         said = ", ".join(f"{count} {why}" for why, count in reasons.items())

@@ -47,7 +47,7 @@ def build(args: SFTArguments, training: HerdSFTConfig, model_args: recipe.ModelA
         peft_config=start.lora(),
     )
     metrics = {"dialogs": len(demonstrations) - dropped, "rows": len(rows), "too_long": dropped}
-    metrics |= {"sources": report.sources} if report.sources else {}
+    metrics |= report.metrics
     return recipe.Training(trainer, metrics, {"demonstration": args.datasets}, {".": start.saved_dtype})
 
 

@@ -13,7 +13,7 @@ from llama_align import recipe
 recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
 
 from llama_align.data import load_records
-from llama_align.recipe.engines import EngineSettings
+from llama_align.recipe.engines import CachedEngineOptions
 from llama_align.refine import synthesis
 from llama_align.refine.run import asker_of, leave
 from llama_align.rejection import run as rejection
@@ -27,7 +27,7 @@ READ = {  # by one method and not by another
 
 
 @dataclass
-class SynthesiseArguments:
+class SynthesiseArguments(CachedEngineOptions):
     output_dir: str = field(metadata={"help": "where demonstrations.jsonl, metrics.json and README.md go"})
     method: str = field(default="back_translation", metadata={"help": "back_translation, paraphrase or synonyms"})
     datasets: list[dict] = field(
@@ -54,12 +54,6 @@ class SynthesiseArguments:
     too_long: str = field(default="error", metadata={"help": "what the model has no room for: error or drop"})
     max_new_tokens: int = field(default=256, metadata={"help": "longest answer"})
     prompts_per_shard: int = field(default=512, metadata={"help": "questions between two writes"})
-    engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
-    engine_options: dict = field(
-        default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
-    )
-    max_cached_tokens: int | None = field(default=None, metadata={"help": "held at once, not by vllm; None: 65536"})
-    dtype: str = field(default="auto", metadata={"help": "of the model: float32, bfloat16 or auto (its own)"})
     seed: int = field(default=0, metadata={"help": "of sources, sampling and synonyms"})
 
 
@@ -103,7 +97,7 @@ def main(args: SynthesiseArguments) -> None:
     with group.quiet():
         records, report = load_records(args.datasets, kind, seed=args.seed)
         recipe.say(report)
-    settings = EngineSettings(args.engine, args.dtype, args.engine_options, args.max_cached_tokens)
+    settings = args.engine_settings()
     ask = asker_of(args, rejection.samplers(settings, group), settings, group)
     if args.method == "synonyms":
         rows, tallies = synthesis.synonyms(records, args.synonyms, args)

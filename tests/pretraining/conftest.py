@@ -6,6 +6,18 @@ import pytest
 
 from llama_align.pretraining import Source, Tokens
 
+# of every run here: float32, on the processor, silent, every step saved
+PLAIN = {
+    "use_cpu": True,
+    "bf16": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "per_device_train_batch_size": 4,
+}
+
 
 @pytest.fixture
 def documents(tmp_path):

@@ -19,6 +19,7 @@ from llama_align.recipe.staging import gated
 from llama_align.trainers import PretrainConfig, PretrainTrainer
 from tests.conftest import made_up_text
 
+from .conftest import PLAIN
 from .retriever import retriever
 from .test_staged import Killed, files_of, killed_after
 
@@ -169,21 +170,13 @@ def trainer_of(text, tokenizer, tmp_path):
     def make(rows: list[dict], base: float = 1e6, **changes) -> PretrainTrainer:
         model = retriever(len(tokenizer), base, tokenizer.pad_token_id)
         plan = Plan([Source(text("a", 1), most_epochs=math.inf)], parsed(rows), 0)
-        options = {
+        options = PLAIN | {
             "output_dir": str(tmp_path / "out"),
-            "use_cpu": True,
-            "bf16": False,
-            "report_to": "none",
-            "disable_tqdm": True,
-            "dataloader_pin_memory": False,
             "learning_rate": 1e-9,  # what was made by hand is not to be unlearned
             "warmup_steps": 0,
             "lr_scheduler_type": "linear",
             "lr_scheduler_kwargs": {},
             "logging_steps": 1,
-            "save_strategy": "steps",
-            "save_steps": 1,
-            "per_device_train_batch_size": 4,
         }
         args = PretrainConfig(**options | changes)
         rates = Rates(plan.time, 1e-9, "linear", {}, 0)

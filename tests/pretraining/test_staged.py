@@ -14,6 +14,8 @@ from llama_align import LlamaHerdForCausalLM, recipe
 from llama_align.pretraining import Plan, Rates, Source, SourceRows, Stage, StepRows
 from llama_align.trainers import PretrainConfig, PretrainTrainer
 
+from .conftest import PLAIN
+
 STAGES = (
     {"tokens": 1536, "context": 32, "batch": 256, "mixture": {"a": 0.75, "b": 0.25}, "window": 16},
     {"tokens": 1536, "context": 64, "batch": 512, "mixture": {"a": 0.5, "b": 0.5}, "rope_theta": 5e5},
@@ -30,19 +32,11 @@ def trainer_of(source_of, tiny_config, tmp_path):
         parsed = [Stage.parse(stage, number, None) for number, stage in enumerate(stages)]
         sources = [source(name, 495, most_epochs=math.inf) for name in ("a", "b")]
         plan = Plan(sources, parsed, 0)
-        options = {
+        options = PLAIN | {
             "output_dir": str(tmp_path / "out"),
-            "use_cpu": True,
-            "bf16": False,
-            "report_to": "none",
-            "disable_tqdm": True,
-            "dataloader_pin_memory": False,
             "learning_rate": 1e-2,
             "warmup_steps": 2,
             "logging_steps": 2,
-            "save_strategy": "steps",
-            "save_steps": 1,
-            "per_device_train_batch_size": 4,
         }
         args = PretrainConfig(**options | changes)
         rates = Rates(plan.time, 1e-2, "cosine_with_min_lr", {"min_lr_rate": 0.1}, args.warmup_steps)

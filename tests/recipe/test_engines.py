@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from llama_align.data import load_records, write_jsonl
 from llama_align.recipe import RecipeError, engines
-from llama_align.recipe.engines import EngineSettings, Samplers
+from llama_align.recipe.engines import CachedEngineOptions, EngineOptions, EngineSettings, Samplers
 from llama_align.rejection import run as rejection
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "rejection_sampling.py"
@@ -45,6 +45,12 @@ def test_a_sampler_gets_the_checkpoint_its_tokenizer_and_the_options_of_its_engi
     assert vllm == ["vllm", {"dtype": "float32", "tensor_parallel_size": 2}]
     assert isinstance(model, torch.nn.Module)
     assert native == ["native", {"max_cached_tokens": 9}]
+
+
+def test_options_of_a_recipe_become_settings():
+    found = EngineOptions(engine="vllm", engine_options={"seed": 2}, dtype="bfloat16").engine_settings()
+    assert found == EngineSettings("vllm", "bfloat16", {"seed": 2})
+    assert CachedEngineOptions(max_cached_tokens=9).engine_settings() == EngineSettings(max_cached_tokens=9)
 
 
 # -- in rejection sampling

@@ -24,6 +24,11 @@ class LoadReport:
     sources: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
+    def metrics(self) -> dict[str, dict]:
+        """What a run's metrics.json says of it: `sources`, where these have shares."""
+        return {"sources": self.sources} if self.sources else {}
+
+    @property
     def skipped(self) -> int:
         """How many rows did not fit, over all sources."""
         return sum(tally.skipped.total() for tally in self.tallies)

@@ -1,7 +1,7 @@
 """What the recipes that sample share: the options of their engine, checked, and one checkpoint in memory at a time."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..runtime.identity import resolved_dtype
@@ -90,6 +90,29 @@ class EngineSettings:
     def context(self, path: str) -> float:
         """Tokens of prompt and answer together."""
         return min(checkpoints.context_of(path), self.options.get("max_model_len") or float("inf"))
+
+
+@dataclass(kw_only=True)
+class EngineOptions:
+    """What a recipe that samples takes in its YAML for its engine."""
+
+    engine: str = field(default="auto", metadata={"help": "auto, native, transformers or vllm"})
+    engine_options: dict = field(
+        default_factory=dict, metadata={"help": "of vllm.LLM: tensor_parallel_size, gpu_memory_utilization, ..."}
+    )
+    dtype: str = field(default="auto", metadata={"help": "of all models: float32, bfloat16, or auto: their own"})
+
+    def engine_settings(self) -> EngineSettings:
+        """Raises RecipeError as `EngineSettings` does."""
+        return EngineSettings(self.engine, self.dtype, self.engine_options)
+
+
+@dataclass(kw_only=True)
+class CachedEngineOptions(EngineOptions):
+    max_cached_tokens: int | None = field(default=None, metadata={"help": "held at once, not by vllm; None: 65536"})
+
+    def engine_settings(self) -> EngineSettings:
+        return replace(super().engine_settings(), max_cached_tokens=self.max_cached_tokens)
 
 
 def check_dtype(name: str) -> None:

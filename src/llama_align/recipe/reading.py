@@ -51,9 +51,11 @@ class Parser(TrlParser):
         form.add_usage("%(prog)s [--config FILE] [--OPTION VALUE ...]", [], [])
         form.add_text(self.description)
         owners = owner_of(self.dataclass_types)
+        written = {name for kind in self.dataclass_types for name in vars(kind).get("__annotations__", ())}
+        actions = sorted(self._actions, key=lambda action: action.dest not in written)  # what is inherited follows
         for owner in ("", *LIBRARIES):
             form.start_section(f"options of {owner}" if owner else "options of the recipe")
-            form.add_arguments([action for action in self._actions if owners.get(action.dest, "") == owner])
+            form.add_arguments([action for action in actions if owners.get(action.dest, "") == owner])
             form.end_section()
         return form.format_help()
 

@@ -41,7 +41,7 @@ def asker_of(args: Any, load: recipe.Samplers, settings: EngineSettings, group: 
 
 def scores_of(args: Any, group: Group) -> Scores:
     """All that the rules ask, as the recipe's arguments name it."""
-    settings = EngineSettings(args.engine, args.dtype, args.engine_options, args.max_cached_tokens)
+    settings = args.engine_settings()
     load = rejection.samplers(settings, group)
     rewards = None
     if args.reward_models:
