@@ -1,6 +1,8 @@
 """Where curves go, and what is refused; TensorBoard's are read back where it is installed."""
 
 import json
+import sqlite3
+from contextlib import closing
 from importlib.machinery import ModuleSpec
 
 import pytest
@@ -91,3 +93,14 @@ def test_a_resumed_run_goes_on_with_its_curve(run):
         tracker.close()
     events = EventAccumulator(str(run / "tracking" / "round-2" / "best-2-2b")).Reload()
     assert [event.step for event in events.Scalars("loss")] == [*range(1, 11)]
+
+
+def test_a_curve_of_trackio_lies_in_its_runs_folder(tmp_path, monkeypatch):
+    pytest.importorskip("trackio")  # imported before a folder is known, as TRL does
+    monkeypatch.delenv("TRACKIO_DIR", raising=False)
+    for name in ("a", "b"):
+        tracker = open_tracker("trackio", curve_of(tmp_path / name))
+        tracker.log(1, {"loss": 0.5})
+        tracker.close()
+        with closing(sqlite3.connect(tmp_path / name / "tracking" / "llama-align.db")) as file:
+            assert file.execute("select run_name, step from metrics").fetchall() == [(name, 1)]

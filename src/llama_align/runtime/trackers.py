@@ -7,6 +7,7 @@ its digest, read off `run.json` beside the step's folder, so that a step that is
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -99,10 +100,10 @@ class _TensorBoard:
 
 class _Trackio:
     def __init__(self, curve: Curve, start: int):
-        os.environ.setdefault("TRACKIO_DIR", str(curve.folder))  # read when trackio is imported
         import trackio
         from trackio.sqlite_storage import SQLiteStorage
 
+        _keep_in(Path(os.environ.get("TRACKIO_DIR", curve.folder)))
         self._trackio = trackio
         last = SQLiteStorage.get_max_step_for_run(curve.project, curve.name)
         self._last = -1 if last is None else last
@@ -115,6 +116,14 @@ class _Trackio:
 
     def close(self) -> None:
         self._trackio.finish()
+
+
+def _keep_in(folder: Path) -> None:
+    """Where trackio writes: it reads TRACKIO_DIR when it is imported, which TRL does before a run has a folder."""
+    for module in [each for name, each in sys.modules.items() if name.partition(".")[0] == "trackio"]:
+        for name, place in {"TRACKIO_DIR": "", "MEDIA_DIR": "media", "ARTIFACTS_DIR": "artifacts"}.items():
+            if hasattr(module, name):
+                setattr(module, name, folder / place)
 
 
 class _Wandb:
