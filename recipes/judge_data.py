@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t
 
 from llama_align import recipe
 
@@ -21,9 +20,9 @@ from llama_align.report.figures import standalone
 from llama_align.rounds.ladder import OURS, SAVING, STEM, context_of, decay_from, refuse_own, run_steps, tokens_a_step
 from llama_align.rounds.mixes import Sources
 from llama_align.runtime.files import write_text
+from llama_align.scaling.gains import CONTROL, gains, on_benchmarks
 
 OWN = (*OURS, *SAVING, "datasets", "eval_datasets", "ignore_data_skip", "stages")
-CONTROL = "control"
 
 
 @dataclass
@@ -40,6 +39,10 @@ class JudgeDataArguments:
     share: float = field(default=0.3, metadata={"help": "of the new data while the rate falls"})
     part: float = field(default=0.05, metadata={"help": "share of each source's documents held out for its loss"})
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "each anneals once on every mix"})
+    benchmarks: list[str] = field(
+        default_factory=list, metadata={"help": "tasks of recipes/benchmark.py that every run is measured on as well"}
+    )
+    limit: int | None = field(default=None, metadata={"help": "items of each part of a benchmark, the first ones"})
     jobs: int = field(default=1, metadata={"help": "runs at work at once"})
 
 
@@ -71,13 +74,8 @@ def steps_of(args: JudgeDataArguments, sources: Sources) -> list[dict]:
     return steps
 
 
-def gains(losses: np.ndarray, control: np.ndarray) -> dict:
-    """What the losses [seeds, targets] are below the control's, by target and on average, with 95% intervals."""
-    gain = control - losses
-    columns = np.concatenate([gain.mean(1, keepdims=True), gain], 1)
-    wide = t.ppf(0.975, len(gain) - 1) * columns.std(0, ddof=1) / np.sqrt(len(gain))
-    rows = [[float(m), float(m - w), float(m + w)] for m, w in zip(columns.mean(0), wide, strict=True)]
-    return {"mean": rows[0], "targets": rows[1:]}
+def draw(title: str, gains: dict[str, list], unit: str, path: Path) -> None:
+    write_text(path, standalone(pictures.gains(title, {name: tuple(mean) for name, mean in gains.items()}, unit)))
 
 
 def main(args: JudgeDataArguments) -> None:
@@ -87,6 +85,11 @@ def main(args: JudgeDataArguments) -> None:
         raise recipe.RecipeError("old, new, seeds, share: found too few, expected sources, two seeds, a share below 1")
     if CONTROL in {*args.new, *args.planted} or type(args.pretrain.get("warmup_steps")) is not int:
         raise recipe.RecipeError(f"new, pretrain.warmup_steps: expected no name {CONTROL!r}, and a number of steps")
+    benchmarks = None
+    if args.benchmarks:
+        from llama_align.benchmarks.predicted import ladder_benchmarks, measured  # takes the extra `benchmarks`
+
+        benchmarks = ladder_benchmarks(args.benchmarks, f"{args.output_dir}/benchmarks", args.limit)
     sources = Sources.read(args.pretrain.get("tokenizer", ""), args.old | args.new, args.planted, args.part)
     folders = run_steps(steps_of(args, sources), args.output_dir, Path(__file__).resolve().parent, args.jobs)
     targets, context = list(args.old | args.new), context_of(args.pretrain)
@@ -98,16 +101,29 @@ def main(args: JudgeDataArguments) -> None:
     found = {name: gains(losses(name), control) for name in (*args.new, *args.planted)}
     ranked = sorted(found, key=lambda name: -found[name]["mean"][0])
     rows = {name: found[name] for name in ranked}
+    of_tasks = {}
+    if benchmarks:
+        of_tasks = measured(benchmarks, {name: folder for name, folder in folders.items() if name != "half"})
+        for name, row in on_benchmarks(of_tasks, ranked, args.seeds).items():
+            rows[name]["benchmarks"] = row
     recipe.write_json(
         f"{args.output_dir}/metrics.json", {"targets": targets, "control": control.mean(0).tolist(), "gains": rows}
     )
-    picture = pictures.gains("gains over the control", {name: tuple(row["mean"]) for name, row in rows.items()})
-    write_text(Path(args.output_dir) / "gains.svg", standalone(picture))
+    folder = Path(args.output_dir)
+    means = {name: row["mean"] for name, row in rows.items()}
+    draw("gains over the control", means, "nats a token", folder / "gains.svg")
     heading = f"{'gain over the control, nats a token':36s} {'mean and 95% interval':>28s}  {'own held-out text':>18s}"
     recipe.say(heading)
     for name, row in rows.items():
         mean, own = row["mean"], f"{row['targets'][targets.index(name)][0]:+.4f}" if name in targets else ""
         recipe.say(f"{name:36s} {mean[0]:+.4f} [{mean[1]:+.4f}, {mean[2]:+.4f}]      {own:>18s}")
+    for task in of_tasks:
+        on = {name: [row["benchmarks"][key][task] for key in ("nll", "accuracy")] for name, row in rows.items()}
+        losses_of = {name: nll for name, (nll, _) in on.items()}
+        draw(f"gains on {task}", losses_of, "nats a byte", folder / f"{task}_gains.svg")
+        recipe.say(f"{f'{task}, nats a byte':36s} {'mean and 95% interval':>28s}  {'accuracy':>27s}")
+        for name, both in on.items():
+            recipe.say(f"{name:36s} " + "  ".join(f"{m:+.4f} [{low:+.4f}, {high:+.4f}]" for m, low, high in both))
 
 
 if __name__ == "__main__":

@@ -147,14 +147,37 @@ def test_a_mix_is_fitted_proposed_and_trained_on(data, in_process, tmp_path, mon
 
 
 def test_data_is_judged_beside_a_control(data, in_process, tmp_path, monkeypatch):
+    predicted = pytest.importorskip("llama_align.benchmarks.predicted", reason="needs the extra 'benchmarks'")
     judge = module_of("judge_data", monkeypatch)
     monkeypatch.setattr(judge, "run_steps", in_process)
+    asked = []
+
+    def measured(benchmarks, folders):  # as of models of which `sums` is better, in the second seed by more
+        asked.append((benchmarks, sorted(folders)))
+        better = {name: name.startswith("sums") * (1 + name.endswith("1")) for name in folders}
+        return {
+            "herd_piqa": {name: {"nll": 2 - much / 10, "accuracy": 0.5 + much / 4} for name, much in better.items()}
+        }
+
+    monkeypatch.setattr(predicted, "ladder_benchmarks", lambda names, folder, limit: (names, folder, limit))
+    monkeypatch.setattr(predicted, "measured", measured)
+    more = {"benchmarks": ["piqa"], "limit": 9}
     options, sources = data
     old, new = {"dogs": sources["dogs"]}, {"sums": sources["sums"]}
     planted = {"shuffled": "dogs"}
-    judge.main(judge.JudgeDataArguments(str(tmp_path), options, old, new, planted, 3000, 2000, part=0.2, seeds=[0, 1]))
+    judge.main(
+        judge.JudgeDataArguments(str(tmp_path), options, old, new, planted, 3000, 2000, part=0.2, seeds=[0, 1], **more)
+    )
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert list(found["gains"]) == ["sums", "shuffled"]
+    runs = sorted(f"{name}-{seed}" for name in ("control", "sums", "shuffled") for seed in (0, 1))
+    assert asked == [((["piqa"], f"{tmp_path}/benchmarks", 9), runs)]
+    on = found["gains"]["sums"]["benchmarks"]
+    half = 12.7062 * 0.05  # Student's t of one degree of freedom, and the standard error of 0.1 and 0.2
+    assert on["nll"]["herd_piqa"] == pytest.approx([0.15, 0.15 - half, 0.15 + half], abs=1e-4)
+    assert on["accuracy"]["herd_piqa"][0] == pytest.approx(0.375)
+    assert found["gains"]["shuffled"]["benchmarks"]["nll"] == {"herd_piqa": [0, 0, 0]}
+    assert "nats a byte" in (tmp_path / "herd_piqa_gains.svg").read_text()
     assert "shuffled" in (tmp_path / "gains.svg").read_text()
     assert found["gains"]["sums"]["targets"][1][0] > 0.02  # it has not seen a sum before
     log = [json.loads(line) for line in (tmp_path / "sums-0" / "log.jsonl").open()]

@@ -71,8 +71,8 @@ def mix(label: str, rows: Mapping[str, tuple[float, float, float]], natural: Seq
     return _svg(label, draw, width=4.2, height=0.8 + 0.24 * len(rows))
 
 
-def gains(label: str, rows: Mapping[str, tuple[float, float, float]]) -> Markup:
-    """Gains with their intervals, nats a token, one line per name from the top; left of the line is worse than none."""
+def gains(label: str, rows: Mapping[str, tuple[float, float, float]], unit: str = "nats a token") -> Markup:
+    """Gains with their intervals, one line per name from the top; left of the line is worse than none."""
 
     def draw(axes: Axes) -> None:
         places = np.arange(len(rows))
@@ -81,7 +81,7 @@ def gains(label: str, rows: Mapping[str, tuple[float, float, float]]) -> Markup:
         axes.hlines(places, low, high, color=SERIES[0], linewidth=2, alpha=0.5)
         axes.scatter(mean, places, 22, color=SERIES[0])
         axes.set_yticks(places, [_short(name, 16) for name in rows])
-        axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="gain, nats a token")
+        axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"gain, {unit}")
         axes.grid(axis="y", visible=False)
 
     return _svg(label, draw, width=4.2, height=0.8 + 0.24 * len(rows))
