@@ -228,10 +228,14 @@ def anew(options: dict) -> dict:
 
 
 def staged(options: dict) -> dict:
-    """The options of pretraining, two steps of four rows in every stage, rows a thirty-second of their length."""
-    options = {name: value for name, value in options.items() if name != "max_steps"}
+    """The options of pretraining, two steps of four rows in every stage, rows a thirty-second of their length.
+
+    Without gates, which random weights keep shut, and without what these look at.
+    """
+    options = {name: value for name, value in options.items() if name not in ("max_steps", "eval_datasets")}
     stages = []
     for stage in options["stages"]:
+        stage = {name: value for name, value in stage.items() if name != "gate"}
         context = min(stage.get("context", 8192), 8192) // 32
         stages.append(stage | {"context": context, "batch": 4 * context, "tokens": 8 * context})
     return options | {"stages": stages}

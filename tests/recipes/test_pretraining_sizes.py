@@ -32,7 +32,7 @@ SHARES = {
     "llama-3.2-1b": [50, 25, 17, 8],
     "code-llama-7b": [85, 8, 7],
 }
-LONG = standins.RECIPES / "code-llama-7b" / "pretrain_long.yaml"
+LONG = {path.parent.name: path for path in standins.RECIPES.glob("*llama-*/pretrain_long.yaml")}
 
 
 def devices_of(path) -> int:
@@ -86,12 +86,26 @@ def test_the_numbers_are_the_papers(folder):
 
 
 def test_code_llamas_long_stage():
-    config = read_yaml(LONG).content
+    path = LONG["code-llama-7b"]
+    config = read_yaml(path).content
     assert config["size_overrides"] == {"max_position_embeddings": 16384, "rope_theta": 1e6}
-    assert stages_of(LONG) == [(3000 * 2 * M, 16384, 2 * M)]
+    assert stages_of(path) == [(3000 * 2 * M, 16384, 2 * M)]
     assert config["learning_rate"] == 2e-5
     assert shape("code-llama-7b").rope_parameters["rope_theta"] == 1e6
     assert shape("code-llama-7b").max_position_embeddings == 16384
+
+
+def test_llama_3s_long_stages():
+    """Llama 3, sections 3.4.2 and 3.4.3: 800B tokens from 8K to 128K through gates, then 40M to a rate of zero."""
+    path = LONG["llama-3.1-8b"]
+    *long, last = read_yaml(path).content["stages"]
+    tokens, contexts, _ = zip(*stages_of(path), strict=True)
+    assert (sum(tokens[:-1]), tokens[-1]) == (800e9, 40e6)
+    assert contexts == (16384, 32768, 65536, 131072, 131072)
+    assert all(stage["gate"]["short"] == 8192 for stage in long)
+    assert last["schedule"] == {"type": "linear"}
+    published = shape("llama-3.1-8b").rope_parameters
+    assert long[0]["rope_scaling"] == {name: value for name, value in published.items() if name != "rope_theta"}
 
 
 @pytest.mark.parametrize("path", standins.PRETRAINED, ids=lambda path: path.parent.name)
@@ -101,13 +115,15 @@ def test_two_steps_of_every_stage_on_a_stand_in(path, root, tmp_path):
     config = json.loads((tmp_path / "pretrain" / "config.json").read_text())
     assert config["rope_parameters"]["rope_type"] == "default"
     runs = {tmp_path / "pretrain": stages_of(path)}
-    if path.parent == LONG.parent:
-        options = standins.staged(standins.overrides(read_yaml(LONG).content, root, trains=True))
+    if long := LONG.get(path.parent.name):
+        wanted = read_yaml(long).content
+        options = standins.staged(standins.overrides(wanted, root, trains=True))
         standins.run_step("pretrain", options | {"model_name_or_path": str(tmp_path / "pretrain")}, tmp_path / "long")
-        runs[tmp_path / "long"] = stages_of(LONG)
+        runs[tmp_path / "long"] = stages_of(long)
         config = json.loads((tmp_path / "long" / "config.json").read_text())
-        assert config["rope_parameters"]["rope_theta"] == 1e6
-        assert config["max_position_embeddings"] == 16384
+        rope = {"rope_theta": shape(path.parent.name).rope_parameters["rope_theta"]}
+        assert config["rope_parameters"].items() >= (rope | wanted["stages"][0].get("rope_scaling", {})).items()
+        assert config["max_position_embeddings"] == wanted["size_overrides"]["max_position_embeddings"]
     for folder, stages in runs.items():
         assert len(standins.losses(folder)) == 2 * len(stages)
         assert all(map(math.isfinite, standins.losses(folder)))
