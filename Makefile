@@ -5,6 +5,7 @@ BIN = $(VENV)/bin
 RUN ?= runs/demo
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = true
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # DeepSpeed's CUDA extensions are built on first use where there is a GPU, never at installation
 export DS_BUILD_OPS = 0
 
