@@ -1,6 +1,7 @@
 """The HTML report of a made-up run: what it shows, what it leaves out, and that hostile text stays text."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -326,6 +327,21 @@ def test_legends_stand_beside_the_curves():
     for name in ("training", "held out"):
         (place,) = re.findall(r'x="([\d.]+)"[^>]*>' + name, svg)
         assert float(place) > right
+
+
+def test_repeated_runs_have_one_colour_and_one_name_and_panels_stand_beside_each_other():
+    first, second = [[0, 1.0], [1, 3.0], [2, math.nan]], [[0, 2.0], [1, 4.0]]
+    panel = figures.repeated("loss", {"healthy": [first, second], "ill": [second]})
+    assert [panel.count(f">{name}<") for name in ("loss", "healthy", "ill")] == [1, 1, 1]
+    lines = re.findall(r'd="(M[^"]*)"[^>]*stroke: (var\(--c\d\))', panel.replace("\n", ""))
+    curves = [colour for path, colour in lines if path.count("L") == 1]
+    assert [curves.count(f"var(--c{n})") >= least for n, least in ((0, 2), (1, 1))] == [True, True]
+    row = figures.beside("two", [panel, figures.repeated("accuracy", {"healthy": [first], "ill": []})])
+    ids = re.findall(r'id="([^"]*)"', row)
+    assert len(ids) == len(set(ids))
+    places = re.findall(r'<svg x="([\d.]+)" width="([\d.]+)"', row)
+    assert places == [("0", "216"), ("216", "216")]
+    assert 'viewBox="0 0 432 ' in row
 
 
 @pytest.mark.parametrize(
