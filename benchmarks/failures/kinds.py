@@ -78,7 +78,7 @@ class Failure:
     common: Mapping[str, Any] = field(default_factory=dict)
     probes: Sequence[Probe] = ()
     every: int = 0
-    seeds: Sequence[int] = (0, 1)
+    seeds: Sequence[int] = (0,)
     axis: str = "step"
     measure: Callable[["Failure", Arm, Start, int, Path], Curves] | None = None
 

@@ -83,7 +83,7 @@ FAILURES = [
         panels={
             "rewards/chosen": "implicit reward of chosen answers",
             "rewards/margins": "margin to the rejected",
-            "judge/form": "answers in the form asked for, %",
+            "loss/nll": "NLL of chosen answers, nats per token",
         },
         claim="rewards/chosen ends below 0 and below the healthy one's, while the margin grows at least as well",
         shows=lambda healthy, ill: (
@@ -92,32 +92,32 @@ FAILURES = [
         ),
     ),
     Failure(
-        name="beta",
+        name="dpo_rate",
         config="dpo.yaml",
         until="annotate",
-        common=DPO | {"nll_coefficient": 0.2},
-        healthy=Arm({"beta": 0.1}),
-        ill=Arm({"beta": 0.005}),
+        common=DPO | {"alarm_after": 30},
+        healthy=Arm({"nll_coefficient": 1.0}),
+        ill=Arm({"nll_coefficient": 1.0, "learning_rate": 3.0e-3}),
         probes=(judged(),),
         every=30,
         panels={
-            "logps/chosen": "log p of chosen answers, nats",
-            "logps/rejected": "log p of rejected answers, nats",
+            "loss/nll": "NLL of chosen answers, nats per token",
+            "rewards/margins": "margin to the rejected",
             "judge/helpful": "answers as asked, %",
         },
-        claim="rejected answers lose twice as many nats, and fewer answers are as asked",
+        claim="the chosen answers' NLL ends 0.2 nats higher, and half as many answers are as asked",
         shows=lambda healthy, ill: (
-            last(ill, "logps/rejected") < 2 * last(healthy, "logps/rejected")
-            and last(ill, "judge/helpful", 1) < last(healthy, "judge/helpful", 1)
+            last(ill, "loss/nll") > last(healthy, "loss/nll") + 0.2
+            and last(ill, "judge/helpful", 1) < last(healthy, "judge/helpful", 1) / 2
         ),
     ),
     Failure(
         name="format_tokens",
         config="dpo.yaml",
         until="annotate",
-        common=DPO | {"nll_coefficient": 0.0, "beta": 0.02, "learning_rate": 3.0e-4},
-        healthy=Arm({"mask_format_tokens": True}),
-        ill=Arm({"mask_format_tokens": False}),
+        common=DPO | {"alarm_after": 30},
+        healthy=Arm({"nll_coefficient": 0.0}),
+        ill=Arm({"nll_coefficient": 0.0, "mask_format_tokens": False}),
         probes=(judged(),),
         every=30,
         panels={

@@ -23,15 +23,4 @@ FAILURES = [
         claim="the loss ends 1 nat or more above the healthy one's",
         shows=lambda healthy, ill: last(ill, "loss") > last(healthy, "loss") + 1,
     ),
-    Failure(
-        name="warmup",
-        config="pretrain.yaml",
-        until="tokenizer",
-        common=COMMON | {"learning_rate": 1.0e-2},
-        healthy=Arm({"warmup_steps": 0.1}),
-        ill=Arm({"warmup_steps": 0}),
-        panels={"loss": "loss", "grad_norm": "gradient norm"},
-        claim="the loss ends 0.2 nats or more above the healthy one's",
-        shows=lambda healthy, ill: last(ill, "loss") > last(healthy, "loss") + 0.2,
-    ),
 ]

@@ -47,7 +47,7 @@ FAILURES = [
         name="kl_off",
         config="ppo.yaml",
         until="reward_safety",
-        common=PPO,
+        common=PPO | {"learning_rate": 8.0e-4},
         healthy=Arm(),
         ill=Arm({"beta": 0.0001}),
         probes=(judged(),),
@@ -73,9 +73,9 @@ FAILURES = [
             "value/explained_variance": "explained variance",
             "reward": "reward",
         },
-        claim="explained variance below -0.5 at its lowest, the value loss ten times the healthy one's",
+        claim="explained variance falls below -5, the value loss rises to ten times the healthy one's",
         shows=lambda healthy, ill: (
-            lowest(ill, "value/explained_variance") < -0.5
+            lowest(ill, "value/explained_variance") < -5
             and highest(ill, "loss/value") > 10 * highest(healthy, "loss/value")
         ),
     ),

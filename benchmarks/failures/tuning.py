@@ -101,7 +101,7 @@ FAILURES = [
         panels={
             "loss": "loss in training",
             "judge/helpful": "answers as asked, %",
-            "judge/missing_end": "without an end, %",
+            "judge/length": "length of answers, tokens",
         },
         claim="the training loss is the same, and at most a fifth as many answers are as asked",
         shows=lambda healthy, ill: (
@@ -120,7 +120,7 @@ FAILURES = [
         panels={
             "loss": "loss in training",
             "judge/helpful": "answers as asked, %",
-            "judge/missing_end": "without an end, %",
+            "judge/length": "length of answers, tokens",
         },
         claim="the training loss is the same, and at most two thirds as many answers are as asked",
         shows=lambda healthy, ill: (
