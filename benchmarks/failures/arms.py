@@ -29,7 +29,8 @@ def run(failure: Failure, arm: Arm, start: Start, seed: int, folder: Path) -> Cu
         for key, value in row.items():
             if isinstance(value, int | float) and key not in ("step", "epoch"):
                 curves.setdefault(key, []).append([row["step"], value])
-    begin = start.fill(options.get("model_name_or_path"))
+    # a reward model begins with a head of random weights, which is none yet
+    begin = None if failure.config.startswith("reward") else start.fill(options.get("model_name_or_path"))
     for step, checkpoint in checkpoints(result.folder, begin):
         for probe in failure.probes if arm.probes is None else arm.probes:
             for key, value in probe(checkpoint, start).items():
