@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from llama_align.data import load_records, write_jsonl
+from llama_align.rejection.judges import EXACT
 
 from .arms import trained
 from .kinds import Arm, Curves, Failure, Start, first, highest, last, lowest
@@ -38,7 +39,7 @@ def best_of_k(failure: Failure, arm: Arm, start: Start, seed: int, folder: Path)
     """What the rejection sampling recipe reports of the best of 1 to K answers: its reward, and the exact judge's."""
     options = {**failure.common, **arm.prepare(start, folder, seed), "seed": seed}
     curve = trained(failure.config, options, start, folder).metrics["best_of_k"][0]
-    columns = {"reward": curve["best"], "judge": curve["heldout"]["judge"]}
+    columns = {"reward": curve["best"], "judge": curve["heldout"][EXACT]}
     return {name: [list(point) for point in zip(curve["k"], column, strict=True)] for name, column in columns.items()}
 
 
