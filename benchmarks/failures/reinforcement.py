@@ -54,11 +54,10 @@ FAILURES = [
         probes=(judged(),),
         every=16,
         panels={"reward": "reward", "kl": "KL to the start, nats per answer", "judge/helpful": "answers as asked, %"},
-        claim="more reward, four times the KL, fewer answers as asked",
+        claim="twice the KL, and three quarters as many answers as asked or fewer",
         shows=lambda healthy, ill: (
-            last(ill, "reward") > last(healthy, "reward")
-            and last(ill, "kl") > 4 * last(healthy, "kl")
-            and last(ill, "judge/helpful", 1) < last(healthy, "judge/helpful", 1)
+            last(ill, "kl") > 2 * last(healthy, "kl")
+            and last(ill, "judge/helpful", 1) <= 0.75 * last(healthy, "judge/helpful", 1)
         ),
     ),
     Failure(
