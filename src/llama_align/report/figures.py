@@ -302,8 +302,9 @@ def beside(label: str, pictures: Sequence[Markup]) -> Markup:
     for picture, (width, height) in zip(pictures, boxes, strict=True):
         parts.append(str(picture).replace("<svg ", f'<svg x="{at:g}" width="{width:g}" height="{height:g}" ', 1))
         at += width
-    box = f"0 0 {at:g} {max(height for _, height in boxes):g}"
-    return Markup(f'<svg viewBox="{box}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>')
+    height = max(height for _, height in boxes)
+    size = f'viewBox="0 0 {at:g} {height:g}" width="{at:g}pt" height="{height:g}pt"'
+    return Markup(f'<svg {size} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>')
 
 
 def standalone(svg: Markup) -> str:
