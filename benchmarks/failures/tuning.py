@@ -153,8 +153,8 @@ FAILURES = [
         probes=(answers_loss, judged()),
         every=50,
         panels={"loss": "loss", "held_out/loss": "loss on held-out answers", "judge/helpful": "answers as asked, %"},
-        claim="held-out answers' loss is higher at the end",
-        shows=lambda healthy, ill: last(ill, "held_out/loss", 1) > last(healthy, "held_out/loss", 1) + 0.02,
+        claim="held-out answers' loss ends 0.05 nats or more higher",
+        shows=lambda healthy, ill: last(ill, "held_out/loss", 1) > last(healthy, "held_out/loss", 1) + 0.05,
     ),
     Failure(
         name="boundaries",
@@ -166,7 +166,7 @@ FAILURES = [
         probes=(answers_loss, judged()),
         every=50,
         panels={"loss": "loss", "held_out/loss": "loss on held-out answers", "judge/helpful": "answers as asked, %"},
-        claim="held-out answers' loss is higher at the end",
+        claim="held-out answers' loss ends 0.05 nats or more higher",
         shows=lambda healthy, ill: last(ill, "held_out/loss", 1) > last(healthy, "held_out/loss", 1) + 0.05,
     ),
     Failure(
