@@ -4,13 +4,13 @@
     python -m benchmarks.failures kl_off [critic ...] --run runs/llama2 --output_dir runs/failures
 
 docs/troubleshooting.md has what came out. `--run` is a run of recipes/herd-nano/llama2.yaml or rounds.yaml; where it
-lacks a step that is needed, llama2.yaml is run up to that step. What was measured before (OUTPUT_DIR/NAME.json) and
-trained before (OUTPUT_DIR/runs) is not done again. The exit code is 1 where a symptom is not seen.
+lacks a step that is needed, llama2.yaml is run up to that step. What was measured before (OUTPUT_DIR/NAME.json) or
+trained (OUTPUT_DIR/runs), from the same run with the same options, is not done again. The exit code is 1 where a
+symptom is not seen.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,10 +39,13 @@ def started(run: Path, until: str) -> Start:
 
 
 def made(failure: Failure, run: Path, output: Path, seeds: list[int]) -> dict:
-    """Curves by arm and seed, of this run or of one before with the same seeds."""
-    file = output / f"{failure.name}.json"
+    """Curves by arm and seed, now or before from the same run with the same options."""
+    file, start = output / f"{failure.name}.json", None
+    options = [failure.common, *(failure.arm(arm).options for arm in ARMS), failure.every]
+    of = json.loads(json.dumps([str(run.resolve()), failure.config, *options]))
     found = json.loads(file.read_text()) if file.exists() else {}
-    start = None
+    if found.get("of") != of:
+        found = {"of": of}
     for arm in ARMS:
         for seed in map(str, seeds):
             if seed not in found.setdefault(arm, {}):
@@ -89,5 +92,4 @@ def told(failure: Failure, curves: dict) -> bool:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     raise SystemExit(main())

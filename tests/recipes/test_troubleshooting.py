@@ -131,3 +131,8 @@ def test_a_failure_from_its_start_to_its_picture(tiny_start, tmp_path, monkeypat
     assert "seen with 0 of 1 seeds" in capsys.readouterr().out
     assert asked[1] == asked[0]
     assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == trained, "nothing is run again"
+    found = json.loads((out / "prompt_loss.json").read_text())
+    found["of"][0], found["ill"] = "runs/another", {"3": {}}
+    (out / "prompt_loss.json").write_text(json.dumps(found))
+    run(seen=True)
+    assert asked[2] == asked[0], "curves of another run are measured anew"
