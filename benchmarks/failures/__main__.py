@@ -56,7 +56,8 @@ def made(failure: Failure, run: Path, output: Path, seeds: list[int]) -> dict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shown = {"prog": "python -m benchmarks.failures", "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(description=__doc__, **shown)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of failures")
     parser.add_argument("--all", action="store_true", help="every failure")
     parser.add_argument("--list", action="store_true", help="their names and what is claimed of them")
