@@ -112,6 +112,26 @@ FAILURES = [
         ),
     ),
     Failure(
+        name="beta",
+        config="dpo.yaml",
+        until="annotate",
+        common=DPO | {"nll_coefficient": 0.2},
+        healthy=Arm({"beta": 0.1}),
+        ill=Arm({"beta": 0.005}),
+        probes=(judged(),),
+        every=30,
+        panels={
+            "logps/chosen": "log p of chosen answers, nats",
+            "logps/rejected": "log p of rejected answers, nats",
+            "judge/helpful": "answers as asked, %",
+        },
+        claim="rejected answers lose twice as many nats, and fewer answers are as asked",
+        shows=lambda healthy, ill: (
+            last(ill, "logps/rejected") < 2 * last(healthy, "logps/rejected")
+            and last(ill, "judge/helpful", 1) < last(healthy, "judge/helpful", 1)
+        ),
+    ),
+    Failure(
         name="format_tokens",
         config="dpo.yaml",
         until="annotate",

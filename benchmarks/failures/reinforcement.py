@@ -54,7 +54,7 @@ FAILURES = [
         probes=(judged(),),
         every=16,
         panels={"reward": "reward", "kl": "KL to the start, nats per answer", "judge/helpful": "answers as asked, %"},
-        claim="twice the KL, and three quarters as many answers as asked or fewer",
+        claim="twice the KL, and at most three quarters as many answers as asked",
         shows=lambda healthy, ill: (
             last(ill, "kl") > 2 * last(healthy, "kl")
             and last(ill, "judge/helpful", 1) <= 0.75 * last(healthy, "judge/helpful", 1)
