@@ -88,7 +88,9 @@ def rows(page: Path, first: str) -> list[list[str]]:
     """The rows of all tables whose first heading is `first`, cells as text without backticks."""
     found, row, wanted = [], [], False
     for token, inline in zip(tokens(page), [*tokens(page)[1:], None], strict=True):
-        if token.type == "tr_open":
+        if token.type == "table_open":
+            wanted = False
+        elif token.type == "tr_open":
             row = []
         elif token.type in ("th_open", "td_open"):
             row.append("".join(_shown(child) for child in inline.children))
