@@ -98,7 +98,7 @@ def test_a_browser_asks_for_nothing_else_and_pages_fit_a_phone(site):
         page = browser.new_page(viewport={"width": 390, "height": 800})
         asked = []
         page.on("request", lambda request: asked.append(request.url))
-        for name in ("index", "papers", "api", "results/margins"):
+        for name in ("index", "papers", "metrics", "api", "results/margins"):
             page.goto((site / f"{name}.html").as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
         browser.close()
