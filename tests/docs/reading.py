@@ -65,6 +65,13 @@ def _of_line(page: Path, line: str) -> Iterator[Command]:
             yield Command(str(page.relative_to(ROOT)), (Path(one[0]).name, *one[1:]))
 
 
+def files(page: Path) -> Iterator[tuple[str, str]]:
+    """Files whose text a page has: blocks with a title."""
+    for token in tokens(page):
+        if token.type == "fence" and (title := re.search(r'title="(.+?)"', token.info)):
+            yield title[1], token.content
+
+
 def links(page: Path) -> Iterator[str]:
     """Where the links and pictures of a page lead."""
     for token in tokens(page):

@@ -3,7 +3,6 @@
 import argparse
 import ast
 import re
-import shutil
 import tomllib
 from collections.abc import Callable
 from functools import cache
@@ -19,7 +18,7 @@ from llama_align.recipe.reading import check_options
 from llama_align.rounds.expand import expand
 from llama_align.rounds.steps import read_steps, read_yaml
 
-from .reading import PAGES, ROOT, commands
+from .reading import PAGES, ROOT, commands, files
 
 FOUND = [command for page in PAGES for command in commands(page)]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -32,13 +31,16 @@ HUB = ("auth login", "download")  # of huggingface_hub's own command
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A checkout's files, and what the pages tell the reader to copy."""
+    """A checkout's files, and what the pages tell the reader to copy and to write."""
     folder = tmp_path_factory.mktemp("place")
     for name in ("recipes", "accelerate_configs", "benchmarks", "tests", "docs", "constraints.txt"):
         (folder / name).symlink_to(ROOT / name)
     for name, to in (command.words[2:4] for command in FOUND if command.words[:2] == ("llama-align", "cp")):
         if not (folder / to).exists():
             assert cli.main(["cp", name, str(folder / to)]) == 0
+    for name, content in (file for page in PAGES for file in files(page)):
+        if not (folder / name).exists():
+            (folder / name).write_text(content)
     return folder
 
 

@@ -13,11 +13,11 @@ import llama_align
 from llama_align import LlamaHerdForCausalLM, cli
 from llama_align.models.convert import convert
 
-from .reading import ROOT
+from .reading import ROOT, files
 
-TEXT = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
-OWN = TEXT[TEXT.index("## 2. Your own pairs") :]
-FILES = dict(re.findall(r'```\w+ title="(.*?)"\n(.*?)```', OWN, re.DOTALL))
+PAGE = ROOT / "docs" / "tutorial.md"
+OWN = PAGE.read_text("utf-8").partition("## 2. Your own pairs")[2]
+FILES = dict(files(PAGE))
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", OWN, re.DOTALL) for line in block.splitlines()]
 pytest.importorskip("gguf", reason="the extra gguf is not installed")
 MODEL = "models/Llama-3.2-1B-Instruct"
