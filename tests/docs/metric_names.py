@@ -28,17 +28,19 @@ def assert_explained(folder: Path) -> None:
     """Everything in a run's `log.jsonl` and `metrics.json` is on the page."""
     log, metrics = folder / "log.jsonl", folder / "metrics.json"
     if log.is_file():
-        assert unexplained(name for line in log.read_text().splitlines() for name in json.loads(line)) == []
-    assert unexplained(keys_of(json.loads(metrics.read_text())), "key") == []
+        found = unexplained(name for line in log.read_text().splitlines() for name in json.loads(line))
+        assert not found, f"{log}: {found}"
+    found = unexplained(keys_of(json.loads(metrics.read_text())), "key")
+    assert not found, f"{metrics}: {found}"
 
 
 def keys_of(content: Any, key: str = "") -> Iterator[str]:
-    """Keys of what a JSON file has, joined by dots; places in lists are left out."""
+    """Keys of what a JSON file has, joined by dots; places in lists are left out, as is what is empty."""
     if isinstance(content, dict):
         for name, below in content.items():
             yield from keys_of(below, f"{key}.{name}".removeprefix("."))
     elif isinstance(content, list) and any(isinstance(below, dict) for below in content):
         for below in content:
             yield from keys_of(below, key)
-    else:
+    elif content not in ([], {}):
         yield key
