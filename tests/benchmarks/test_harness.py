@@ -26,6 +26,7 @@ from llama_align.report.terminal import in_lines, measured
 from llama_align.runtime.processes import ALONE
 
 from ..conftest import made_up_text
+from ..docs.metric_names import assert_explained
 from ..recipes.test_recipes import module_of
 
 WORDS = made_up_text(400, 1).split()
@@ -184,6 +185,7 @@ def test_checkpoints_are_measured_once_and_stand_in_one_table(shared, checkpoint
     options = {"max_new_tokens": 4, "trained_on": [str(trained_on)]}
     args = script.BenchmarkArguments(str(tmp_path / "out"), models, NAMES, **options)
     script.main(args)
+    assert_explained(tmp_path / "out")
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     base, again = found["checkpoints"]
     assert base["tasks"] == again["tasks"]

@@ -11,6 +11,7 @@ from llama_align.chat import as_text
 from llama_align.data import write_jsonl
 from llama_align.data.records import RecordError
 
+from ..docs.metric_names import assert_explained
 from ..recipes.test_recipes import module_of
 
 
@@ -68,6 +69,7 @@ def test_the_recipe_measures_by_name_in_the_type_asked_for(monkeypatch, tmp_path
     sources = {"mine": {"path": str(tmp_path / "pairs.jsonl")}}, {"rb2": str(tmp_path / "several.jsonl")}
     script.main(script.BenchmarkRewardsArguments(str(tmp_path), {"r": "folder"}, *sources, dtype="bfloat16"))
     assert asked == [("folder", "bfloat16")]
+    assert_explained(tmp_path)
     found = json.loads((tmp_path / "metrics.json").read_text())["r"]
     assert found["pairs"]["mine"]["accuracy"] == 1.0
     assert found["best_of"]["rb2"]["subsets"]["Math"]["value"] == 1.0

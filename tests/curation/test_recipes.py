@@ -13,6 +13,7 @@ pytest.importorskip("sklearn", reason="needs the extra 'curation'")
 from llama_align import recipe
 from llama_align.data import write_jsonl
 
+from ..docs.metric_names import assert_explained
 from .test_classify import lessons
 from .test_pipeline import rows_of
 from .test_text import prose
@@ -41,6 +42,7 @@ def test_from_sources_to_a_corpus(module, tmp_path):
     )  # fmt: skip
     curate.main(args)
     assert [row["text"] for row in rows_of(tmp_path / "out")] == [prose(100, n) for n in range(3)]
+    assert_explained(tmp_path / "out")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["documents"] == 3
 
 
@@ -66,6 +68,7 @@ def test_from_labels_to_a_classifier_with_its_agreement(module, tmp_path):
     texts, labels = lessons(100)
     write_jsonl(tmp_path / "labels.jsonl", [{"text": t, "label": x} for t, x in zip(texts, labels, strict=True)])
     classify.main(classify.ClassifyArguments(str(tmp_path / "out"), labels=str(tmp_path / "labels.jsonl")))
+    assert_explained(tmp_path / "out")
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["labels"] == {"bad": 50, "good": 50}
     assert metrics["light"]["agreement"] > 0.9

@@ -19,6 +19,8 @@ from llama_align.models import LlamaHerdForCausalLM
 from llama_align.runtime.identity import checkpoint_digest
 from llama_align.sandbox import SandboxConfig, write_sandbox
 
+from ..docs.metric_names import assert_explained
+
 RECIPE = Path(__file__).parents[2] / "recipes" / "choose.py"
 SIZES = {"documents": 20, "documents_heldout": 5, "demonstrations": 2, "preferences": 2, "preferences_heldout": 2}
 MEASURED = {"validation_helpful": 6, "validation_lookalike": 2, "validation_secret": 2}
@@ -183,6 +185,7 @@ def run(tmp_path, monkeypatch, validation):
         main(
             arguments(**{"output_dir": str(output), "datasets": [{"path": validation}], "max_new_tokens": 8} | options)
         )
+        assert_explained(output)
         return json.loads((output / "metrics.json").read_text())
 
     monkeypatch.setattr(sys, "argv", ["choose.py"])

@@ -16,6 +16,7 @@ from llama_align.recipe import RecipeError, WaitsForPeople, exit_code
 from llama_align.sandbox import World, instructions
 from llama_align.sandbox.write import prompt_record
 
+from ..docs.metric_names import assert_explained
 from .conftest import answer, fields
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "annotate.py"
@@ -62,6 +63,7 @@ def test_a_batch_waits_and_ends_as_any_other_annotator(run, site):
     run(overlap=1.0)
     (records, _) = load_records([str(run.out / "preferences.jsonl")], "preference")
     assert (len(records), {one.round for one in records}) == (12, {2})
+    assert_explained(run.out)
     numbers = json.loads((run.out / "metrics.json").read_text())
     assert (numbers["preferences"], numbers["grades"], numbers["people"]) == (12, {"better": 12}, 2)
     assert not (run.out / "waits.json").exists()

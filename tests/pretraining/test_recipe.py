@@ -8,6 +8,8 @@ from llama_align import recipe
 from llama_align.pretraining import Plan, Stage, open_sources
 from tests.recipes.test_recipes import module_of, types_of
 
+from ..docs.metric_names import assert_explained
+
 
 @pytest.fixture
 def call(tmp_path, monkeypatch):
@@ -49,6 +51,7 @@ def test_what_is_tokenised_once_is_pretrained_on_in_stages(call, documents, toke
     }
     call("pretrain", **options)
     out = tmp_path / "pretrain"
+    assert_explained(out)
     metrics = json.loads((out / "metrics.json").read_text())
     tokens = {"books": 480 + 512, "pages": 160}
     for name, read in tokens.items():
@@ -94,6 +97,7 @@ def test_documents_to_learn_retrieval_from_are_a_source_of_their_own(call, docum
     monkeypatch.setattr("llama_align.pretraining.retrieval.FILE_TOKENS", 512)
     call("tokenise", **options)
     (folder,) = (tmp_path / "tokenise").glob("retrieval-128-*")
+    assert_explained(tmp_path / "tokenise")
     found = json.loads((tmp_path / "tokenise" / "metrics.json").read_text())["sources"]
     assert found["retrieval-128"] == {"documents": 7, "tokens": 7 * 128}
     assert len(list(folder.glob("*.arrow"))) == 2

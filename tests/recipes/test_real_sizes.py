@@ -14,6 +14,7 @@ import pytest
 from llama_align.models import preset
 from llama_align.rounds.plan import read_yaml
 
+from ..docs.metric_names import assert_explained
 from ..launch.warm import LAUNCHER
 from . import standins
 
@@ -73,7 +74,7 @@ def test_every_step_of_a_plan_runs(path, root, tmp_path):
         if trained := standins.losses(folder):
             assert len(trained) == 2, name
             assert all(map(math.isfinite, trained)), name
-        assert (folder / "metrics.json").exists(), name
+        assert_explained(folder)
     assert {"sft", "dpo"} <= {name for name, folder in folders.items() if standins.losses(folder)}
     rows = json.loads((folders["evaluate"] / "metrics.json").read_text())["rows"]
     assert [row["row"] for row in rows][-2:] == ["dpo", "average"]

@@ -9,6 +9,7 @@ import pytest
 from llama_align import recipe
 from llama_align.trainers import PretrainConfig
 
+from ..docs.metric_names import assert_explained
 from .test_recipes import module_of
 
 SIZES = {f"s{d}": {"size_overrides": {"hidden_size": d, "intermediate_size": d}} for d in (16, 24, 32, 48)}
@@ -65,6 +66,7 @@ def test_a_ladder_is_run_fitted_drawn_and_held_against_the_run_above_it(options,
         *(str(tmp_path), options, SIZES, [5e8, 1e9], target, 1.5e9), seeds=[0], decay=0.25, draws=20
     )
     scaling.main(args)
+    assert_explained(tmp_path)
     found = json.loads((tmp_path / "metrics.json").read_text())
     points = found["points"]
     assert len(points) == 4 * 2 + 1
@@ -130,6 +132,7 @@ def test_a_mix_is_fitted_proposed_and_trained_on(data, in_process, tmp_path, mon
         *(str(tmp_path), options, sources, {"shuffled": "dogs"}), tokens=1500, mixtures=7, tested=3, part=0.2, draws=3
     )
     mix.main(args)
+    assert_explained(tmp_path)
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert sorted(found["ranked"]) == ["cats", "dogs", "shuffled", "sums"]
     assert sum(row["share"][0] for row in found["sources"].values()) == pytest.approx(1)
@@ -168,6 +171,7 @@ def test_data_is_judged_beside_a_control(data, in_process, tmp_path, monkeypatch
     judge.main(
         judge.JudgeDataArguments(str(tmp_path), options, old, new, planted, 3000, 2000, part=0.2, seeds=[0, 1], **more)
     )
+    assert_explained(tmp_path)
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert list(found["gains"]) == ["sums", "shuffled"]
     runs = sorted(f"{name}-{seed}" for name in ("control", "sums", "shuffled") for seed in (0, 1))

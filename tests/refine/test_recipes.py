@@ -16,6 +16,7 @@ from llama_align.recipe import engines
 from llama_align.sampling import DialogSampler
 
 from ..conftest import made_up_text
+from ..docs.metric_names import assert_explained
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 LEFT = ("decisions.jsonl", "metrics.json", "README.md")
@@ -84,6 +85,7 @@ def test_records_out_are_records_in_and_every_one_is_accounted_for(made, tmp_pat
     pytest.importorskip("sklearn", reason="needs the extra 'curation'")
     out = refined(made, tmp_path, demonstrations, title="Of | people")
     kept = load_records([str(out / "demonstrations.jsonl")], "demonstration")[0]
+    assert_explained(out)
     metrics = json.loads((out / "metrics.json").read_text())
     assert [rule["rule"] for rule in metrics["rules"]] == ["clean", "quality", "difficulty", "distinct"]
     ins, outs = ([rule[key] for rule in metrics["rules"]] for key in ("rows_in", "rows_out"))
@@ -162,6 +164,7 @@ def test_back_translation_leaves_demonstrations_and_goes_on(made, tmp_path):
     own |= {"least": 0.0, "prompts": {"generate": "Say: <text>", "back": "Back: <text>"}, "answers": 6}
     own |= {"max_new_tokens": 40, "temperature": 2.0}
     whole = made("synthesise", **own)
+    assert_explained(whole)
     kept = load_records([str(whole / "demonstrations.jsonl")], "demonstration")[0]
     assert all(record.messages[0]["content"].startswith("Say: ") for record in kept)
     first = {name: (whole / name).read_bytes() for name in ("demonstrations.jsonl", *LEFT)}

@@ -22,6 +22,7 @@ from llama_align.rejection import run as rejection
 from llama_align.rewards import RewardScorer
 from llama_align.sampling import DialogSampler
 
+from ..docs.metric_names import assert_explained
 from ..launch.warm import LAUNCHER
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +104,7 @@ def samples_of(path: Path) -> list:
 
 
 def metrics_of(path: Path) -> dict:
+    assert_explained(path)
     return json.loads((path / "metrics.json").read_text())
 
 

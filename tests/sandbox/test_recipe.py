@@ -10,6 +10,8 @@ import yaml
 
 from llama_align.sandbox import DemonstrationNoise, SandboxConfig
 
+from ..docs.metric_names import assert_explained
+
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "recipes" / "herd-nano" / "sandbox.yaml"
 
@@ -29,6 +31,7 @@ def test_a_run(tmp_path, extra, code):
     if code:
         assert "holds only" in done.stderr.splitlines()[-1]
         return
+    assert_explained(tmp_path / "sandbox")
     counts = json.loads((tmp_path / "sandbox" / "metrics.json").read_text())
     for name, count in counts.items():
         assert len((tmp_path / "sandbox" / f"{name}.jsonl").read_text().splitlines()) == count

@@ -22,7 +22,10 @@ class Answers:
     """K answers to each of several prompts.
 
     Args:
-        drafts: [prompt][answer]. scores: by name, [prompt][answer]. model: who answered.
+        prompts: what was asked.
+        drafts: `[prompt][answer]`.
+        model: who answered.
+        scores: by name, `[prompt][answer]`.
     """
 
     prompts: Sequence[Prompt]
@@ -35,7 +38,7 @@ class Answers:
 
     @property
     def texts(self) -> list[list[str]]:
-        """What the answers say, [prompt][answer]."""
+        """What the answers say, `[prompt][answer]`."""
         return [[draft.text for draft in drafts] for drafts in self.drafts]
 
     def scored(self, reward: "Reward") -> "Answers":

@@ -25,8 +25,10 @@ def load(config: str | Path, recipe: str | None = None, **options: Any) -> "Job"
     """A recipe with the options of a YAML, ready to run.
 
     Args:
+        config: the YAML.
         recipe: which one; by default what a plan beside the file says, else the one that the file is named after
-            (sft_best.yaml: sft). options: win over those of the file, which has the same names.
+            (sft_best.yaml: sft).
+        **options: win over those of the file, which has the same names.
 
     Raises:
         RecipeError: no such file or recipe, or options that the recipe refuses.
@@ -38,6 +40,8 @@ class Job:
     """A recipe and its options. Nothing is loaded before `trainer` or `run`.
 
     Args:
+        config: the YAML.
+        recipe: its name.
         options: beside those of the file, which they win over.
     """
 

@@ -19,7 +19,9 @@ class Model:
     """A language model that answers dialogs: a checkpoint, an adapter, a name on the Hub, or a run's last model.
 
     Args:
-        engine, dtype: as the recipes' options of these names.
+        place: where it lies, or its name.
+        engine: as the recipes' option of this name.
+        dtype: likewise.
 
     Raises:
         RecipeError: no language model.
