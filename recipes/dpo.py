@@ -14,6 +14,8 @@ from transformers import set_seed
 from llama_align.data import GRADES, load_records, pair_tokens, preference_rows
 from llama_align.trainers import HerdDPOConfig, HerdDPOTrainer
 
+LAST = ("rewards/margins", "rewards/accuracies", "rewards/chosen", "loss/nll")  # of the log, into metrics.json
+
 
 @dataclass
 class DPOArguments:
@@ -68,8 +70,12 @@ def build(args: DPOArguments, training: HerdDPOConfig, model_args: recipe.ModelA
         processing_class=tokenizer,
         peft_config=start.lora(),
     )
-    dtypes, alarms = {".": start.saved_dtype}, lambda: ({"alarms": trainer.alarms}, {})
-    return recipe.Training(trainer, counts, {"preference": args.datasets}, dtypes, alarms)
+    dtypes = {".": start.saved_dtype}
+
+    def measured() -> tuple[dict, dict]:
+        return {"alarms": trainer.alarms} | trainer.last_logged(LAST), {}
+
+    return recipe.Training(trainer, counts, {"preference": args.datasets}, dtypes, measured)
 
 
 def main(args: DPOArguments, training: HerdDPOConfig, model_args: recipe.ModelArguments) -> None:

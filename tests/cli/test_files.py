@@ -140,6 +140,14 @@ def test_validate_names_every_mistake_with_its_line(tmp_path, capsys):
     assert (
         "line 4, field 'save_strategy': found false, expected 'no' or 'steps' or 'epoch' or 'best'; in quotes" in said
     )
+    (tmp_path / "dpo.yaml").write_text(
+        "dataset_name: a\neval_datasets: []\ndatasets:\n- {path: a}\n- {defualt_grade: a}\n"
+    )
+    assert main(["validate", str(tmp_path / "dpo.yaml")]) == 2
+    said = capsys.readouterr().out
+    assert "line 1, field 'dataset_name': unknown option; datasets: [{path: NAME}] says what is read" in said
+    assert "line 2, field 'eval_datasets': unknown option; nothing is held out while this trains" in said
+    assert "line 5, field 'datasets[1].defualt_grade': unknown key of a source, did you mean 'default_grade'?" in said
     (tmp_path / "other.yaml").write_text("seed: 0\n")
     assert main(["validate", str(tmp_path / "other.yaml")]) == 2
     assert "expected --recipe NAME" in capsys.readouterr().out

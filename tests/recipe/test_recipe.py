@@ -15,6 +15,7 @@ from llama_align import recipe
 from llama_align.chat import ContractError, train_tokenizer
 from llama_align.chat.dialects import PAD
 from llama_align.data import Demonstration, demonstration_rows
+from llama_align.recipe import results
 from llama_align.trainers import HerdDPOConfig, HerdRewardConfig, HerdSFTConfig, HerdSFTTrainer
 
 from .test_resuming import SHARED
@@ -142,6 +143,26 @@ def test_a_users_mistake_ends_in_one_line_and_code_2(capsys, monkeypatch, tmp_pa
         recipe.run(main, Options)
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: a: not good\n"
+
+
+def test_what_a_run_leaves_names_the_options_it_had(monkeypatch, tmp_path):
+    """Those of the YAML, and those of the command line, which win over them."""
+
+    @dataclass
+    class Options:
+        output_dir: str
+        rate: float = 1.0
+        steps: int = 3
+
+    kept = []
+    (tmp_path / "a.yaml").write_text("rate: 0.5\nsteps: 4\n")
+    argv = ["/some/recipes/a.py", "--config", str(tmp_path / "a.yaml"), "--rate", "0.25", f"--output-dir={tmp_path}"]
+    monkeypatch.setattr("sys.argv", argv)
+    recipe.run(lambda _: kept.append((results._command(), results._settings())), Options)
+    command, settings = kept[0]
+    assert settings == {"rate": 0.25, "steps": 4, "output_dir": str(tmp_path)}
+    assert command.startswith("python recipes/a.py --config ")
+    assert results._settings() == {}
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):

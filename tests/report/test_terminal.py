@@ -84,6 +84,8 @@ def test_what_has_no_room_in_a_terminal_is_left_out_whole(width, kept, left_out)
 
 def test_what_a_step_measured_is_a_table_of_numbers_and_words():
     found = {"steps": 3, "final_loss": 0.123456, "by": {"grade": 0.5, "kind": "a"}, "curve": [1, 2], "none": None}
+    found["alarms"] = {"no_content": 0, "chosen_falling": 2}
     lines = in_lines(measured(found, plain=True)).splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
-    assert cells[1:] == [["steps", "3"], ["final_loss", "0.1235"], ["by/grade", "0.5"], ["by/kind", "a"]]
+    expected = [["steps", "3"], ["final_loss", "0.1235"], ["by/grade", "0.5"], ["by/kind", "a"]]
+    assert cells[1:] == [*expected, ["alarms/chosen_falling", "2"]]  # one that did not go off is none

@@ -1,7 +1,9 @@
 """`llama-align validate`."""
 
 import argparse
+import difflib
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 from ..recipe.bounds import hints_of
@@ -12,6 +14,7 @@ from ..recipe.yaml_files import YamlFile, read_yaml
 from ..rounds.checking import problems_of_plan, recipe_of
 from ..runtime.shipped import scripts
 
+SOURCES = ("datasets", "eval_datasets")
 PRECISIONS = ("no", "fp16", "bf16", "fp8")
 EXAMPLES = """\
 examples:
@@ -44,7 +47,7 @@ def main(options: argparse.Namespace) -> int:
         for problem in found:
             print(problem)
         if not found:
-            print(f"{name}: {kind}, nothing wrong")
+            print(f"{name}: {kind}, nothing wrong; data and checkpoints are looked at when it is run")
         code = 2 if found else code
     return code
 
@@ -62,11 +65,24 @@ def problems_of(path: Path, recipe: str | None = None) -> tuple[str, list[str]]:
         return "an accelerate configuration", list(_of_accelerate(file))
     recipe = recipe or recipe_of(path, scripts())
     if recipe is None:
-        expected = "expected --recipe NAME"
+        expected = "expected --recipe NAME, or a file called NAME.yaml or NAME_more.yaml"
         raise RecipeError(f"{path}: found neither a plan beside it nor a recipe's name in its own, {expected}")
     if recipe not in scripts():
         raise RecipeError(f"recipe: found {recipe!r}, expected one of {', '.join(scripts())}")
-    return f"options of {recipe}", list(problems(file, hints_of(outline(scripts()[recipe]).types)))
+    hints = hints_of(outline(scripts()[recipe]).types)
+    return f"options of {recipe}", [*problems(file, hints), *_of_sources(file)]
+
+
+def _of_sources(file: YamlFile) -> Iterator[str]:
+    """Keys that no source of data has; values, rows and files are left to the recipe."""
+    known = [field.name for field in fields(dataclass_of("llama_align.data.sources", "DataSource"))]
+    for option in SOURCES:
+        rows = file.content.get(option)
+        for place, row in enumerate(rows if isinstance(rows, list) else ()):
+            for key in (key for key in (row if isinstance(row, dict) else ()) if key not in known):
+                near = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"a source has {', '.join(known)}"
+                yield f"{file.where(option, place, key)}: unknown key of a source, {hint}"
 
 
 def _of_accelerate(file: YamlFile) -> Iterator[str]:

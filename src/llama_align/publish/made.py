@@ -35,7 +35,8 @@ class RunFacts:
 
     Args:
         command: what started it. data: sources by the kind of record, which names the data card. metrics: the final
-            ones. pictures: files beside the card, by title. settings: the options in its YAML.
+            ones. pictures: files beside the card, by title. settings: the options in its YAML and on its
+            command line.
     """
 
     command: str = ""

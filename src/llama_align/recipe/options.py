@@ -119,6 +119,7 @@ def run(main, *dataclass_types: type, doc: str | None = None) -> None:
 
 def _run(main, types: tuple[type, ...], doc: str | None) -> None:
     from ..report.terminal import say_measured  # with what draws pictures
+    from .results import started_with  # with what writes cards
 
     with warnings.catch_warnings(record=True) as early:  # before it is known where they belong
         stages = parse(types, description=doc)
@@ -128,7 +129,8 @@ def _run(main, types: tuple[type, ...], doc: str | None) -> None:
     with shown(folder, Path(main.__code__.co_filename).stem, verbose):
         for one in early:
             sys.stderr.write(warnings.formatwarning(one.message, one.category, one.filename, one.lineno))
-        main(*stages)
+        with started_with(stages):
+            main(*stages)
         if folder is not None and is_main():
             say_measured(Path(folder) / "metrics.json")
 

@@ -21,6 +21,17 @@ from .yaml_files import YamlFile, field_name, read_yaml, shortened
 LONGEST = 600  # characters of a library's complaint
 VERBOSE = "--verbose"
 LIBRARIES = ("trl", "transformers")
+# of TRL's scripts, and of other recipes
+ELSEWHERE = {
+    **dict.fromkeys(
+        ("dataset_name", "dataset_config", "dataset_train_split"), "datasets: [{path: NAME}] says what is read"
+    ),
+    **dict.fromkeys(
+        ("eval_dataset", "eval_datasets", "dataset_test_split"),
+        "nothing is held out while this trains; `llama-align eval` measures what came out",
+    ),
+    "max_prompt_length": "max_length is of prompt and answer together",
+}
 
 
 class Parser(TrlParser):
@@ -102,7 +113,7 @@ def read_command(
     if VERBOSE[2:] not in hints:
         parser.add_argument(VERBOSE, action="store_true", help="print all on the terminal, nothing to output.log")
     path, args = config_path(sys.argv[1:] if args is None else args)
-    given = {arg[2:].split("=")[0].replace("-", "_") for arg in args if arg.startswith("--")}
+    given = named(args)
     parser.set_defaults_with_config(**{key: value for key, value in (defaults or {}).items() if key in hints})
     files = [read_yaml(path)] if path is not None else []
     for file in [*files, YamlFile(Path("values"), dict(values or {}))]:
@@ -112,6 +123,11 @@ def read_command(
         parser.set_defaults_with_config(**found)
         given |= {*found}
     return Command(parser, args, given)
+
+
+def named(args: list[str]) -> set[str]:
+    """The options that a command line names."""
+    return {arg[2:].split("=")[0].replace("-", "_") for arg in args if arg.startswith("--")}
 
 
 def config_path(args: list[str]) -> tuple[str | None, list[str]]:
@@ -144,6 +160,8 @@ def problem_of(key: str, value: Any, hints: dict[str, Any], where: Callable[...,
         )
     if key == "hub_token":  # not quoted
         return f"{where(key)}: found one, expected none; set HF_TOKEN in the environment, or `hf auth login`"
+    if key not in hints and key in ELSEWHERE:
+        return f"{where(key)}: unknown option; {ELSEWHERE[key]}"
     if key not in hints:
         near = difflib.get_close_matches(key, hints, n=1)
         return f"{where(key)}: unknown option" + (

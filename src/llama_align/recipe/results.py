@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,11 +19,10 @@ from ..models.tensor_files import retype
 from ..publish.made import MADE, RECIPES, Made, RunFacts, auto_of, history, joined, started_from
 from ..runtime.files import write_json, write_text
 from ..runtime.identity import ADAPTER
-from .errors import RecipeError
-from .reading import config_path
+from .reading import config_path, named
 from .yaml_files import read_yaml
 
-_started: tuple[str, dict] | None = None  # command and settings of what was not started by a command line
+_started: tuple[str, dict] | None = None  # command and settings
 TIMING_KEYS = ("runtime", "per_second", "step_time", "total_flos", "epoch_time", "mfu", "preparation_time")
 
 
@@ -111,15 +110,25 @@ def started_as(command: str, settings: dict) -> Iterator[None]:
         _started = before
 
 
+@contextmanager
+def started_with(stages: Sequence[object]) -> Iterator[None]:
+    """Has what is made meanwhile say that this process's command line made it.
+
+    Args:
+        stages: its dataclasses, whose values those options have that the command line names beside the YAML.
+    """
+    path, rest = config_path(sys.argv[1:])
+    settings = dict(read_yaml(path).content) if path else {}
+    given = named(rest)
+    settings |= {name: value for stage in stages for name, value in vars(stage).items() if name in given}
+    with started_as(_command(), settings):
+        yield
+
+
 def _settings() -> dict:
-    """The options in this run's YAML, as of a run that was never cut off; none where it is no longer there."""
-    try:
-        path = config_path(sys.argv[1:])[0] if _started is None else None
-        content = read_yaml(path).content if path else {}
-    except RecipeError:
-        return {}
-    content = content if _started is None else _started[1]
-    return {name: value for name, value in content.items() if name != "resume_from_checkpoint"}
+    """The options of this run, as of one that was never cut off."""
+    settings = _started[1] if _started else {}
+    return {name: value for name, value in settings.items() if name != "resume_from_checkpoint"}
 
 
 def _command() -> str:
@@ -133,7 +142,9 @@ def _command() -> str:
         return shlex.join(["llama-align", *sys.argv[1:]])
     processes = int(os.environ.get("WORLD_SIZE", 1))
     launcher = ["accelerate", "launch", "--num_processes", str(processes)] if processes > 1 else ["python"]
-    return shlex.join([*launcher, *sys.argv])
+    script = Path(sys.argv[0])
+    shown = f"recipes/{script.name}" if script.is_absolute() and script.parent.name == "recipes" else sys.argv[0]
+    return shlex.join([*launcher, shown, *sys.argv[1:]])
 
 
 def _finite(value):

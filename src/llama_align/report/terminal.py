@@ -84,7 +84,8 @@ def numbers(metrics: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Numbers and words of nested metrics by path, as text; lists, which are curves and bins, are left out."""
     for name, value in metrics.items():
         if isinstance(value, Mapping):
-            yield from numbers(value, f"{prefix}{name}/")
+            shown = {key: one for key, one in value.items() if one or name != "alarms"}  # those that went off
+            yield from numbers(shown, f"{prefix}{name}/")
         elif isinstance(value, float):
             yield f"{prefix}{name}", f"{value:.4g}"
         elif isinstance(value, str | int):

@@ -6,6 +6,7 @@ The loss is TRL's `DPOTrainer._compute_loss` on content tokens plus the NLL that
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -223,6 +224,11 @@ class HerdDPOTrainer(HerdTrainerMixin, EqualRows, DPOTrainer):
         loss, outputs = found if return_outputs else (found, None)
         loss = self.share_of_step(loss, inputs, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
+
+    def last_logged(self, names: Sequence[str]) -> dict[str, float]:
+        """Metrics of training as they were logged last; none where nothing was."""
+        rows = [row for row in self.state.log_history if "loss" in row]
+        return {name: rows[-1][name] for name in names if name in rows[-1]} if rows else {}
 
     # -- alarms
 
