@@ -4,19 +4,21 @@ import importlib.util
 import inspect
 import shlex
 import typing
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..recipe import RecipeError, Training, parse
+from ..recipe.quiet import quiet as to_log
 from ..recipe.results import started_as
 from ..recipe.yaml_files import read_yaml
-from ..report.inputs import read_run
 from ..rounds.checking import recipe_of
 from ..rounds.command import recipes_of
 from . import html
 from .results import Result
+from .runs import Run
 
 PLAN = "rounds"  # the recipe whose YAML is a plan
 
@@ -78,14 +80,19 @@ class Job:
         """TRL's or transformers' trainer, as the recipe makes it."""
         return self.training.trainer
 
-    def run(self) -> Result:
-        """Runs the recipe to its end, as the command does; of a plan the last evaluation is what comes out."""
-        with started_as(self._command, self.given):
+    def run(self, quiet: bool = False) -> Result | Run:
+        """Runs the recipe to its end, as the command does: a `Result`, of a plan the `Run`.
+
+        Args:
+            quiet: what is printed goes to `output.log` in `output_dir`, as it does where a command runs the recipe.
+        """
+        kept = to_log(self.output_dir, self.recipe) if quiet else nullcontext()
+        with kept, started_as(self._command, self.given):
             if hasattr(self.module, "build"):
                 self.training.run()
             else:
                 self.module.main(*self.parts)
-        return Result(self.output_dir if self.recipe != PLAN else self._last_evaluation())
+        return Run(self.output_dir) if self.recipe == PLAN else Result(self.output_dir)
 
     @property
     def _command(self) -> str:
@@ -94,16 +101,10 @@ class Job:
         call = f"llama_align.load({str(self.config)!r}, {self.recipe!r}{options}).run()"
         return shlex.join(["python", "-c", f"import llama_align; {call}"])
 
-    def _last_evaluation(self) -> Path:
-        found = read_run(self.output_dir).evaluations
-        if not found:
-            raise RecipeError(f"{self.config}: found no step that measured anything, expected one to look at")
-        return found[-1].directory
-
-    def train(self) -> Result:
+    def train(self, quiet: bool = False) -> Result:
         """Trains; `run`, for a recipe that does."""
         _ = self.training
-        return self.run()
+        return self.run(quiet)
 
     def __repr__(self) -> str:
         return f"Job({self.recipe!r}, {str(self.config)!r})"

@@ -5,10 +5,12 @@ from functools import partial
 from pathlib import Path
 
 from ..chat import Message, as_answer
-from ..data import Prompt
+from ..data import Prompt, text_ids
+from ..metrics.functional import token_perplexity
 from ..recipe import EngineSettings, RecipeError, check_checkpoint, check_reward_model, load_reward_model
 from ..rewards.models import RewardModels
 from ..sampling import SamplingParams
+from ..sampling.likelihood import negative_log_likelihood
 from ..talk.found import find
 from .answers import Answers
 
@@ -30,7 +32,7 @@ class Model:
     def __init__(self, place: str | Path, engine: str = "auto", dtype: str = "auto"):
         found = find(str(place))
         check_checkpoint(found.path, "causal")
-        self.path, self.name = found.path, found.name
+        self.path, self.name, self.dtype = found.path, found.name, dtype
         self.sampler = EngineSettings(engine, dtype).sampler(found.path)
 
     def sample(
@@ -49,6 +51,12 @@ class Model:
         params = SamplingParams(k, max_new_tokens, temperature, top_p, seed=seed)
         drafts = self.sampler([prompt.messages for prompt in asked], params, progress=True)
         return Answers(asked, drafts, self.name)
+
+    def perplexity(self, texts: Sequence[str]) -> float:
+        """Of documents, each by itself, as recipes/evaluate.py measures it."""
+        tokenizer = self.sampler.tokenizer
+        model = EngineSettings(dtype=self.dtype).load(self.path, tokenizer)
+        return token_perplexity(*negative_log_likelihood(model, text_ids(texts, tokenizer)))["value"]
 
     def __repr__(self) -> str:
         return f"Model({self.path!r})"
