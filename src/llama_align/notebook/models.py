@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from ..chat import Message, as_answer
-from ..data import Prompt, text_ids
+from ..data import Preference, Prompt, text_ids
 from ..metrics.functional import token_perplexity
 from ..recipe import EngineSettings, RecipeError, check_checkpoint, check_reward_model, load_reward_model
 from ..rewards.models import RewardModels
@@ -83,6 +83,16 @@ class Reward:
             raise RecipeError("dialogs: found one that does not end with the assistant, expected an answer to score")
         prompts, answers = [dialog[:-1] for dialog in dialogs], [as_answer(dialog[-1]) for dialog in dialogs]
         return self.models(prompts, answers, None, [{"objective": objective}] * len(prompts))
+
+    def gaps(self, pairs: Sequence[Preference]) -> dict[str, list[float]]:
+        """Scores by name of the chosen answers less those of the rejected ones."""
+        prompts, objectives = [p.prompt for p in pairs], [{"objective": p.objective} for p in pairs]
+        sides = (
+            ([p.chosen for p in pairs], [p.chosen_finished is not False for p in pairs]),
+            ([p.rejected for p in pairs], [p.rejected_finished is not False for p in pairs]),
+        )
+        chosen, rejected = (self.models(prompts, answers, finished, objectives) for answers, finished in sides)
+        return {name: [a - b for a, b in zip(chosen[name], rejected[name], strict=True)] for name in chosen}
 
     def __repr__(self) -> str:
         return f"Reward({', '.join(self.models.models)})"
