@@ -57,10 +57,10 @@ own, elsewhere = (values for _, values in judged.values())
 print(f"one answer {own[0]:.3f}; best of 32: own {own[-1]:.3f}, elsewhere {elsewhere[-1]:.3f}")
 
 assert all(values == sorted(values) for _, values in rewards.values())
-assert own[0] == elsewhere[0] == scored.mean("quality")
+assert abs(own[0] - scored.mean("quality")) < 1e-9  # of one answer there is no choice
 assert max(own) > own[0]
 assert elsewhere[-1] < own[-1]
-assert elsewhere[-1] < max(elsewhere) or elsewhere[-1] < own[0]
+assert elsewhere[-1] < elsewhere[0]  # worse than an answer that nobody chose
 
 # %% [markdown]
 # The first curve says nothing of the second. A reward model that has seen such answers is worth following for some

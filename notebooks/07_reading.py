@@ -61,7 +61,9 @@ assert losses[-1] < losses[0] < math.log(512) + 0.5
 # look here first.
 
 # %%
-run["sft"].plot(all=True)
+everything = run["sft"].plot(all=True)
+print(everything.titles)
+everything["Gradient norm"]
 
 # %% [markdown]
 # ## A reward model
