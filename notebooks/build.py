@@ -17,6 +17,7 @@ HERE = Path(__file__).resolve().parent
 LARGEST = 150_000  # bytes
 SECONDS = 600  # that a cell may take on a busy machine
 SVG, FINER = "image/svg+xml", re.compile(r"(\d\.\d\d)\d+")  # than a hundredth of a point, which nobody sees
+DIGEST = re.compile(r"(?<=[a-z])-[0-9a-f]{10}\b")  # of a step's folder, another one with every change of the code
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 ELSEWHERE = re.compile(
     r"https?://(?!www\.w3\.org/)\S+|(?<![\w./])/(?:home|root|tmp|work|Users|usr|opt|venv)/[^\s\"'<]+"
@@ -52,8 +53,9 @@ def execute(notebook: nbformat.NotebookNode, folder: Path = HERE) -> nbformat.No
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         for output in cell.get("outputs", ()):
-            if SVG in output.get("data", {}):
-                output.data[SVG] = FINER.sub(r"\1", output.data[SVG])
+            shown = output if output.output_type == "stream" else output.get("data", {})
+            for kind in set(shown) - {"output_type", "name"}:
+                shown[kind] = DIGEST.sub("", FINER.sub(r"\1", shown[kind]) if kind == SVG else shown[kind])
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     return notebook
 

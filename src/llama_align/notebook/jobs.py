@@ -4,18 +4,21 @@ import importlib.util
 import inspect
 import shlex
 import typing
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..recipe import RecipeError, Training, parse
-from ..recipe.quiet import quiet as to_log
+from ..recipe.quiet import LOG
 from ..recipe.results import started_as
 from ..recipe.yaml_files import read_yaml
 from ..rounds.checking import recipe_of
 from ..rounds.command import recipes_of
+from ..runtime.output import into
+from ..runtime.progress import Standing, shown_by
 from . import html
 from .results import Result
 from .runs import Run
@@ -84,10 +87,9 @@ class Job:
         """Runs the recipe to its end, as the command does: a `Result`, of a plan the `Run`.
 
         Args:
-            quiet: what is printed goes to `output.log` in `output_dir`, as it does where a command runs the recipe.
+            quiet: all that is printed goes to `output.log` in `output_dir`, and no bar is shown.
         """
-        kept = to_log(self.output_dir, self.recipe) if quiet else nullcontext()
-        with kept, started_as(self._command, self.given):
+        with _silent(self.output_dir) if quiet else nullcontext(), started_as(self._command, self.given):
             if hasattr(self.module, "build"):
                 self.training.run()
             else:
@@ -112,6 +114,20 @@ class Job:
     def _repr_html_(self) -> str:
         doc = (inspect.getdoc(self.module) or "").splitlines()
         return html.titled(f"{self.recipe}: {doc[0] if doc else ''}", html.table(["option", ""], self.given.items()))
+
+
+class Nobody:
+    """Shows nothing of how far a piece of work is."""
+
+    def show(self, standing: Standing) -> None: ...
+
+    def end(self, standing: Standing) -> None: ...
+
+
+@contextmanager
+def _silent(folder: Path) -> Iterator[None]:
+    with into(folder / LOG), shown_by(Nobody()):
+        yield
 
 
 def _recipe_of(config: Path) -> str:
