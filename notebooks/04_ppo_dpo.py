@@ -35,7 +35,12 @@ ppo = load(
 ).run(quiet=True)
 steps = [row for row in ppo.log if "reward" in row]
 at = [row["step"] for row in steps]
-lines("PPO", {"reward": (at, [r["reward"] for r in steps]), "KL": (at, [r["kl"] for r in steps])}, "step", "")
+lines(
+    "PPO",
+    {"reward": (at, [r["reward"] for r in steps]), "KL": (at, [r["kl"] for r in steps])},
+    "step",
+    "reward; KL, nats an answer",
+)
 
 # %%
 assert steps[-1]["reward"] > steps[0]["reward"]
@@ -83,6 +88,13 @@ for name, found in answers.items():
     print(f"{name}: reward {found.mean('reward'):6.3f}, quality {found.mean('quality'):.3f}")
 
 # %%
-assert answers["ppo"].mean("reward") > answers["sft"].mean("reward")
-assert answers["dpo"].mean("reward") > answers["sft"].mean("reward")
-answers["ppo"].best("quality")
+assert answers["ppo"].mean("reward") > answers["dpo"].mean("reward") > answers["sft"].mean("reward")
+
+# %% [markdown]
+# PPO moved the reward further than the judge follows: it went where a reward model of a hundred thousand weights,
+# trained on some hundred pairs, is wrong. Read what the policy now says, and what was asked: the reward model likes
+# `Answer:`, asked for or not. A larger `beta` holds it back; a better reward model, on fresh preferences, is the cure.
+# DPO meets no answers but those that were compared, and moved less.
+
+# %%
+answers["ppo"].best("reward")
