@@ -35,12 +35,8 @@ ppo = load(
 ).run(quiet=True)
 steps = [row for row in ppo.log if "reward" in row]
 at = [row["step"] for row in steps]
-lines(
-    "PPO",
-    {"reward": (at, [r["reward"] for r in steps]), "KL": (at, [r["kl"] for r in steps])},
-    "step",
-    "reward; KL, nats an answer",
-)
+course = {"reward": (at, [row["reward"] for row in steps]), "KL": (at, [row["kl"] for row in steps])}
+lines("PPO", course, "step", "reward; KL, nats an answer")
 
 # %%
 assert steps[-1]["reward"] > steps[0]["reward"]
