@@ -72,11 +72,14 @@ class Job:
         Raises:
             RecipeError: a recipe that trains nothing.
         """
+        self._expect_trainer()
+        return self.module.build(*self.parts)
+
+    def _expect_trainer(self) -> None:
         if not hasattr(self.module, "build"):
             raise RecipeError(
                 f"{self.recipe}: found a recipe without a trainer, expected one that trains (run() runs it)"
             )
-        return self.module.build(*self.parts)
 
     @property
     def trainer(self):
@@ -105,7 +108,7 @@ class Job:
 
     def train(self, quiet: bool = False) -> Result:
         """Trains; `run`, for a recipe that does."""
-        _ = self.training
+        self._expect_trainer()
         return self.run(quiet)
 
     def __repr__(self) -> str:
@@ -116,7 +119,7 @@ class Job:
         return html.titled(f"{self.recipe}: {doc[0] if doc else ''}", html.table(["option", ""], self.given.items()))
 
 
-class Nobody:
+class _Nobody:
     """Shows nothing of how far a piece of work is."""
 
     def show(self, standing: Standing) -> None: ...
@@ -126,7 +129,7 @@ class Nobody:
 
 @contextmanager
 def _silent(folder: Path) -> Iterator[None]:
-    with into(folder / LOG), shown_by(Nobody()):
+    with into(folder / LOG), shown_by(_Nobody()):
         yield
 
 

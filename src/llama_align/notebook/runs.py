@@ -1,6 +1,6 @@
 """A run of rounds: its steps by name, what they measured, the report."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from . import html
 from .results import Result
 
 
-class Run(Mapping[str, Result]):
+class Run:
     """The finished steps of a run of rounds by name, each a `Result`.
 
     Raises:
