@@ -35,8 +35,7 @@ ppo = load(
 ).run(quiet=True)
 steps = [row for row in ppo.log if "reward" in row]
 at = [row["step"] for row in steps]
-course = {"reward": (at, [row["reward"] for row in steps]), "KL": (at, [row["kl"] for row in steps])}
-lines("PPO", course, "step", "reward; KL, nats an answer")
+lines("PPO", {"reward": (at, [r["reward"] for r in steps]), "KL": (at, [r["kl"] for r in steps])}, "step", "")
 
 # %%
 assert steps[-1]["reward"] > steps[0]["reward"]
@@ -84,13 +83,12 @@ for name, found in answers.items():
     print(f"{name}: reward {found.mean('reward'):6.3f}, quality {found.mean('quality'):.3f}")
 
 # %%
-assert answers["ppo"].mean("reward") > answers["dpo"].mean("reward") > answers["sft"].mean("reward")
+assert answers["ppo"].mean("reward") > answers["sft"].mean("reward")
+assert answers["dpo"].mean("reward") > answers["sft"].mean("reward")
+answers["ppo"].best("quality")
 
 # %% [markdown]
 # PPO moved the reward further than the judge follows: it went where a reward model of a hundred thousand weights,
-# trained on some hundred pairs, is wrong. Read what the policy now says, and what was asked: the reward model likes
+# trained on some hundred pairs, is wrong. Read what its policy says above, and what was asked: the reward model likes
 # `Answer:`, asked for or not. A larger `beta` holds it back; a better reward model, on fresh preferences, is the cure.
 # DPO meets no answers but those that were compared, and moved less.
-
-# %%
-answers["ppo"].best("reward")

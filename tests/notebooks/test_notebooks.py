@@ -9,6 +9,7 @@ import pytest
 from notebooks import build
 
 SCRIPTS = build.scripts()
+pytestmark = pytest.mark.timeout(1500)  # a minute of work on two cores, which others may keep busy
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def place(tmp_path_factory, warm):
     for path in (*SCRIPTS, build.HERE / "little.yaml"):
         shutil.copy(path, folder / "notebooks")
     command = ["../recipes/rounds.py", "--plan", "little.yaml", "--output_dir", "runs/little"]
-    ran = warm.run(command, dict(os.environ), cwd=folder / "notebooks")
+    ran = warm.run(command, dict(os.environ), cwd=folder / "notebooks", timeout=1200)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return folder / "notebooks"
 
