@@ -18,8 +18,9 @@ run
 # ## What came out
 #
 # The last step that measured models. `Score` is the exact judge's: content, form and ending all right, with its
-# interval of 95%. Perplexity is of documents, which SFT unlearns a little. A win rate is under the run's own reward
-# model, which says that optimisation worked and not that answers are better (Llama 2, section 3.4, measures by people).
+# interval of 95%. Perplexity is of documents, which so small a model unlearns in SFT. A win rate is under the run's own
+# reward model, which says that optimisation worked and not that answers are better (Llama 2, section 3.4, measures by
+# people).
 
 # %%
 run.evaluation
