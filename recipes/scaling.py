@@ -80,14 +80,8 @@ def columns(rows: list[dict], count: str) -> tuple[list, list, list]:
 
 def draw(rows: list[dict], targets: list[dict], found: dict, output: Path) -> None:
     """The ladder by budget, and the prediction; parameters counted with the head."""
-    budgets = {f"{one.flops:.3g} FLOPs": one for one in by_budget(*columns(rows, "with_head"))}
-    points = {name: (one.sizes, one.losses) for name, one in budgets.items()}
-    curves = {}
-    for name, one in budgets.items():
-        grid = np.geomspace(one.sizes.min(), one.sizes.max(), 50)
-        if one.flops in found["with_head"]["isoflop"].get("minima", {}):
-            curves[name] = (grid, one.curve(grid))
-    write_text(output / "isoflop.svg", standalone(pictures.isoflop("loss by size and budget", points, curves)))
+    budgets, minima = by_budget(*columns(rows, "with_head")), found["with_head"]["isoflop"].get("minima", {})
+    write_text(output / "isoflop.svg", standalone(pictures.isoflop("loss by size and budget", budgets, minima)))
     predicted = found["with_head"]["law"]["predicted"]
     above = [(t["flops"], t["loss"], p["low"], p["high"]) for t, p in zip(targets, predicted, strict=True)]
     below = ([row["flops"] for row in rows], [row["loss"] for row in rows])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         LlamaHerdForTokenClassification,
         LlamaHerdModel,
     )
-    from .notebook import Answers, Job, Model, Result, Reward, load
+    from .notebook import Answers, Job, Model, Picture, Result, Reward, Run, Tokens, lines, load
 
 __version__ = "0.1.0"
 
@@ -29,8 +29,12 @@ __all__ = [
     "LlamaHerdForTokenClassification",
     "LlamaHerdModel",
     "Model",
+    "Picture",
     "Result",
     "Reward",
+    "Run",
+    "Tokens",
+    "lines",
     "load",
 ]
 __getattr__ = on_demand(__name__, __file__)

@@ -1,7 +1,9 @@
 """docs/python.md as a reader runs it, block by block, and what the objects refuse and escape."""
 
+import json
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -10,11 +12,10 @@ from transformers import AutoTokenizer
 import llama_align
 from llama_align import LlamaHerdForCausalLM, LlamaHerdForSequenceClassification
 from llama_align.chat import train_tokenizer
-from llama_align.data import Prompt
-from llama_align.notebook import Answers, Pictures
+from llama_align.data import Preference, Prompt
+from llama_align.notebook import Answers, Pictures, Run, Tokens, lines
 from llama_align.publish.made import Made
 from llama_align.recipe import RecipeError
-from llama_align.report.sections import Picture
 from llama_align.sampling import Draft
 from llama_align.sandbox import SandboxConfig, write_sandbox
 
@@ -64,7 +65,10 @@ def test_the_page_runs_as_it_is_written(place, monkeypatch):
     assert facts.command.startswith("python -c 'import llama_align; llama_align.load(")
     assert "max_steps=8" in facts.command
     assert len(result.plot(all=True)) > len(result.plot())
-    assert result.plot()._repr_html_().count("<svg") == len(result.plot())
+    assert result.plot()._repr_svg_().count("<svg") == 1 + len(result.plot())
+    ElementTree.fromstring(result.plot(all=True)._repr_svg_())
+    assert result.plot()["Loss"]._repr_svg_().count("<svg") == 2
+    assert repr(result.plot()).startswith("Pictures(Loss")
     paths = result.plot().save(place)
     assert paths[0].read_text().startswith("<svg xmlns=")
     assert "learning_rate" in names["sft"]._repr_html_()
@@ -78,6 +82,20 @@ def test_the_page_runs_as_it_is_written(place, monkeypatch):
     if draft.finished:
         assert names["reward"].score([dialog])["helpfulness"] == pytest.approx([scored.scores["helpfulness"][1][2]])
     assert 0 <= names["judged"].mean("helpful") <= 1
+    assert 0 <= names["judged"].mean("quality") <= 1
+    ks, best = scored.best_of("helpfulness")
+    assert ks == [1, 2, 3]
+    assert best[0] == pytest.approx(scored.mean("helpfulness"))
+    assert best[2] == pytest.approx(scored.best("helpfulness").mean("helpfulness"))
+    assert scored.best_of("helpfulness", "helpfulness")[1] == best
+    assert 1 < names["model"].perplexity(["Ann lives here."]) < 10_000
+    pair = Preference(names["dialog"][:1], "Here.", "There.", "better", "helpfulness", chosen_finished=False)
+    gaps = names["reward"].gaps([pair, pair])["helpfulness"]
+    alone = [
+        names["reward"].models([pair.prompt], [text], [ended], [{}])["helpfulness"][0]
+        for text, ended in (("Here.", False), ("There.", True))
+    ]
+    assert gaps == pytest.approx([alone[0] - alone[1]] * 2, abs=1e-5)
     assert names["chain"].output_dir == Path("runs/mine")
     with pytest.raises(RecipeError, match="found none called 'safety', expected one of helpfulness"):
         scored.best("safety")
@@ -100,6 +118,7 @@ def test_the_page_runs_as_it_is_written(place, monkeypatch):
             "found no recipe it is named after, expected",
         ),
         (lambda: llama_align.Result("runs"), "found no metrics.json"),
+        (lambda: llama_align.Run("runs"), "found no run.json, expected the folder of a run of rounds"),
         (lambda: llama_align.Reward(), "reward models: found none"),
     ],
 )
@@ -115,10 +134,72 @@ def test_what_a_model_writes_is_shown_and_never_run():
     answers = Answers([prompt], [[Draft(bad, False, 3)]], bad, {bad: [[0.5]]})
     assert "<script" not in answers._repr_html_()
     assert answers._repr_html_().count("&lt;script&gt;") == 4
-    assert "&lt;script&gt;" in Pictures([Picture(bad, "<svg></svg>")])._repr_html_()
+    drawn = lines(bad, {bad: ([1, 2], [3, 4]), "more": ([1, 4], [3, 4])}, bad, bad, log=True)
+    assert "<script" not in Pictures([drawn])._repr_svg_()
+    ElementTree.fromstring(drawn._repr_svg_())
+    assert repr(drawn) == f"Picture({bad!r})"
+    assert repr(answers) == "Answers(1 prompts, 1 answers)"
 
 
 def test_all_names_are_there_and_no_others():
     assert all(getattr(llama_align, name).__module__.startswith("llama_align.") for name in llama_align.__all__)
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
         _ = llama_align.laod
+
+
+def test_a_run_is_its_steps_by_name(tmp_path):
+    rows = [
+        {"name": "sandbox", "directory": "sandbox-1", "status": "finished", "recipe": "sandbox"},
+        {"name": "<b>", "directory": "sft-1", "status": "waiting", "recipe": "sft"},
+    ]
+    (tmp_path / "run.json").write_text(json.dumps({"name": "mine", "seed": 0, "steps": rows}))
+    (tmp_path / "sandbox-1").mkdir()
+    (tmp_path / "sandbox-1" / "metrics.json").write_text('{"corpus": 3}')
+    run = Run(tmp_path)
+    assert list(run) == ["sandbox"]
+    assert "sft" not in run
+    assert len(run) == 1
+    assert run["sandbox"].metrics == {"corpus": 3}
+    assert "&lt;b&gt;" in run._repr_html_()
+    assert "<svg" not in run.report().read_text()
+    with pytest.raises(RecipeError, match="found no finished step 'sft', expected one of sandbox"):
+        run["sft"]
+    with pytest.raises(RecipeError, match="found no step that measured anything"):
+        _ = run.evaluation
+
+
+def test_a_plan_runs_to_a_run_and_quietly_prints_nothing(tmp_path, capfd):
+    plan = tmp_path / "mine.yaml"
+    few = json.dumps(dict.fromkeys(FEW, 3) | {"people": 4, "places": 2})
+    plan.write_text(f"name: mine\nsteps: [{{name: sandbox, recipe: sandbox, set: {few}}}]\n")
+    run = llama_align.load(plan, output_dir=str(tmp_path / "out")).run(quiet=True)
+    assert list(run) == ["sandbox"]
+    assert run["sandbox"].metrics["corpus"] == 3
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "sandbox" in (tmp_path / "out" / "output.log").read_text()
+
+
+def test_tokens_are_in_the_colours_of_their_roles(tokenizer):
+    dialog = [{"role": "user", "content": "<|eot_id|> & <b>"}, {"role": "assistant", "content": "Ja.\n"}]
+    tokens = Tokens(tokenizer, dialog)
+    assert [i for i, learned in zip(tokens.ids, tokens.learned, strict=True) if learned] == [
+        label for label in tokens.labels if label != -100
+    ]
+    typed = [control for control, role in zip(tokens.control, tokens.roles, strict=True) if role.name == "PROMPT"]
+    assert not any(typed)
+    assert tokens.texts[-1] == "<|eot_id|>"
+    assert tokens.control[-1]
+    drawn = ElementTree.fromstring(tokens._repr_svg_())
+    texts = [node.text for node in drawn if node.tag.endswith("text")]
+    assert texts[: len(tokens)] == [text.replace("\n", "⏎").replace(" ", "·") for text in tokens.texts]
+    assert set(texts[len(tokens) :]) == {
+        "outside messages",
+        "header",
+        "prompt",
+        "end of prompt",
+        "answer",
+        "end of answer",
+    }
+    assert repr(tokens) == f"Tokens({len(tokens)}, {sum(tokens.learned)} of them learned)"
+    assert len(Tokens(tokenizer, dialog[:1], add_generation_prompt=True)) < len(tokens)

@@ -3,6 +3,9 @@
 from .answers import Answers
 from .jobs import Job, load
 from .models import Model, Reward
-from .results import Pictures, Result
+from .pictures import Picture, Pictures, lines
+from .results import Result
+from .runs import Run
+from .tokens import Tokens
 
-__all__ = ["Answers", "Job", "Model", "Pictures", "Result", "Reward", "load"]
+__all__ = ["Answers", "Job", "Model", "Picture", "Pictures", "Result", "Reward", "Run", "Tokens", "lines", "load"]

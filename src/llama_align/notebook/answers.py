@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING
 
 from ..data import Prompt
 from ..recipe import RecipeError
+from ..rejection.best_of_k import expected_best
+from ..rejection.curves import steps_to
 from ..sampling import Draft
-from ..sandbox import judge
+from ..sandbox import judge, quality
 from . import html
 
 if TYPE_CHECKING:
     from .models import Reward
 
-JUDGED = "helpful"
+JUDGED, QUALITY = "helpful", "quality"
 MOST = 20  # prompts that a notebook shows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answers:
     """K answers to each of several prompts.
 
@@ -53,19 +55,24 @@ class Answers:
         return self._with(found)
 
     def judged(self) -> "Answers":
-        """The same with what the sandbox's exact judge says: 1 for a helpful answer, or a refusal of an unsafe task.
+        """The same with what the sandbox's exact judge says.
+
+        `helpful`: 1 for a helpful answer, or a refusal of an unsafe task. `quality`: the share of it, 0.6 for what it
+        says, 0.25 for the form asked for, 0.15 for a proper ending.
 
         Raises:
             RecipeError: prompts without a task of the sandbox.
         """
         if any(prompt.task is None for prompt in self.prompts):
             raise RecipeError("prompts: found one without a task, expected the sandbox's")
-        found = []
+        found = {JUDGED: [], QUALITY: []}
         for prompt, drafts in zip(self.prompts, self.drafts, strict=True):
             for draft in drafts:
                 verdict = judge(prompt.task, draft.text, draft.finished)
-                found.append(float(verdict.helpful or (verdict.refused and not verdict.false_refusal and verdict.safe)))
-        return self._with({JUDGED: found})
+                right = verdict.helpful or (verdict.refused and not verdict.false_refusal and verdict.safe)
+                found[JUDGED].append(float(right))
+                found[QUALITY].append(quality(prompt.task, draft.text, draft.finished))
+        return self._with(found)
 
     def _with(self, scores: Mapping[str, list[float]]) -> "Answers":
         grouped = {}
@@ -88,10 +95,23 @@ class Answers:
 
         return replace(self, drafts=kept(self.drafts), scores={n: kept(rows) for n, rows in self.scores.items()})
 
+    def best_of(self, by: str, score: str | None = None) -> tuple[list[int], list[float]]:
+        """Numbers k of answers, and the score to expect of the best of k by the score `by` (Llama 2, figure 7).
+
+        Args:
+            score: of the answer chosen (Gao et al., 2022, draw a judge's against the model's own); None: `by` itself.
+        """
+        rows, values = self._scores(by), self._scores(score or by)
+        ks = steps_to(min(map(len, rows)))
+        return ks, [expected_best(rows, k, values) for k in ks]
+
     def _scores(self, name: str) -> list[list[float]]:
         if name not in self.scores:
             raise RecipeError(f"score: found none called {name!r}, expected one of {', '.join(self.scores) or 'some'}")
         return self.scores[name]
+
+    def __repr__(self) -> str:
+        return f"Answers({len(self)} prompts, {sum(map(len, self.drafts))} answers)"
 
     def _repr_html_(self) -> str:
         rows = []

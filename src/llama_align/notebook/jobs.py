@@ -4,19 +4,24 @@ import importlib.util
 import inspect
 import shlex
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..recipe import RecipeError, Training, parse
+from ..recipe.quiet import LOG
 from ..recipe.results import started_as
 from ..recipe.yaml_files import read_yaml
-from ..report.inputs import read_run
 from ..rounds.checking import recipe_of
 from ..rounds.command import recipes_of
+from ..runtime.output import into
+from ..runtime.progress import Standing, shown_by
 from . import html
 from .results import Result
+from .runs import Run
 
 PLAN = "rounds"  # the recipe whose YAML is a plan
 
@@ -67,25 +72,32 @@ class Job:
         Raises:
             RecipeError: a recipe that trains nothing.
         """
+        self._expect_trainer()
+        return self.module.build(*self.parts)
+
+    def _expect_trainer(self) -> None:
         if not hasattr(self.module, "build"):
             raise RecipeError(
                 f"{self.recipe}: found a recipe without a trainer, expected one that trains (run() runs it)"
             )
-        return self.module.build(*self.parts)
 
     @property
     def trainer(self):
         """TRL's or transformers' trainer, as the recipe makes it."""
         return self.training.trainer
 
-    def run(self) -> Result:
-        """Runs the recipe to its end, as the command does; of a plan the last evaluation is what comes out."""
-        with started_as(self._command, self.given):
+    def run(self, quiet: bool = False) -> Result | Run:
+        """Runs the recipe to its end, as the command does: a `Result`, of a plan the `Run`.
+
+        Args:
+            quiet: all that is printed goes to `output.log` in `output_dir`, and no bar is shown.
+        """
+        with _silent(self.output_dir) if quiet else nullcontext(), started_as(self._command, self.given):
             if hasattr(self.module, "build"):
                 self.training.run()
             else:
                 self.module.main(*self.parts)
-        return Result(self.output_dir if self.recipe != PLAN else self._last_evaluation())
+        return Run(self.output_dir) if self.recipe == PLAN else Result(self.output_dir)
 
     @property
     def _command(self) -> str:
@@ -94,16 +106,10 @@ class Job:
         call = f"llama_align.load({str(self.config)!r}, {self.recipe!r}{options}).run()"
         return shlex.join(["python", "-c", f"import llama_align; {call}"])
 
-    def _last_evaluation(self) -> Path:
-        found = read_run(self.output_dir).evaluations
-        if not found:
-            raise RecipeError(f"{self.config}: found no step that measured anything, expected one to look at")
-        return found[-1].directory
-
-    def train(self) -> Result:
+    def train(self, quiet: bool = False) -> Result:
         """Trains; `run`, for a recipe that does."""
-        _ = self.training
-        return self.run()
+        self._expect_trainer()
+        return self.run(quiet)
 
     def __repr__(self) -> str:
         return f"Job({self.recipe!r}, {str(self.config)!r})"
@@ -111,6 +117,20 @@ class Job:
     def _repr_html_(self) -> str:
         doc = (inspect.getdoc(self.module) or "").splitlines()
         return html.titled(f"{self.recipe}: {doc[0] if doc else ''}", html.table(["option", ""], self.given.items()))
+
+
+class _Nobody:
+    """Shows nothing of how far a piece of work is."""
+
+    def show(self, standing: Standing) -> None: ...
+
+    def end(self, standing: Standing) -> None: ...
+
+
+@contextmanager
+def _silent(folder: Path) -> Iterator[None]:
+    with into(folder / LOG), shown_by(_Nobody()):
+        yield
 
 
 def _recipe_of(config: Path) -> str:

@@ -5,10 +5,12 @@ from functools import partial
 from pathlib import Path
 
 from ..chat import Message, as_answer
-from ..data import Prompt
+from ..data import Preference, Prompt, text_ids
+from ..metrics.functional import token_perplexity
 from ..recipe import EngineSettings, RecipeError, check_checkpoint, check_reward_model, load_reward_model
 from ..rewards.models import RewardModels
 from ..sampling import SamplingParams
+from ..sampling.likelihood import negative_log_likelihood
 from ..talk.found import find
 from .answers import Answers
 
@@ -30,7 +32,7 @@ class Model:
     def __init__(self, place: str | Path, engine: str = "auto", dtype: str = "auto"):
         found = find(str(place))
         check_checkpoint(found.path, "causal")
-        self.path, self.name = found.path, found.name
+        self.path, self.name, self.dtype = found.path, found.name, dtype
         self.sampler = EngineSettings(engine, dtype).sampler(found.path)
 
     def sample(
@@ -49,6 +51,12 @@ class Model:
         params = SamplingParams(k, max_new_tokens, temperature, top_p, seed=seed)
         drafts = self.sampler([prompt.messages for prompt in asked], params, progress=True)
         return Answers(asked, drafts, self.name)
+
+    def perplexity(self, texts: Sequence[str]) -> float:
+        """Of documents, each by itself, as recipes/evaluate.py measures it."""
+        tokenizer = self.sampler.tokenizer
+        model = EngineSettings(dtype=self.dtype).load(self.path, tokenizer)
+        return token_perplexity(*negative_log_likelihood(model, text_ids(texts, tokenizer)))["value"]
 
     def __repr__(self) -> str:
         return f"Model({self.path!r})"
@@ -75,6 +83,16 @@ class Reward:
             raise RecipeError("dialogs: found one that does not end with the assistant, expected an answer to score")
         prompts, answers = [dialog[:-1] for dialog in dialogs], [as_answer(dialog[-1]) for dialog in dialogs]
         return self.models(prompts, answers, None, [{"objective": objective}] * len(prompts))
+
+    def gaps(self, pairs: Sequence[Preference]) -> dict[str, list[float]]:
+        """Scores by name of the chosen answers less those of the rejected ones."""
+        prompts, objectives = [p.prompt for p in pairs], [{"objective": p.objective} for p in pairs]
+        sides = (
+            ([p.chosen for p in pairs], [p.chosen_finished is not False for p in pairs]),
+            ([p.rejected for p in pairs], [p.rejected_finished is not False for p in pairs]),
+        )
+        chosen, rejected = (self.models(prompts, answers, finished, objectives) for answers, finished in sides)
+        return {name: [a - b for a, b in zip(chosen[name], rejected[name], strict=True)] for name in chosen}
 
     def __repr__(self) -> str:
         return f"Reward({', '.join(self.models.models)})"

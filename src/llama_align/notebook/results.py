@@ -1,47 +1,17 @@
 """What a finished step left in its folder, to look at."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..recipe import RecipeError
-from ..report import figures
 from ..report.gates import gate_pictures
 from ..report.inputs import Step, read_step
-from ..report.sections import Picture, best_of_k_pictures, kl_against_reward, learning_curves, reward_model_pictures
+from ..report.sections import best_of_k_pictures, kl_against_reward, learning_curves, reward_model_pictures
 from ..report.stages import stage_rows
 from ..report.terminal import numbers
 from . import html
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Pictures as SVG, with their titles."""
-
-    pictures: Sequence[Picture]
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    @property
-    def titles(self) -> list[str]:
-        """Of all, in order."""
-        return [picture.title for picture in self.pictures]
-
-    def save(self, folder: str | Path) -> list[Path]:
-        """Writes each as an SVG file of its own, named by its title."""
-        paths = []
-        for picture in self.pictures:
-            name = "".join(letter if letter.isalnum() else "-" for letter in picture.title.lower())
-            paths.append(Path(folder) / f"{name}.svg")
-            paths[-1].write_text(figures.standalone(picture.svg), encoding="utf-8")
-        return paths
-
-    def _repr_html_(self) -> str:
-        shown = (html.titled(picture.title, figures.standalone(picture.svg)) for picture in self.pictures)
-        return "".join(f'<div style="display: inline-block; margin-right: 1em">{part}</div>' for part in shown)
+from .pictures import Pictures
 
 
 class Result:

@@ -106,8 +106,10 @@ class Followed(TrainerCallback):
 
 def follow(trainer) -> None:
     """Puts `Followed` in the place of Trainer's own bar, unless nobody shows it or bars are off (`disable_tqdm`)."""
+    from transformers import trainer as trainer_module  # seconds to import, and here already
+
     if shower() is None or trainer.args.disable_tqdm:
         return
-    for kind in (ProgressCallback, PrinterCallback):
+    for kind in (trainer_module.DEFAULT_PROGRESS_CALLBACK, ProgressCallback, PrinterCallback):  # a notebook has its own
         trainer.remove_callback(kind)
     trainer.add_callback(Followed())

@@ -22,6 +22,8 @@ _LIGHT = {"--ink": "#1a1d21", "--muted": "#5d6570", "--line": "#d9dde3"} | {
     f"--c{i}": colour for i, colour in enumerate(("#2563c9", "#c2570c", "#14804a", "#8b3fc0", "#b4236a", "#73660a"))
 }
 _FONT = "font-family: sans-serif"
+_NAMESPACE = "http://www.w3.org/2000/svg"
+_TITLE, _GAP, _SCALE = 18, 10, 1.4  # of a sheet, in its units
 _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name may hold dollar signs
@@ -252,6 +254,31 @@ def shares_by_round(label: str, shares: Mapping[int, Mapping[int, int]]) -> Mark
     return _svg(label, draw)
 
 
+def lines(
+    label: str,
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    log: bool = False,
+) -> Markup:
+    """Values against whatever they depend on, one line per name; `log` for an axis of powers of two."""
+
+    def draw(axes: Axes) -> None:
+        for i, (name, (x, y)) in enumerate(lines.items()):
+            marker = "o" if len(x) < 16 else None
+            axes.plot(x, y, color=SERIES[i % len(SERIES)], label=_short(name), marker=marker, markersize=3)
+        if log:
+            axes.set_xscale("log", base=2)
+            ticks = sorted({value for x, _ in lines.values() for value in x if math.log2(value).is_integer()})
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        if len(lines) > 1:
+            _legend(axes)
+
+    return _svg(label, draw, width=4.2, height=2.6)
+
+
 def best_of_k(label: str, curves: Mapping[str, Mapping], heldout: str | None = None) -> Markup:
     """Llama 2's figures 7 and 8: the expected best reward of k answers (full) and the median (dashed), by source.
 
@@ -311,5 +338,23 @@ def standalone(svg: Markup) -> str:
     """A picture as a file of its own, in the light page's colours on white."""
     body = re.sub(r"var\((--\w+)\)", lambda m: _LIGHT[m[1]], str(svg)).replace("font-family: inherit", _FONT)
     head, _, rest = body.partition(">")
-    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" style="background: #fff"', 1)
+    head = head.replace("<svg", f'<svg xmlns="{_NAMESPACE}" style="background: #fff"', 1)
     return f"{head}>{rest}\n"
+
+
+def sheet(pictures: Sequence[tuple[str, Markup]], columns: int = 2) -> str:
+    """Pictures with their titles as one file, side by side in the light page's colours on white."""
+    parts, top, width = [], 0.0, 0.0
+    for start in range(0, len(pictures), columns):
+        left, tallest = 0.0, 0.0
+        for title, svg in pictures[start : start + columns]:
+            across, down = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())
+            name = escape(title)
+            style = f"font: bold 9px sans-serif; fill: {_LIGHT['--ink']}"
+            parts.append(f'<text x="{left + 6:g}" y="{top + 12:g}" style="{style}">{name}</text>')
+            place = f'x="{left:g}" y="{top + _TITLE:g}" width="{across:g}" height="{down:g}"'
+            parts.append(standalone(svg).replace("<svg", f"<svg {place}", 1))
+            left, tallest = left + across + _GAP, max(tallest, down)
+        top, width = top + tallest + _TITLE + _GAP, max(width, left - _GAP)
+    size = f'viewBox="0 0 {width:g} {top:g}" width="{_SCALE * width:.0f}" height="{_SCALE * top:.0f}"'
+    return f'<svg xmlns="{_NAMESPACE}" {size} style="background: #fff">{"".join(parts)}</svg>'

@@ -1,12 +1,13 @@
 """Pictures of laws: losses against sizes with their parabolas, against FLOPs with what was predicted, mixes, gains."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from ..scaling.isoflop import Budget
 from .figures import MUTED, SERIES, _legend, _short, _svg
 
 
@@ -21,15 +22,16 @@ def _powers(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0e}"))
 
 
-def isoflop(label: str, budgets: Mapping[str, tuple[Sequence, Sequence]], curves: Mapping[str, tuple]) -> Markup:
-    """Losses against sizes, a colour per budget, with the parabola of each that has one."""
+def isoflop(label: str, budgets: Sequence[Budget], minima: Container[float]) -> Markup:
+    """Losses against sizes, a colour per budget, with the parabola of each whose FLOPs are among `minima`."""
 
     def draw(axes: Axes) -> None:
-        for i, (name, (sizes, losses)) in enumerate(budgets.items()):
+        for i, budget in enumerate(budgets):
             colour = SERIES[i % len(SERIES)]
-            axes.scatter(sizes, losses, 14, color=colour, label=_short(name, 20))
-            if name in curves:
-                axes.plot(*curves[name], color=colour, linewidth=1)
+            axes.scatter(budget.sizes, budget.losses, 14, color=colour, label=f"{budget.flops:.3g} FLOPs")
+            if budget.flops in minima:
+                grid = np.geomspace(budget.sizes.min(), budget.sizes.max(), 50)
+                axes.plot(grid, budget.curve(grid), color=colour, linewidth=1)
         _powers(axes)
         axes.set(xlabel="parameters", ylabel="loss, nats a token")
         _legend(axes)

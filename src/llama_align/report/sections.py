@@ -17,11 +17,19 @@ _REWARD, _KL = ("objective/scores", "reward"), ("objective/kl", "kl")
 _PROMPTS = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Picture:
+    """Shown by a notebook as it is."""
+
     title: str
     svg: Markup
     later: bool = False  # shown on demand
+
+    def _repr_svg_(self) -> str:
+        return figures.sheet([(self.title, self.svg)])
+
+    def __repr__(self) -> str:
+        return f"Picture({self.title!r})"
 
 
 def score_picture(evaluation: Evaluation) -> list[Picture]:

@@ -105,7 +105,7 @@ def say_measured(path: Path) -> None:
 def in_lines(table: Table) -> str:
     """A plain table as text, as wide as it needs to be, one line for each row."""
     out = StringIO()
-    Console(file=out, width=240).print(table)
+    Console(file=out, width=240, force_jupyter=False).print(table)  # in a notebook rich would show it itself
     return out.getvalue().rstrip("\n")
 
 

@@ -27,7 +27,7 @@ class Board:
 
     def __init__(self, file: TextIO | None = None, width: int = 0, plain: bool = False):
         self.file = file or sys.stdout
-        self.console = Console(file=self.file, highlight=False)
+        self.console = Console(file=self.file, highlight=False, force_jupyter=False)
         # FORCE_COLOR makes rich take a file for a terminal
         self.live = self.console.is_terminal and self.file.isatty() and not plain
         self._width = width
