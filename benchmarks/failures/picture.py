@@ -10,5 +10,5 @@ def draw(failure: Failure, curves: dict[str, dict[int, dict]]) -> str:
     panels = []
     for key, label in failure.panels.items():
         lines = {arm: [found[key] for found in of_seeds.values() if key in found] for arm, of_seeds in curves.items()}
-        panels.append(figures.repeated(label, lines, failure.axis))
-    return figures.standalone(figures.beside(failure.name, panels))
+        panels.append((label, figures.repeated(label, lines, failure.axis)))
+    return figures.sheet(panels, len(panels))

@@ -307,7 +307,7 @@ def best_of_k(label: str, curves: Mapping[str, Mapping], heldout: str | None = N
 
 
 def repeated(label: str, lines: Mapping[str, Sequence[Sequence[Sequence[float]]]], xlabel: str = "step") -> Markup:
-    """A panel under its label: runs that repeat one another, each its points [x, y], in one colour for each name."""
+    """A panel of a sheet: runs that repeat one another, each its points [x, y], in one colour for each name."""
 
     def draw(axes: Axes) -> None:
         for colour, (name, runs) in zip(SERIES, lines.items(), strict=False):
@@ -315,23 +315,10 @@ def repeated(label: str, lines: Mapping[str, Sequence[Sequence[Sequence[float]]]
                 x, y = zip(*((x, y) for x, y in points if math.isfinite(y)), strict=True)
                 named = None if number else name
                 axes.plot(x, y, color=colour, label=named, marker="o" if len(x) < 16 else None, markersize=3, alpha=0.8)
-        axes.set_title(label, loc="left", fontsize=9)
         axes.set_xlabel(xlabel)
         axes.legend(loc="best", fontsize=7.5)
 
     return _svg(label, draw, width=3.0)
-
-
-def beside(label: str, pictures: Sequence[Markup]) -> Markup:
-    """Pictures in one row."""
-    boxes = [[float(n) for n in re.search(r'viewBox="([^"]*)"', picture)[1].split()[2:]] for picture in pictures]
-    parts, at = [], 0.0
-    for picture, (width, height) in zip(pictures, boxes, strict=True):
-        parts.append(str(picture).replace("<svg ", f'<svg x="{at:g}" width="{width:g}" height="{height:g}" ', 1))
-        at += width
-    height = max(height for _, height in boxes)
-    size = f'viewBox="0 0 {at:g} {height:g}" width="{at:g}pt" height="{height:g}pt"'
-    return Markup(f'<svg {size} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>')
 
 
 def standalone(svg: Markup) -> str:
