@@ -17,7 +17,7 @@ from llama_align.report import reward_pictures
 from llama_align.rewards import RewardScorer
 from llama_align.runtime.sharding import root_gathered
 from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, pair_metrics, score_pairs
-from llama_align.trainers.heldout import before_and_after
+from llama_align.trainers.heldout import before_and_after, no_better_than_length
 
 
 @dataclass
@@ -124,6 +124,8 @@ def build(args: RewardArguments, training: HerdRewardConfig, model_args: recipe.
         with root_gathered(trainer.model):
             scored = score_pairs(scorer, heldout)
         measured = {"heldout": counted} | pair_metrics(scored) | newest
+        if warning := no_better_than_length(measured):
+            recipe.say(warning)
         pictures = reward_pictures(scored.chosen, scored.rejected, known | measured)
         if training.safety_coefficient:
             found = trainer.evaluate(heldout)

@@ -10,6 +10,7 @@ from llama_align.chat.dialects import EOT, PAD
 from llama_align.data import GRADES, full_rows, preference_rows
 from llama_align.rewards.scoring import RewardScorer
 from llama_align.trainers import HerdRewardConfig, HerdRewardTrainer, margin_table, pair_metrics, score_pairs
+from llama_align.trainers.heldout import no_better_than_length
 from llama_align.trainers.reward import ranking_loss
 
 
@@ -157,6 +158,13 @@ def test_seven_rows_in_two_batches_of_a_step_weigh_the_same(trainer_of):
         losses.append(trainer.state.log_history[0]["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert all((tensor - weights[1][name]).abs().max() < 1e-6 for name, tensor in weights[0].items())
+
+
+def test_a_model_that_a_ruler_would_do_as_well_as_is_told():
+    for accuracy, longer, told in ((0.7, 0.7, True), (0.71, 0.7, False), (0.6, 0.3, True), (0.6, 0.5, False)):
+        said = no_better_than_length({"accuracy": accuracy, "longer_wins": longer})
+        assert bool(said) == told
+    assert "71.0% of the held-out pairs ranked right" in no_better_than_length({"accuracy": 0.71, "longer_wins": 1.0})
 
 
 def test_training_learns_the_order_and_pair_metrics_see_it(trainer_of, tokenizer):

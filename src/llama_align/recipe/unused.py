@@ -74,7 +74,8 @@ def refuse_unused(stages: Iterable[object], given: set[str]) -> None:
         for reason, names in UNUSED.get(type(stage), {}).items():
             for name in names:
                 if name in given and (found := getattr(stage, name)) != (default := default_of(type(stage), name)):
-                    found = shortened(repr(found), 300)
+                    found = shortened(repr(getattr(found, "value", found)), 300)  # of an enumeration
+                    default = getattr(default, "value", default)
                     raise RecipeError(
                         f"{name}: found {found}, expected it left at {default!r}; it has no effect: {reason}"
                     )

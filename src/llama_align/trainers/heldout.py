@@ -54,6 +54,17 @@ def pair_metrics(scored: ScoredPairs) -> dict:
     return found | {"scores": {"chosen": describe(scored.chosen), "rejected": describe(scored.rejected)}}
 
 
+def no_better_than_length(metrics: dict) -> str | None:
+    """What to say of `pair_metrics` where a ruler would rank the pairs as well; None where it would not."""
+    longer = metrics["longer_wins"]
+    if metrics["accuracy"] > max(longer, 1 - longer):
+        return None
+    return (
+        f"no better than length: {metrics['accuracy']:.1%} of the held-out pairs ranked right, and the longer answer "
+        f"is the better one of {longer:.1%}"
+    )
+
+
 def before_and_after(before: ScoredPairs | None, after: ScoredPairs) -> dict:
     """How often a model and the one before it rank the same pairs right (Llama 2, section 3.2.2, batch by batch).
 
