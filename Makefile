@@ -51,4 +51,4 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist site .cache src/*.egg-info
+	rm -rf $(VENV) build dist site .cache notebooks/runs src/*.egg-info

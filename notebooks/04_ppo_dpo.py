@@ -44,8 +44,9 @@ assert steps[-1]["kl"] > abs(steps[0]["kl"])  # of the first rollout, 0: policy 
 # %% [markdown]
 # ## DPO
 #
-# The same preferences that the reward model was trained on. `rewards/chosen` is beta times how much likelier the chosen
-# answer became. That it may fall while the margin grows is why Llama 3 adds the likelihood of the chosen answer.
+# Of the preferences that the reward model was trained on those of the three strongest grades, 347 of 697 pairs.
+# `rewards/chosen` is beta times how much likelier the chosen answer became. That it may fall while the margin grows is
+# why Llama 3 adds the likelihood of the chosen answer.
 
 # %%
 dpo = load(
@@ -89,6 +90,6 @@ answers["ppo"].best("quality")
 
 # %% [markdown]
 # PPO moved the reward further than the judge follows: it went where a reward model of a hundred thousand weights,
-# trained on some hundred pairs, is wrong. Read what its policy says above, and what was asked: the reward model likes
+# trained on 697 pairs, is wrong. Read what its policy says above, and what was asked: the reward model likes
 # `Answer:`, asked for or not. A larger `beta` holds it back; a better reward model, on fresh preferences, is the cure.
 # DPO meets no answers but those that were compared, and moved less.

@@ -19,8 +19,10 @@ SECONDS = 600  # that a cell may take on a busy machine
 SVG, FINER = "image/svg+xml", re.compile(r"(\d\.\d\d)\d+")  # than a hundredth of a point, which nobody sees
 DIGEST = re.compile(r"(?<=[a-z])-[0-9a-f]{10}\b")  # of a step's folder, another one with every change of the code
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+# addresses, paths, digests of folders, colours of a terminal
 ELSEWHERE = re.compile(
-    r"https?://(?!www\.w3\.org/)\S+|(?<![\w./])/(?:home|root|tmp|work|Users|usr|opt|venv)/[^\s\"'<]+"
+    r"https?://(?!www\.w3\.org/)\S+|[a-z]-[0-9a-f]{10}\b|\\u001b\["
+    r"|(?<![\w./])/(?:home|root|tmp|work|Users|usr|opt|venv)/[^\s\"'<]+"
 )
 
 
@@ -73,7 +75,8 @@ def faults(notebook: nbformat.NotebookNode, source: nbformat.NotebookNode) -> li
         found.append("found cells that were not executed in order, expected outputs")
     found += [f"found the error {output.evalue!r}" for output in outputs if output.output_type == "error"]
     found += [
-        f"found {hit[0]!r}, expected neither addresses nor paths of a machine" for hit in ELSEWHERE.finditer(text)
+        f"found {hit[0]!r}, expected no address, path, digest or colour of one machine"
+        for hit in ELSEWHERE.finditer(text)
     ]
     return found
 

@@ -154,6 +154,19 @@ def test_validate_names_every_mistake_with_its_line(tmp_path, capsys):
     assert main(["validate", str(tmp_path / "other.yaml"), "--recipe", "dpo"]) == 0
 
 
+def test_keys_of_sources_are_looked_at_within_a_plan_and_its_yamls(tmp_path, capsys):
+    (tmp_path / "dpo.yaml").write_text("output_dir: out\ndatasets:\n- {path: a, wheight: 1}\n")
+    (tmp_path / "eval.yaml").write_text("output_dir: out\n")
+    own = "set: {texts: [{pth: a}]}"
+    steps = f"- {{name: a, recipe: dpo, config: dpo.yaml}}\n- {{name: b, recipe: evaluate, config: eval.yaml, {own}}}\n"
+    (tmp_path / "plan.yaml").write_text(f"name: p\nsteps:\n{steps}")
+    assert main(["validate", str(tmp_path / "plan.yaml")]) == 2
+    said = capsys.readouterr().out
+    assert "dpo.yaml, line 3, field 'datasets[0].wheight': unknown key of a source, did you mean 'weight'?" in said
+    assert "step 'b', field 'set.texts[0].pth': unknown key of a source, did you mean 'path'?" in said
+    assert len(said.splitlines()) == 2
+
+
 def test_faults_within_a_step_are_all_named(tmp_path, capsys):
     (tmp_path / "plan.yaml").write_text(
         "steps:\n- {nam: a, recipe: 5, set: [1]}\n- repeat: {rounds: 2, steps: [{x: 1}]}\n"

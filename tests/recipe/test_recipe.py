@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.trainer_utils import SaveStrategy
 
 from llama_align import recipe
 from llama_align.chat import ContractError, train_tokenizer
@@ -153,14 +155,18 @@ def test_what_a_run_leaves_names_the_options_it_had(monkeypatch, tmp_path):
         output_dir: str
         rate: float = 1.0
         steps: int = 3
+        save_strategy: SaveStrategy = SaveStrategy.STEPS
+        masked: bool = True
 
     kept = []
     (tmp_path / "a.yaml").write_text("rate: 0.5\nsteps: 4\n")
     argv = ["/some/recipes/a.py", "--config", str(tmp_path / "a.yaml"), "--rate", "0.25", f"--output-dir={tmp_path}"]
+    argv += ["--save_strategy", "no", "--no_masked"]
     monkeypatch.setattr("sys.argv", argv)
     recipe.run(lambda _: kept.append((results._command(), results._settings())), Options)
     command, settings = kept[0]
-    assert settings == {"rate": 0.25, "steps": 4, "output_dir": str(tmp_path)}
+    more = {"save_strategy": "no", "masked": False}
+    assert yaml.safe_load(yaml.safe_dump(settings)) == {"rate": 0.25, "steps": 4, "output_dir": str(tmp_path)} | more
     assert command.startswith("python recipes/a.py --config ")
     assert results._settings() == {}
 
@@ -303,7 +309,7 @@ def test_finish_leaves_a_loadable_model_and_no_number_of_the_clock(tmp_path, che
             processing_class=tokenizer,
         )
         trainer.train()
-        recipe.finish(trainer, {"dialogs": 20})
+        recipe.finish(trainer, {"dialogs": 20, "of": {"a": float("nan")}})
         left.append(tmp_path / name)
         kept = {key for row in trainer.state.log_history for key in row}
         assert kept >= {"train_runtime", "tokens_per_second", "mfu"}  # there is something to leave out
@@ -313,7 +319,7 @@ def test_finish_leaves_a_loadable_model_and_no_number_of_the_clock(tmp_path, che
     assert [row["step"] for row in logged if "loss" in row] == [1, 2, 3]
     assert not [key for row in logged for key in row if "runtime" in key or "per_second" in key or key == "mfu"]
     metrics = json.loads((left[0] / "metrics.json").read_text())
-    assert metrics == {"steps": 3, "final_loss": logged[2]["loss"], "dialogs": 20}
+    assert metrics == {"steps": 3, "final_loss": logged[2]["loss"], "dialogs": 20, "of": {"a": None}}
     loaded = recipe.load_tokenizer(str(left[0]))
     assert recipe.load_model(str(left[0]), tokenizer=loaded).config.vocab_size == 400
     card = (left[0] / "README.md").read_text()

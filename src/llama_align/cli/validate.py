@@ -1,9 +1,7 @@
 """`llama-align validate`."""
 
 import argparse
-import difflib
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 from ..recipe.bounds import hints_of
@@ -11,10 +9,9 @@ from ..recipe.errors import RecipeError
 from ..recipe.outline import dataclass_of, outline
 from ..recipe.reading import problem_of, problems
 from ..recipe.yaml_files import YamlFile, read_yaml
-from ..rounds.checking import problems_of_plan, recipe_of
+from ..rounds.checking import problems_of_plan, problems_of_sources, recipe_of
 from ..runtime.shipped import scripts
 
-SOURCES = ("datasets", "eval_datasets")
 PRECISIONS = ("no", "fp16", "bf16", "fp8")
 EXAMPLES = """\
 examples:
@@ -70,19 +67,7 @@ def problems_of(path: Path, recipe: str | None = None) -> tuple[str, list[str]]:
     if recipe not in scripts():
         raise RecipeError(f"recipe: found {recipe!r}, expected one of {', '.join(scripts())}")
     hints = hints_of(outline(scripts()[recipe]).types)
-    return f"options of {recipe}", [*problems(file, hints), *_of_sources(file)]
-
-
-def _of_sources(file: YamlFile) -> Iterator[str]:
-    """Keys that no source of data has; values, rows and files are left to the recipe."""
-    known = [field.name for field in fields(dataclass_of("llama_align.data.sources", "DataSource"))]
-    for option in SOURCES:
-        rows = file.content.get(option)
-        for place, row in enumerate(rows if isinstance(rows, list) else ()):
-            for key in (key for key in (row if isinstance(row, dict) else ()) if key not in known):
-                near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"a source has {', '.join(known)}"
-                yield f"{file.where(option, place, key)}: unknown key of a source, {hint}"
+    return f"options of {recipe}", [*problems(file, hints), *problems_of_sources(file.content, file.where)]
 
 
 def _of_accelerate(file: YamlFile) -> Iterator[str]:

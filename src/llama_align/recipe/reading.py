@@ -21,17 +21,8 @@ from .yaml_files import YamlFile, field_name, read_yaml, shortened
 LONGEST = 600  # characters of a library's complaint
 VERBOSE = "--verbose"
 LIBRARIES = ("trl", "transformers")
-# of TRL's scripts, and of other recipes
-ELSEWHERE = {
-    **dict.fromkeys(
-        ("dataset_name", "dataset_config", "dataset_train_split"), "datasets: [{path: NAME}] says what is read"
-    ),
-    **dict.fromkeys(
-        ("eval_dataset", "eval_datasets", "dataset_test_split"),
-        "nothing is held out while this trains; `llama-align eval` measures what came out",
-    ),
-    "max_prompt_length": "max_length is of prompt and answer together",
-}
+SCRIPTS = ("dataset_name", "dataset_config", "dataset_train_split")  # what TRL's scripts read
+HELD_OUT = ("eval_dataset", "eval_datasets", "dataset_test_split")
 
 
 class Parser(TrlParser):
@@ -126,8 +117,9 @@ def read_command(
 
 
 def named(args: list[str]) -> set[str]:
-    """The options that a command line names."""
-    return {arg[2:].split("=")[0].replace("-", "_") for arg in args if arg.startswith("--")}
+    """The options that a command line names, `--no_NAME` too."""
+    found = {arg[2:].split("=")[0].replace("-", "_") for arg in args if arg.startswith("--")}
+    return found | {name.removeprefix("no_") for name in found}
 
 
 def config_path(args: list[str]) -> tuple[str | None, list[str]]:
@@ -160,8 +152,8 @@ def problem_of(key: str, value: Any, hints: dict[str, Any], where: Callable[...,
         )
     if key == "hub_token":  # not quoted
         return f"{where(key)}: found one, expected none; set HF_TOKEN in the environment, or `hf auth login`"
-    if key not in hints and key in ELSEWHERE:
-        return f"{where(key)}: unknown option; {ELSEWHERE[key]}"
+    if key not in hints and (said := _elsewhere(key, hints)):
+        return f"{where(key)}: unknown option; {said}"
     if key not in hints:
         near = difflib.get_close_matches(key, hints, n=1)
         return f"{where(key)}: unknown option" + (
@@ -171,6 +163,17 @@ def problem_of(key: str, value: Any, hints: dict[str, Any], where: Callable[...,
         fitting(key, value, hints[key])
     except Misfit as error:
         return f"{where(key, *error.keys)}: {error}"
+    return None
+
+
+def _elsewhere(key: str, hints: dict[str, Any]) -> str | None:
+    """What stands here in the place of an option of TRL's scripts, or of another recipe."""
+    if key in SCRIPTS and "datasets" in hints:
+        return "datasets: [{path: NAME}] says what is read"
+    if key in HELD_OUT and "datasets" in hints and "eval_datasets" not in hints:
+        return "nothing is held out while this trains; `llama-align eval` measures what came out"
+    if key == "max_prompt_length" and "max_length" in hints:
+        return "max_length is of prompt and answer together"
     return None
 
 

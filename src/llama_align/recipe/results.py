@@ -56,6 +56,7 @@ def finish(
     write_jsonl(output / "log.jsonl", rows)
     losses = [row["loss"] for row in rows if "loss" in row]
     final = {"steps": trainer.state.global_step, "final_loss": losses[-1] if losses else None} | (metrics or {})
+    final = _finite(final)
     write_json(output / "metrics.json", final)
     trainer.facts = RunFacts(
         command=_command(),
@@ -120,7 +121,8 @@ def started_with(stages: Sequence[object]) -> Iterator[None]:
     path, rest = config_path(sys.argv[1:])
     settings = dict(read_yaml(path).content) if path else {}
     given = named(rest)
-    settings |= {name: value for stage in stages for name, value in vars(stage).items() if name in given}
+    for stage in stages:  # of an enumeration its value, as a YAML has it
+        settings |= {n: getattr(value, "value", value) for n, value in vars(stage).items() if n in given}
     with started_as(_command(), settings):
         yield
 
@@ -149,6 +151,8 @@ def _command() -> str:
 
 def _finite(value):
     # JSON has no NaN, and a loss that is none must not cost the run its files
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -1,14 +1,15 @@
 """Everything that is wrong with a plan, by line, its stages' options among it. Imports nothing that trains."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..recipe.bounds import hints_of
 from ..recipe.errors import RecipeError
-from ..recipe.outline import Unreadable, outline
+from ..recipe.outline import Unreadable, dataclass_of, outline
 from ..recipe.reading import problem_of, problems
 from ..recipe.yaml_files import YamlFile, read_yaml
 from ..runtime.shipped import launch_file
@@ -18,6 +19,9 @@ from .steps import EXECUTORS, KEYS, KEYS_OF_A_PLAN, KEYS_OF_A_ROUND, PlanError, 
 
 PLAIN = {"name": str, "seed": int, "launch": str | None, "executor": str, "accept_older": bool, "tracker": str}
 Hints = dict[str, Any]
+
+# options that name sources of data
+SOURCES = ("datasets", "eval_datasets", "texts", "newest", "search_datasets", "gold")
 
 
 def problems_of_plan(file: YamlFile, recipes: dict[str, Path]) -> list[str]:
@@ -97,11 +101,24 @@ def _problems_of_step(step: Step, hints: _Hints) -> Iterator[str]:
             yield f"{step.where('config')}: {error}"
         else:
             yield from problems(stage, known) if known is not None else ()
+            yield from problems_of_sources(stage.content, stage.where)
+    yield from problems_of_sources(step.set, step.where_option)
     for key, value in step.set.items() if known is not None else ():
         if key == "output_dir":
             yield f"{step.where_option(key)}: found one, expected none; a step writes into the run's"
         elif problem := problem_of(key, value, known, step.where_option):
             yield problem
+
+
+def problems_of_sources(options: Mapping[str, Any], where: Callable[..., str]) -> Iterator[str]:
+    """Keys that no source of data has; values, rows and files are left to the recipe."""
+    known = [field.name for field in fields(dataclass_of("llama_align.data.sources", "DataSource"))]
+    for option in SOURCES:
+        rows = options.get(option)
+        for place, row in enumerate(rows if isinstance(rows, list) else ()):
+            for key in (key for key in (row if isinstance(row, dict) else ()) if key not in known):
+                hint = _nearest(key, known) or f", a source has {', '.join(known)}"
+                yield f"{where(option, place, key)}: unknown key of a source{hint}"
 
 
 def _nearest(name: str, known: Any) -> str:
