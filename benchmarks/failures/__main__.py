@@ -39,10 +39,11 @@ def started(run: Path, until: str) -> Start:
 
 
 def made(failure: Failure, run: Path, output: Path, seeds: list[int]) -> dict:
-    """Curves by arm and seed, now or before from the same run with the same options."""
+    """Curves by arm and seed, now or before from the same run, YAML and options."""
     file, start = output / f"{failure.name}.json", None
     options = [failure.common, *(failure.arm(arm).options for arm in ARMS), failure.every]
-    of = json.loads(json.dumps([str(run.resolve()), failure.config, *options]))
+    yaml = (arms.RECIPES / failure.config).read_text("utf-8")
+    of = json.loads(json.dumps([str(run.resolve()), yaml, *options]))
     found = json.loads(file.read_text()) if file.exists() else {}
     if found.get("of") != of:
         found = {"of": of}

@@ -45,7 +45,8 @@ def trained(config: str, options: dict[str, Any], start: Start, folder: Path, wr
         wrong: what is done to the trainer before it trains.
     """
     options = start.fill(options)
-    text = json.dumps([config, options, wrong.__name__ if wrong else None], sort_keys=True)
+    yaml = (RECIPES / config).read_text("utf-8")
+    text = json.dumps([yaml, options, wrong.__name__ if wrong else None], sort_keys=True)
     place = folder / f"{Path(config).stem}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
     if not (place / "metrics.json").exists():
         job: Job = llama_align.load(RECIPES / config, **options, output_dir=str(place))
