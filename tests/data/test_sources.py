@@ -336,6 +336,7 @@ def test_variables_in_paths(lines, monkeypatch):
         ({"weight": -1}, "key 'weight': found -1"),
         ({"skip": "all"}, "key 'skip': found 'all', expected error or count"),
         ({"path": 3}, "found 3 .int. as path, expected text"),
+        ({"path": " "}, "key 'path': found .*expected a file, a folder or a name on the Hub"),
     ],
 )
 def test_options_that_do_not_fit(options, complaint):

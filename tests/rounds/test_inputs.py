@@ -69,6 +69,13 @@ def test_a_cache_that_a_run_fills_is_no_input(tmp_path):
     assert list(found) == [(str(tmp_path), tmp_path)]
 
 
+def test_an_empty_text_names_no_folder(tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    found = inputs.named_files({"datasets": [{"path": ""}, {"path": "a.jsonl"}], "output_dir": ""})
+    assert [text for text, _ in found] == ["a.jsonl"]
+
+
 def test_a_run_keeps_them(place, read, monkeypatch):
     from .conftest import make_run
 

@@ -76,6 +76,7 @@ class DataSource:
         return replace(self, part=list(part))
 
     def __post_init__(self) -> None:
+        self._need("path", self.path.strip(), "a file, a folder or a name on the Hub")
         self._need("kind", self.kind in ("auto", *KINDS), f"auto or one of {', '.join(KINDS)}")
         self._need("format", self.format in FORMATS, f"one of {', '.join(FORMATS)}")
         self._need("skip", self.skip in ("error", "count"), "error or count")

@@ -24,7 +24,7 @@ def named_files(config: dict) -> Iterator[tuple[str, Path]]:
     """Texts of a configuration that name a file or a folder, with its path."""
     config = {key: value for key, value in config.items() if key not in CACHES}
     named = {text for keys, text in texts(config) if any(key in PATHS or key == "path" for key in keys)}
-    for text in sorted(set(strings(config))):
+    for text in sorted(set(strings(config)) - {""}):  # which as a path would be the whole working directory
         # a text that names no file: one too long for a name, or a $ that is no variable; the recipe says so of a path
         with suppress(OSError, SourceError):
             path = Path(expand_path(text))
