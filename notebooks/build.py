@@ -13,15 +13,18 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 
+from llama_align.runtime.files import write_text
+
 HERE = Path(__file__).resolve().parent
 LARGEST = 150_000  # bytes
 SECONDS = 600  # that a cell may take on a busy machine
 SVG, FINER = "image/svg+xml", re.compile(r"(\d\.\d\d)\d+")  # than a hundredth of a point, which nobody sees
 DIGEST = re.compile(r"(?<=[a-z])-[0-9a-f]{10}\b")  # of a step's folder, another one with every change of the code
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
 # addresses, paths, digests of folders, colours of a terminal
 ELSEWHERE = re.compile(
-    r"https?://(?!www\.w3\.org/)\S+|[a-z]-[0-9a-f]{10}\b|\\u001b\["
+    rf"https?://(?!www\.w3\.org/)\S+|{DIGEST.pattern}|\\u001b\["
     r"|(?<![\w./])/(?:home|root|tmp|work|Users|usr|opt|venv)/[^\s\"'<]+"
 )
 
@@ -34,7 +37,7 @@ def scripts() -> list[Path]:
 def read(script: Path) -> nbformat.NotebookNode:
     """A notebook without outputs; cells are named by their place, so that equal sources give equal bytes."""
     notebook = jupytext.read(script, fmt="py:percent")
-    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    notebook.metadata = nbformat.from_dict(METADATA)
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number}", nbformat.NotebookNode()
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -58,7 +61,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path = HERE) -> nbformat.No
             shown = output if output.output_type == "stream" else output.get("data", {})
             for kind in set(shown) - {"output_type", "name"}:
                 shown[kind] = DIGEST.sub("", FINER.sub(r"\1", shown[kind]) if kind == SVG else shown[kind])
-    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    notebook.metadata = nbformat.from_dict(METADATA)
     return notebook
 
 
@@ -90,9 +93,8 @@ def build(script: Path) -> Path:
     made = execute(read(script))
     if wrong := faults(made, read(script)):
         raise ValueError(f"{script.name}: {'; '.join(wrong)}")
-    path, part = script.with_suffix(".ipynb"), script.with_suffix(".part")
-    part.write_text(nbformat.writes(made) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    path = script.with_suffix(".ipynb")
+    write_text(path, nbformat.writes(made) + "\n")
     return path
 
 

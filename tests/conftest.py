@@ -6,6 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers or da
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import random
+import shutil
 
 import pytest
 import torch
@@ -16,6 +17,9 @@ from llama_align.chat import train_tokenizer
 
 from .launch.warm import Warm
 
+# Debian's, for what has to be looked at as people do, and what keeps it from asking anything of the network
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SYLLABLES = ["ba", "do", "ki", "lu", "me", "no", "ra", "si", "te", "vu", "zo", "qui"]
 
 

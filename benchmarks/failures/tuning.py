@@ -143,31 +143,25 @@ FAILURES = [
             and last(ill, "held_out/loss", 1) > last(healthy, "held_out/loss", 1) + 0.3
         ),
     ),
-    Failure(
-        name="prompt_loss",
-        config="sft.yaml",
-        until="pretrain",
-        common=COMMON,
-        healthy=Arm(),
-        ill=Arm(wrong=on_all_tokens),
-        probes=(answers_loss, judged()),
-        every=50,
-        panels={"loss": "loss", "held_out/loss": "loss on held-out answers", "judge/helpful": "answers as asked, %"},
-        claim="held-out answers' loss ends 0.05 nats or more higher",
-        shows=lambda healthy, ill: last(ill, "held_out/loss", 1) > last(healthy, "held_out/loss", 1) + 0.05,
-    ),
-    Failure(
-        name="boundaries",
-        config="sft.yaml",
-        until="pretrain",
-        common=COMMON,
-        healthy=Arm(),
-        ill=Arm(wrong=without_boundaries),
-        probes=(answers_loss, judged()),
-        every=50,
-        panels={"loss": "loss", "held_out/loss": "loss on held-out answers", "judge/helpful": "answers as asked, %"},
-        claim="held-out answers' loss ends 0.05 nats or more higher",
-        shows=lambda healthy, ill: last(ill, "held_out/loss", 1) > last(healthy, "held_out/loss", 1) + 0.05,
+    *(
+        Failure(
+            name=name,
+            config="sft.yaml",
+            until="pretrain",
+            common=COMMON,
+            healthy=Arm(),
+            ill=Arm(wrong=wrong),
+            probes=(answers_loss, judged()),
+            every=50,
+            panels={
+                "loss": "loss",
+                "held_out/loss": "loss on held-out answers",
+                "judge/helpful": "answers as asked, %",
+            },
+            claim="held-out answers' loss ends 0.05 nats or more higher",
+            shows=lambda healthy, ill: last(ill, "held_out/loss", 1) > last(healthy, "held_out/loss", 1) + 0.05,
+        )
+        for name, wrong in (("prompt_loss", on_all_tokens), ("boundaries", without_boundaries))
     ),
     Failure(
         name="repeated",

@@ -79,14 +79,18 @@ def links(page: Path) -> Iterator[str]:
             yield from (child.attrs[name] for name in ("href", "src") if name in child.attrs)
 
 
+def anchor(heading: str) -> str:
+    """The name of a heading, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 @cache
 def anchors(page: Path) -> set[str]:
     """The names of a page's headings, as GitHub makes them."""
     found: dict[str, int] = {}
     for heading, inline in zip(tokens(page), tokens(page)[1:], strict=False):
         if heading.type == "heading_open":
-            text = "".join(child.content for child in inline.children if child.type in ("text", "code_inline"))
-            name = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+            name = anchor("".join(child.content for child in inline.children if child.type in ("text", "code_inline")))
             found[name] = found.get(name, -1) + 1
     return {name + (f"-{n}" if n else "") for name, last in found.items() for n in range(last + 1)}
 

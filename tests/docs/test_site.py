@@ -12,12 +12,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from llama_align.rounds.plan import read_yaml
+from tests.conftest import CHROMIUM, FLAGS
 
 pytest.importorskip("zensical", reason="the extra docs is not installed")
 ROOT = Path(__file__).parents[2]
 LOADS = dict.fromkeys(("script", "img", "source", "iframe", "video", "audio"), "src") | {"link": "href"}
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 class Page(HTMLParser):

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from llama_align.people.log import Log
 from llama_align.people.security import ANNOTATOR, MANAGER, Signer
 from llama_align.people.store import Store
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOST = "127.0.0.1:8765"
 
 

@@ -20,9 +20,10 @@ from llama_align.data import GRADES
 from llama_align.people.store import Store
 from llama_align.recipe import WAITS_FOR_PEOPLE
 from llama_align.sandbox import Annotator
+from tests.conftest import CHROMIUM, FLAGS
 
-from .conftest import CHROMIUM, Server
-from .test_browser import FLAGS, free_port, sent, where
+from .conftest import Server
+from .test_browser import free_port, sent, where
 
 ROOT = Path(__file__).parents[2]
 CUT = "(the answer was cut off here)"

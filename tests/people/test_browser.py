@@ -7,14 +7,14 @@ import pytest
 from llama_align.people.batch import Item
 from llama_align.people.export import preferences
 from llama_align.people.store import Store
+from tests.conftest import CHROMIUM, FLAGS
 
-from .conftest import CHROMIUM, Server, events_of, item, make_batch
+from .conftest import Server, events_of, item, make_batch
 from .injections import injections
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("uvicorn", reason="the extra people is not installed")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium to look at the pages with")
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 STRINGS = injections()
 BLOCKS = ("p", "pre", "code", "code class", "h1", "h2", "ul", "ol", "li", "blockquote", "hr")
 MADE = {*BLOCKS, "strong", "em", "br", "table", "thead", "tbody", "tr", "th", "td"}

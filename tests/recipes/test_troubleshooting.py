@@ -17,6 +17,7 @@ from benchmarks.failures.kinds import ARMS, Start
 from llama_align import LlamaHerdForCausalLM
 from llama_align.chat import train_tokenizer
 from llama_align.sandbox import SandboxConfig, write_sandbox
+from tests.docs.reading import anchor
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "troubleshooting.md").read_text("utf-8")
@@ -28,10 +29,6 @@ FEW = {"documents": 60, "documents_heldout": 5, "demonstrations": 40, "preferenc
     "prompts": 10, "validation_helpful": 4, "validation_lookalike": 1, "validation_secret": 1,
     "heldout_helpful": 10, "heldout_lookalike": 2, "heldout_secret": 2,
 }  # fmt: skip
-
-
-def anchor(title: str) -> str:
-    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 def test_every_failure_is_on_the_page_with_its_picture_and_its_command():

@@ -13,6 +13,7 @@ import pytest
 from llama_align.metrics.functional import paired_difference, refusal_rate
 from llama_align.report import figures, write_report
 from llama_align.report.labels import curve_place
+from tests.conftest import CHROMIUM
 
 from .conftest import HOSTILE, ROWS, make_run
 
@@ -430,9 +431,6 @@ def test_a_choice_of_a_model_is_shown(judged):
     (folder / "metrics.json").write_text('{"chosen": "dpo", "candidates": [{"score": 1}]}')
     with pytest.raises(ValueError, match=r"metrics\.json, candidates, field 'name': found nothing"):
         report(judged)
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium to lay the page out")
