@@ -9,12 +9,11 @@ one, of as many tokens, so that what the decay gives is not put down to the data
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from llama_align import recipe
 
 recipe.check_first(__name__, __file__)  # --help and mistakes in options, before imports that take seconds
 
+from llama_align.models import preset
 from llama_align.report import laws as pictures
 from llama_align.report.figures import standalone
 from llama_align.rounds.ladder import OURS, SAVING, STEM, context_of, decay_from, refuse_own, run_steps, tokens_a_step
@@ -89,16 +88,24 @@ def main(args: JudgeDataArguments) -> None:
     if args.benchmarks:
         from llama_align.benchmarks.predicted import ladder_benchmarks, measured  # takes the extra `benchmarks`
 
-        benchmarks = ladder_benchmarks(args.benchmarks, f"{args.output_dir}/benchmarks", args.limit)
+        tokenizer = recipe.load_tokenizer(args.pretrain.get("tokenizer", ""), dialogs=False)
+        model = preset(args.pretrain.get("size", "herd-nano"), **args.pretrain.get("size_overrides", {}))
+        benchmarks = ladder_benchmarks(
+            args.benchmarks,
+            f"{args.output_dir}/benchmarks",
+            args.limit,
+            tokenizer,
+            model.max_position_embeddings,
+        )
     sources = Sources.read(args.pretrain.get("tokenizer", ""), args.old | args.new, args.planted, args.part)
     folders = run_steps(steps_of(args, sources), args.output_dir, Path(__file__).resolve().parent, args.jobs)
     targets, context = list(args.old | args.new), context_of(args.pretrain)
 
-    def losses(name: str) -> np.ndarray:
-        return np.array([sources.losses(folders[f"{name}-{seed}"], targets, context) for seed in args.seeds])
-
-    control = losses(CONTROL)
-    found = {name: gains(losses(name), control) for name in (*args.new, *args.planted)}
+    names = [CONTROL, *args.new, *args.planted]
+    runs = [folders[f"{name}-{seed}"] for name in names for seed in args.seeds]
+    of_runs = sources.losses(runs, targets, context).reshape(len(names), len(args.seeds), -1)
+    control, *others = of_runs
+    found = {name: gains(losses, control) for name, losses in zip(names[1:], others, strict=True)}
     ranked = sorted(found, key=lambda name: -found[name]["mean"][0])
     rows = {name: found[name] for name in ranked}
     of_tasks = {}

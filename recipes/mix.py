@@ -63,7 +63,7 @@ def measured(args: MixArguments, sources: Sources, mixes: dict[str, np.ndarray],
         steps.append({"name": name, "recipe": "pretrain", "set": args.pretrain | own | {"save_strategy": "no"}})
     folders = run_steps(steps, args.output_dir, Path(__file__).resolve().parent, args.jobs)
     targets, context = list(args.sources), context_of(args.pretrain)
-    return np.array([sources.losses(folders[name], targets, context) for name in asked])
+    return sources.losses([folders[name] for name in asked], targets, context)
 
 
 def tested(law: mixing.MixingLaw, fitted: tuple, held: tuple) -> dict:

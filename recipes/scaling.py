@@ -110,7 +110,9 @@ def main(args: ScalingArguments) -> None:
     if args.benchmarks:
         from llama_align.benchmarks.predicted import ladder_benchmarks, predict  # takes the extra `benchmarks`
 
-        benchmarks = ladder_benchmarks(args.benchmarks, f"{args.output_dir}/benchmarks", args.limit)
+        tokenizer = recipe.load_tokenizer(args.pretrain.get("tokenizer", ""), dialogs=False)
+        context = min(config.max_position_embeddings for config in configurations(args.pretrain, args.sizes).values())
+        benchmarks = ladder_benchmarks(args.benchmarks, f"{args.output_dir}/benchmarks", args.limit, tokenizer, context)
     folders = run_steps(steps, args.output_dir, Path(__file__).resolve().parent, args.jobs)
     measured = eval_losses(folders)
     rows = [asdict(point) | {"run": point.run, "loss": measured[point.name]} for point in points]

@@ -45,8 +45,21 @@ def test_a_task_needs_likelihoods_and_has_a_chance(monkeypatch, tmp_path):
     task = SimpleNamespace(name="herd_bbh", metrics=("exact_match",), docs=lambda limit: [{"choices": "abcd"}, {}])
     monkeypatch.setattr(predicted.Benchmarks, "__post_init__", lambda self: setattr(self, "tasks", [task]))
     with pytest.raises(recipe.RecipeError, match="benchmarks: found herd_bbh, expected tasks whose right answers have"):
-        ladder_benchmarks(["bbh"], tmp_path)
+        ladder_benchmarks(["bbh"], tmp_path, None, None, 256)
     assert chance(task) == 0.125
+
+
+def test_an_answer_that_fills_the_context_is_refused_before_anything_is_trained(monkeypatch, tmp_path):
+    docs = [{"choices": ["short", "a b c d e f"]}]
+    task = SimpleNamespace(name="herd_piqa", metrics=("nll",), docs=lambda limit: docs)
+    monkeypatch.setattr(predicted.Benchmarks, "__post_init__", lambda self: setattr(self, "tasks", [task]))
+
+    def tokenizer(texts, add_special_tokens):
+        return SimpleNamespace(input_ids=[text.split() for text in texts])
+
+    with pytest.raises(recipe.RecipeError, match="found herd_piqa with an answer of 6 tokens, expected at most the mo"):
+        ladder_benchmarks(["piqa"], tmp_path, 1, tokenizer, 5)
+    assert ladder_benchmarks(["piqa"], tmp_path, 1, tokenizer, 6).tasks == [task]
 
 
 def test_both_steps_of_every_task_are_said_and_drawn(monkeypatch, tmp_path, capsys):

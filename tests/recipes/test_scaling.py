@@ -162,7 +162,7 @@ def test_data_is_judged_beside_a_control(data, in_process, tmp_path, monkeypatch
             "herd_piqa": {name: {"nll": 2 - much / 10, "accuracy": 0.5 + much / 4} for name, much in better.items()}
         }
 
-    monkeypatch.setattr(predicted, "ladder_benchmarks", lambda names, folder, limit: (names, folder, limit))
+    monkeypatch.setattr(predicted, "ladder_benchmarks", lambda names, folder, limit, *_: (names, folder, limit))
     monkeypatch.setattr(predicted, "measured", measured)
     more = {"benchmarks": ["piqa"], "limit": 9}
     options, sources = data

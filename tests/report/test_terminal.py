@@ -8,7 +8,7 @@ from rich.console import Console
 
 from llama_align.report import print_stages, stage_table
 from llama_align.report.stages import stage_rows
-from llama_align.report.terminal import in_lines, measured
+from llama_align.report.terminal import in_lines, measured, say_measured
 
 METRICS = {
     "rows": [
@@ -89,3 +89,11 @@ def test_what_a_step_measured_is_a_table_of_numbers_and_words():
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
     expected = [["steps", "3"], ["final_loss", "0.1235"], ["by/grade", "0.5"], ["by/kind", "a"]]
     assert cells[1:] == [*expected, ["alarms/chosen_falling", "2"]]  # one that did not go off is none
+
+
+def test_metrics_of_lists_alone_have_no_table(tmp_path, capsys):
+    path = tmp_path / "metrics.json"
+    for metrics, said in (({"gains": {"rust": [0.1, 0.0, 0.2]}}, False), ({"loss": 2.0, "gains": [0.1]}, True)):
+        path.write_text(json.dumps(metrics))
+        say_measured(path)
+        assert bool(capsys.readouterr().out) == said

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from ..recipe import RecipeError
 from ..recipe.engines import EngineSettings
@@ -18,15 +19,26 @@ from .catalogue import Settings, Task
 from .measure import Benchmarks
 
 
-def ladder_benchmarks(names: Sequence[str], output_dir: str | Path, limit: int | None = None) -> Benchmarks:
+def ladder_benchmarks(
+    names: Sequence[str], output_dir: str | Path, limit: int | None, tokenizer: PreTrainedTokenizerBase, context: int
+) -> Benchmarks:
     """Tasks that have a loss of the right answer, which is what the first step predicts.
 
+    Args:
+        context: tokens that the models to be measured can read.
+
     Raises:
-        RecipeError: a task without one, and as `load_tasks` does.
+        RecipeError: a task without one, or with an answer that fills the context, and as `load_tasks` does.
     """
     found = Benchmarks(Path(output_dir), names, Settings(), EngineSettings(), ALONE, limit)
     if without := [task.name for task in found.tasks if "nll" not in task.metrics]:
         raise RecipeError(f"benchmarks: found {without[0]}, expected tasks whose right answers have a likelihood")
+    for task in found.tasks:
+        answers = [f" {choice}" for doc in task.docs(limit) for choice in doc.get("choices", ())]
+        longest = max((len(ids) for ids in tokenizer(answers, add_special_tokens=False).input_ids), default=0)
+        if longest > context:  # known now, not when all is trained
+            expected = f"expected at most the models' {context}: another task, limit or context"
+            raise RecipeError(f"benchmarks: found {task.name} with an answer of {longest} tokens, {expected}")
     return found
 
 

@@ -99,7 +99,8 @@ def say_measured(path: Path) -> None:
         plain, shown = measured(metrics, True), measured(metrics, False, get_terminal_size().columns)
     except (OSError, ValueError, AttributeError):
         return
-    say(in_lines(plain), shown)
+    if shown.row_count:  # lists alone are told elsewhere
+        say(in_lines(plain), shown)
 
 
 def in_lines(table: Table) -> str:

@@ -11,6 +11,7 @@ from ..data import DataSource, load_records, write_jsonl
 from ..data.shares import shuffled_words, tokens_in_shares
 from ..recipe import RecipeError, load_model, load_tokenizer
 from ..recipe.bounds import shown
+from ..runtime.progress import Task
 from ..sampling.likelihood import negative_log_likelihood
 
 
@@ -72,8 +73,18 @@ class Sources:
         write_jsonl(path, rows)
         return str(path)
 
-    def losses(self, checkpoint: Path, targets: Sequence[str], context: int, most: int = 40_000) -> np.ndarray:
-        """Held-out loss of a checkpoint by target, nats a token, on the first `most` tokens of each."""
+    def losses(
+        self, checkpoints: Sequence[Path], targets: Sequence[str], context: int, most: int = 40_000
+    ) -> np.ndarray:
+        """Held-out losses [checkpoints, targets], nats a token, on the first `most` tokens of each target."""
+        found = []
+        with Task(len(checkpoints), "run measured") as task:
+            for checkpoint in checkpoints:
+                found.append(self._losses(checkpoint, targets, context, most))
+                task.add(1)
+        return np.array(found)
+
+    def _losses(self, checkpoint: Path, targets: Sequence[str], context: int, most: int) -> list[float]:
         model = load_model(str(checkpoint))
         found = []
         for name in targets:
@@ -86,4 +97,4 @@ class Sources:
                     break
             nll, tokens = negative_log_likelihood(model, rows)
             found.append(sum(nll) / sum(tokens))
-        return np.array(found)
+        return found
