@@ -92,6 +92,7 @@ def main(args: MixArguments) -> None:
     losses = measured(args, sources, runs, labels)
     fitted, held = (mixes[: args.mixtures], losses[: args.mixtures]), (mixes[args.mixtures :], losses[args.mixtures :])
     law = mixing.fit(*fitted)
+    most = np.minimum(most, fitted[0].max(0))  # beyond the shares that were tried the law is a guess
     proposal = mixing.Proposal.of(law, mixing.bootstrap(*fitted, args.draws, args.seed), natural, most)
     (best,) = measured(args, sources, runs | {"proposed": proposal.mixture}, ["proposed"])
     ranked = [names[i] for i in np.argsort(-proposal.gains)]

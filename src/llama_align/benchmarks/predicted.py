@@ -81,7 +81,8 @@ def two_steps(
                 one[f"{key}_inside"] = one[key][1] <= one["measured"][of] <= one[key][2]
         predicted.append(one)
     constants = {"line": fit.line.tolist(), "sigmoid": fit.sigmoid.tolist(), "direct": fit.direct.tolist()}
-    return {"chance": guess, "why": fit.unpredictable(), **constants, "points": found, "predicted": predicted}
+    measured = [{"name": name} | one for name, one in found.items()]
+    return {"chance": guess, "why": fit.unpredictable(), **constants, "points": measured, "predicted": predicted}
 
 
 def predict(
@@ -110,7 +111,8 @@ def _draw(task: str, found: dict, points: Sequence[dict], targets: Sequence[dict
     """`<task>_nll.svg` and, where it can be predicted, targets in `<task>_accuracy.svg`."""
     labels = {"nll": "loss of the right answer, nats a byte", "accuracy": f"accuracy, {task}"}
     for (of, label), key in zip(labels.items(), ("nll", "two_step"), strict=True):
-        below = [point["flops"] for point in points], [found["points"][point["name"]][of] for point in points]
+        measured = {one["name"]: one[of] for one in found["points"]}
+        below = [point["flops"] for point in points], [measured[point["name"]] for point in points]
         pairs = zip(targets, found["predicted"], strict=True)
         above = [(target["flops"], one["measured"][of], *one[key][1:]) for target, one in pairs if one[key]]
         write_text(output / f"{task}_{of}.svg", standalone(prediction(f"{task}, {of}", below, above, label)))
