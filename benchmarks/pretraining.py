@@ -7,7 +7,7 @@ Measured are bits per byte held out, by source.
         --output_dir runs/ways [--jobs 2] [--picture ways.svg]
 
 Every arm sees the same tokens of each source, up to a batch; a seed draws weights and order, the same for all arms. The
-runs are a plan of their own: stopped, the same command goes on. The tables are those of docs/results/pretraining.md.
+runs are a plan of their own: stopped, the same command goes on.
 """
 
 import argparse
@@ -141,8 +141,8 @@ def main() -> None:
         for name, options in ways.items()
     ]
     # the first run writes the token files that all others read
-    first = run_steps(steps[:1], args.output_dir, ROOT / "recipes")
-    folders = first | run_steps(steps, args.output_dir, ROOT / "recipes", args.jobs)
+    run_steps(steps[:1], args.output_dir, ROOT / "recipes")
+    folders = run_steps(steps, args.output_dir, ROOT / "recipes", args.jobs)
     found = losses(folders, list(ways), args.seeds)
     print(
         f"| way | {' | '.join(SOURCES)} | mean | lower than {BASELINE} | lower than |\n|{'---|' * (len(SOURCES) + 4)}"

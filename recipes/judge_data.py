@@ -90,13 +90,8 @@ def main(args: JudgeDataArguments) -> None:
 
         tokenizer = recipe.load_tokenizer(args.pretrain.get("tokenizer", ""), dialogs=False)
         model = preset(args.pretrain.get("size", "herd-nano"), **args.pretrain.get("size_overrides", {}))
-        benchmarks = ladder_benchmarks(
-            args.benchmarks,
-            f"{args.output_dir}/benchmarks",
-            args.limit,
-            tokenizer,
-            model.max_position_embeddings,
-        )
+        where, context = f"{args.output_dir}/benchmarks", model.max_position_embeddings
+        benchmarks = ladder_benchmarks(args.benchmarks, where, args.limit, tokenizer, context)
     sources = Sources.read(args.pretrain.get("tokenizer", ""), args.old | args.new, args.planted, args.part)
     folders = run_steps(steps_of(args, sources), args.output_dir, Path(__file__).resolve().parent, args.jobs)
     targets, context = list(args.old | args.new), context_of(args.pretrain)

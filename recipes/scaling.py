@@ -99,8 +99,8 @@ def main(args: ScalingArguments) -> None:
         raise recipe.RecipeError(f"target_budget: {found}")
     if twice := sorted(set(args.sizes) & set(args.targets)):
         raise recipe.RecipeError(f"targets: found {twice[0]!r}, which is among sizes, expected another name")
-    below = (args.pretrain, args.sizes, configurations(args.pretrain, args.sizes), args.budgets)
-    plan = ladder(*below, args.seeds, args.decay)
+    configs = configurations(args.pretrain, args.sizes)
+    plan = ladder(args.pretrain, args.sizes, configs, args.budgets, args.seeds, args.decay)
     steps, points = plan.steps, plan.points
     if args.targets:
         above = (args.pretrain, args.targets, configurations(args.pretrain, args.targets), [args.target_budget])
@@ -111,7 +111,7 @@ def main(args: ScalingArguments) -> None:
         from llama_align.benchmarks.predicted import ladder_benchmarks, predict  # takes the extra `benchmarks`
 
         tokenizer = recipe.load_tokenizer(args.pretrain.get("tokenizer", ""), dialogs=False)
-        context = min(config.max_position_embeddings for config in configurations(args.pretrain, args.sizes).values())
+        context = min(config.max_position_embeddings for config in configs.values())
         benchmarks = ladder_benchmarks(args.benchmarks, f"{args.output_dir}/benchmarks", args.limit, tokenizer, context)
     folders = run_steps(steps, args.output_dir, Path(__file__).resolve().parent, args.jobs)
     measured = eval_losses(folders)
