@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 
 from transformers.utils import logging
 
@@ -21,13 +21,25 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _main(options: argparse.Namespace) -> None:
-    if not options.verbose:
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-    session = make_session(options)
-    for line in _lines():
-        if not session.line(line):
-            break
+    with nullcontext() if options.verbose else _only_the_conversation():
+        session = make_session(options)
+        for line in _lines():
+            if not session.line(line):
+                break
+
+
+@contextmanager
+def _only_the_conversation() -> Iterator[None]:
+    """Nothing of transformers below errors meanwhile; a caller in the same process has its own again afterwards."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def make_session(options: argparse.Namespace, screen: Screen | None = None) -> Session:
