@@ -35,7 +35,8 @@ EARLY = {"books": 0.4, "dialogues": 0.4, "textbooks": 0.1, "stories": 0.05, "spe
 GOOD = {"textbooks": 0.7, "books": 0.3}
 LAST = 0.2
 OVERALL = {name: (1 - LAST) * share + LAST * GOOD.get(name, 0.0) for name, share in EARLY.items()}
-BATCH, CONTEXT, RATE = 4096, 256, 1.0e-2
+# few rows a step: of so few tokens many steps learn more
+BATCH, CONTEXT, RATE = 1024, 256, 5.0e-3
 COSINE = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}}
 CONSTANT = {"lr_scheduler_type": "constant_with_warmup", "lr_scheduler_kwargs": {}}
 BASELINE = "cosine"  # Llama 1: one mix, cosine to a tenth
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--tokens", type=int, default=2_000_000, help="of each run")
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="of each run")
     parser.add_argument("--jobs", type=int, default=1, help="runs at work at once")
     parser.add_argument("--picture", type=Path, help="an SVG of the gains over the baseline")
     args = parser.parse_args()

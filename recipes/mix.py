@@ -20,6 +20,7 @@ from llama_align.report.figures import standalone
 from llama_align.rounds.ladder import context_of, refuse_own, run_steps, tokens_a_step
 from llama_align.rounds.mixes import Sources
 from llama_align.runtime.files import write_text
+from llama_align.runtime.progress import Task
 from llama_align.scaling import mixing
 
 OWN = ("output_dir", "seed", "max_steps", "num_train_epochs", "datasets", "eval_datasets", "save_strategy", "stages")
@@ -93,7 +94,9 @@ def main(args: MixArguments) -> None:
     fitted, held = (mixes[: args.mixtures], losses[: args.mixtures]), (mixes[args.mixtures :], losses[args.mixtures :])
     law = mixing.fit(*fitted)
     most = np.minimum(most, fitted[0].max(0))  # beyond the shares that were tried the law is a guess
-    proposal = mixing.Proposal.of(law, mixing.bootstrap(*fitted, args.draws, args.seed), natural, most)
+    with Task(args.draws, "fit") as task:
+        resampled = task.counting(mixing.bootstrap(*fitted, args.draws, args.seed))
+        proposal = mixing.Proposal.of(law, resampled, natural, most)
     (best,) = measured(args, sources, runs | {"proposed": proposal.mixture}, ["proposed"])
     ranked = [names[i] for i in np.argsort(-proposal.gains)]
     rows = {

@@ -77,12 +77,8 @@ class Sources:
         self, checkpoints: Sequence[Path], targets: Sequence[str], context: int, most: int = 40_000
     ) -> np.ndarray:
         """Held-out losses [checkpoints, targets], nats a token, on the first `most` tokens of each target."""
-        found = []
         with Task(len(checkpoints), "run measured") as task:
-            for checkpoint in checkpoints:
-                found.append(self._losses(checkpoint, targets, context, most))
-                task.add(1)
-        return np.array(found)
+            return np.array([self._losses(one, targets, context, most) for one in task.counting(checkpoints)])
 
     def _losses(self, checkpoint: Path, targets: Sequence[str], context: int, most: int) -> list[float]:
         model = load_model(str(checkpoint))

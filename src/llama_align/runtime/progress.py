@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 FILE = "LLAMA_ALIGN_PROGRESS"  # environment of a step: the file in which its manager reads how far it is
 EVERY = 0.25  # seconds between two tellings
 SPEED = "tokens_per_second"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,12 @@ class Task:
     def add(self, number: float = 1, **facts: float) -> None:
         """So much more is done."""
         self.at(self.done + number, **facts)
+
+    def counting(self, each: Iterable[T]) -> Iterator[T]:
+        """The same, one more done behind each."""
+        for one in each:
+            yield one
+            self.add(1)
 
     def at(self, done: float, part: str = "", **facts: float) -> None:
         """So much is done in all, and this part is next; numbers of interest stay until they are told again."""

@@ -4,7 +4,7 @@ The form is Olmix's, and that of Data Mixing Laws (arXiv 2403.16952) with its fa
 to 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -86,11 +86,10 @@ class Proposal:
 
     @classmethod
     def of(
-        cls, law: MixingLaw, resampled: Sequence[MixingLaw], at: Sequence[float], most: Sequence[float] | None = None
+        cls, law: MixingLaw, resampled: Iterable[MixingLaw], at: Sequence[float], most: Sequence[float] | None = None
     ) -> Self:
         """The proposal of `law`. resampled: from `bootstrap`; at: the mix that gains start from, e.g. the natural."""
-        mixes = np.array([one.propose(most) for one in resampled])
-        gains = np.array([one.gains(at) for one in resampled])
+        mixes, gains = map(np.array, zip(*((one.propose(most), one.gains(at)) for one in resampled), strict=True))
         low, high = np.quantile(mixes, (0.025, 0.975), axis=0)
         return cls(law.propose(most), low, high, law.gains(at), *np.quantile(gains, (0.025, 0.975), axis=0))
 
@@ -154,10 +153,11 @@ def _ridge(mixtures, losses, weights, floor: float, strength: float = 0.05) -> n
     return np.concatenate([[floor], mean + np.linalg.solve(square, mixtures.T @ (weights * (rise - mean)))])
 
 
-def bootstrap(mixtures, losses, draws: int = 200, seed: int = 0) -> list[MixingLaw]:
-    """Laws of the runs drawn anew with replacement, for the intervals of whatever is made of a law."""
+def bootstrap(mixtures, losses, draws: int = 200, seed: int = 0) -> Iterator[MixingLaw]:
+    """Laws of runs drawn anew with replacement, for intervals of whatever is made of a law; each takes seconds."""
     rng, runs = np.random.default_rng(seed), len(mixtures)
-    return [fit(mixtures, losses, rng.multinomial(runs, np.full(runs, 1 / runs))) for _ in range(draws)]
+    for _ in range(draws):
+        yield fit(mixtures, losses, rng.multinomial(runs, np.full(runs, 1 / runs)))
 
 
 def linear(mixtures, losses) -> np.ndarray:
