@@ -105,8 +105,19 @@ def test_documents_to_learn_retrieval_from_are_a_source_of_their_own(call, docum
     plan = Plan([source], [Stage.parse({"tokens": 256, "context": 128, "batch": 256}, 0, None)], 0)
     assert all(row.start % 128 == 0 for step in range(plan.steps) for row in plan.rows(step)), "no row cuts one"
     assert " The key of " in tokenizer.decode(source.tokens.read(128, 128)[0])
+    call("tokenise", **options | {"retrieval": [options["retrieval"][0] | {"copies": 0.5, "name": "half"}]})
+    (source,) = open_sources([str(tmp_path / "tokenise" / "half")], tokenizer, tmp_path)
+    texts = [source.tokens.read(128 * n, 128)[0].tolist() for n in range(7)]
+    copied = [text for text in texts if " The key of " not in tokenizer.decode(text)]
+    assert len(copied) == 3
+    for text in copied:
+        inner = text[1:-1]
+        assert any(inner[:n] == inner[-n:] for n in range(len(inner) // 4, len(inner) // 2 + 1))
     for value, match in (({"length": 128}, "expected a mapping with length and documents"), ({"x": 1}, "found")):
         with pytest.raises(ValueError, match=rf"retrieval\[0\]: .*{match}"):
             call("tokenise", **options | {"retrieval": [value]})
-    with pytest.raises(ValueError, match=r"retrieval\[0\], key 'needles': found 0"):
-        call("tokenise", **options | {"retrieval": [{"length": 128, "documents": 1, "needles": 0}]})
+    for key, value in (("needles", 0), ("copies", 1.5), ("copies", True)):
+        with pytest.raises(ValueError, match=rf"retrieval\[0\], key '{key}': found {value}"):
+            call("tokenise", **options | {"retrieval": [{"length": 128, "documents": 1, key: value}]})
+    with pytest.raises(ValueError, match="found room for 0 tokens of text"):
+        call("tokenise", **options | {"retrieval": [{"length": 4, "documents": 1, "copies": 1}]})

@@ -4,6 +4,7 @@ A model that has seen plain text alone may not know that it is being asked; a sh
 teaches it the form. Knows token files and haystacks; knows nothing of stages.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..data import SourceError
-from ..data.records import show
+from ..data.records import is_number, show
 from ..runtime.files import remove_stale_parts, write_json
 from ..runtime.identity import settings_digest
 from .needles import Haystack
@@ -25,12 +26,17 @@ VERSION = 1  # of what is written; another makes other folders
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Documents of `length` tokens each, in which one to `needles` keys of so many digits are said and asked for."""
+    """Documents of `length` tokens each, in which one to `needles` keys of so many digits are said and asked for.
+
+    copies: share of them that say a passage twice instead, which has to be learned first: half of such a document can
+        be copied, of one with keys a few tokens.
+    """
 
     length: int
     documents: int
     needles: int = 4
     digits: int = 5
+    copies: float = 0.0
     seed: int = 0
     name: str = ""
 
@@ -42,10 +48,14 @@ class Retrieval:
             expected = f"a mapping with length and documents, and of {', '.join(known)} what is not as by default"
             raise SourceError(f"{where}: found {show(value)}, expected {expected}")
         for key, found in value.items():
-            least = 0 if key == "seed" else 1
-            fits = isinstance(found, str) and found if key == "name" else type(found) is int and found >= least
+            if key == "name":
+                fits, expected = isinstance(found, str) and found, "text"
+            elif key == "copies":
+                fits, expected = is_number(found) and 0 <= found <= 1, "a share from 0 to 1"
+            else:
+                least = 0 if key == "seed" else 1
+                fits, expected = type(found) is int and found >= least, f"a whole number of at least {least}"
             if not fits:
-                expected = "text" if key == "name" else f"a whole number of at least {least}"
                 raise SourceError(f"{where}, key {key!r}: found {show(found)}, expected {expected}")
         return cls(**{"name": f"retrieval-{value['length']}"} | value)
 
@@ -74,8 +84,15 @@ def write_retrieval(
         file = folder / f"{len(files):06}.arrow"
         numbers = range(start, min(start + at_once, wanted.documents))
         if not file.is_file():
-            key = f"{wanted.seed}/{wanted.length}"
-            write_ids((hay.document(wanted.length, wanted.needles, f"{key}/{n}") for n in numbers), tokenizer, file)
+            write_ids((_document(hay, wanted, n) for n in numbers), tokenizer, file)
         files.append(file)
     write_json(folder / MANIFEST, manifest_of(wanted.name, tokenizer, files) | {"rows": said | asdict(wanted)})
     return folder
+
+
+def _document(hay: Haystack, wanted: Retrieval, number: int) -> list[int]:
+    key = f"{wanted.seed}/{wanted.length}/{number}"
+    # as many of any first n as of all, without a draw
+    if math.floor((number + 1) * wanted.copies) > math.floor(number * wanted.copies):
+        return hay.copy(wanted.length, key)
+    return hay.document(wanted.length, wanted.needles, key)
