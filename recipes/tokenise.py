@@ -23,8 +23,8 @@ class TokeniseArguments:
         default_factory=list,
         metadata={
             "help": "sources made of the text of the datasets, in which keys are said and asked for at the end: length "
-            "and documents of each, and needles (a document's, at most), digits, copies (share of documents that instead "
-            "say one passage again and again), seed, name"
+            "and documents of each, and needles (a document's, at most), digits, copies (share of documents that "
+            "instead say one passage again and again), seed, name"
         },
     )
     workers: int = field(default=1, metadata={"help": "processes that encode; one more reads"})

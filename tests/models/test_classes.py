@@ -93,6 +93,15 @@ def test_a_preset_takes_overrides_and_refuses_unknown_names():
         preset("herd-giga")
 
 
+def test_a_preset_takes_rotary_frequencies_by_either_name():
+    assert preset("llama-3.1-8b", rope_theta=300.0).rope_parameters["rope_theta"] == 300
+    assert preset("llama-3.1-8b", rope_theta=300.0).rope_parameters["factor"] == 8
+    scaled = preset("llama-3-8b", rope_scaling={"type": "linear", "factor": 4.0}).rope_parameters
+    assert (scaled["rope_type"], scaled["factor"], scaled["rope_theta"]) == ("linear", 4, 5e5)
+    with pytest.raises(ValueError, match="field 'rope_theta': found it beside rope_parameters"):
+        preset("herd-nano", rope_theta=300.0, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+
+
 def test_two_presets_share_no_state():
     first = preset("llama-3.1-8b")
     first.rope_parameters["factor"] = 99.0

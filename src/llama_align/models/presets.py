@@ -4,6 +4,7 @@ from copy import deepcopy
 
 from ..sizes.published import known
 from .configuration_llama_herd import LlamaHerdConfig
+from .rotary import with_rope
 
 
 def preset(name: str, **overrides) -> LlamaHerdConfig:
@@ -14,7 +15,9 @@ def preset(name: str, **overrides) -> LlamaHerdConfig:
     """
     fields = deepcopy(known(name))
     try:
-        config = LlamaHerdConfig(**fields | overrides)
+        config = LlamaHerdConfig(**fields)
+        if overrides:
+            config = LlamaHerdConfig(**fields | with_rope(overrides, config.rope_parameters))
     except Exception as error:  # of Python, of transformers or of huggingface_hub
         raise ValueError(f"model size {name!r} with {overrides}: {type(error).__name__}: {error}") from error
     heads, groups, width = config.num_attention_heads, config.num_key_value_heads, config.hidden_size
