@@ -5,6 +5,7 @@ import json
 
 import pytest
 import yaml
+from transformers.utils import logging
 
 from llama_align.cli import main
 from llama_align.recipe import RecipeError
@@ -63,11 +64,13 @@ def test_a_run_answers_by_its_last_finished_model_and_brings_its_reward_models(r
 
 
 def test_lines_of_a_pipe_are_turns(chat, run, family):
+    said = logging.get_verbosity(), logging.is_progress_bar_enabled()
     code, out, error = chat("bado\n\n/temperature 0\nkilu\n/quit\nnot said\n", str(run), "--against", family["adapter"])
     assert (code, error) == (0, "")
     assert out.count("a: best\n") == out.count("b: adapter\n") == 2
     assert out.count("[helpfulness ") == 4
     assert "\x1b" not in out
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == said, "as it was for others in the process"
     again = chat("bado\n\n/temperature 0\nkilu\n", str(run), "--against", family["adapter"])
     first = out.index("a: best")  # behind the dialect of each, which is said once in a process
     assert again[1][again[1].index("a: best") :] == out[first:], "a seed and the lines are all it depends on"
