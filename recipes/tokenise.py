@@ -24,7 +24,7 @@ class TokeniseArguments:
         metadata={
             "help": "sources made of the text of the datasets, in which keys are said and asked for at the end: length "
             "and documents of each, and needles (a document's, at most), digits, copies (share of documents that "
-            "instead say one passage again and again), seed, name"
+            "instead say a passage twice), seed, name"
         },
     )
     workers: int = field(default=1, metadata={"help": "processes that encode; one more reads"})

@@ -75,11 +75,12 @@ class Haystack:
         return [*self._around, *self._with(self._text(room, draw), said), *asked, self._eos]
 
     def copy(self, length: int, key: str) -> list[int]:
-        """A document of `length` ids: a passage, a sixteenth to half of it, said again and again."""
+        """A document of `length` ids: a passage, a quarter to half of it, other text, and the passage again."""
         draw = random.Random(key)
         room = length - len(self._around) - 1
-        passage = self._text(draw.randint(room // 16, room // 2), draw)
-        return [*self._around, *(passage * (room // len(passage) + 1))[:room], self._eos]
+        passage = self._text(draw.randint(room // 4, room // 2), draw)
+        between = room - 2 * len(passage)
+        return [*self._around, *passage, *(self._text(between, draw) if between else ()), *passage, self._eos]
 
     def _name(self, draw: random.Random) -> str:
         return "".join(draw.choice(SYLLABLES) for _ in range(3)).capitalize()

@@ -28,8 +28,8 @@ VERSION = 1  # of what is written; another makes other folders
 class Retrieval:
     """Documents of `length` tokens each, in which one to `needles` keys of so many digits are said and asked for.
 
-    copies: share of them that say one passage again and again instead. To copy has to be learned first, and of such a
-        document most can be copied, of one with keys a few tokens.
+    copies: share of them that say a passage twice instead. To copy has to be learned first, and of such a document up
+        to half can be copied, of one with keys a few tokens.
     """
 
     length: int
