@@ -146,3 +146,29 @@ def test_a_run_without_rounds_is_no_programme(run):
     content["steps"] = content["steps"][:1]
     write(run / "run.json", content)
     assert programme(read_run(run)) is None
+
+
+def test_benchmarks_of_rounds_are_drawn_against_them(run, tmp_path):
+    written = json.loads((run / "run.json").read_text())
+    step = {"name": "benchmark", "recipe": "benchmark", "directory": "b", "seconds": 3.0, "status": "finished"}
+    write(run / "run.json", written | {"steps": [*written["steps"], step]})
+    task = {"metric": "acc", "shots": 0, "stderr": 0.02}
+    checkpoints = [
+        {
+            "name": name,
+            "tasks": {f"herd_{i}": task | {"value": place / 10, "low": 0.0, "high": 0.9} for i in range(8)},
+            "groups": {"commonsense": {"title": "Commonsense", "value": place / 10, "low": 0.1, "high": 0.5}},
+        }
+        for place, name in enumerate(["pretrain", "round-0", "round-1"])
+    ]
+    write(run / "b" / "metrics.json", {"checkpoints": checkpoints})
+    pictures = {picture.title: picture.svg for picture in programme(read_run(run)).pictures}
+    assert {title for title in pictures if "enchmark" in title} == {
+        "Benchmarks by group, benchmark",
+        "Benchmarks by task, benchmark",
+    }
+    tasks = pictures["Benchmarks by task, benchmark"]
+    assert all(re.search(rf">{i}</text>", tasks) for i in range(8))  # none is left out for want of a colour
+    assert len(re.findall(r"stroke-dasharray: [^;n]", tasks)) > len(
+        re.findall(r"stroke-dasharray: [^;n]", pictures["Benchmarks by group, benchmark"])
+    )

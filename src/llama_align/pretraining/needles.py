@@ -63,14 +63,17 @@ class Haystack:
         return Probe([*self._around, *text, *question, *answer], len(answer), length, None if taken_out else depth)
 
     def document(self, length: int, most: int, key: str) -> list[int]:
-        """A document of `length` ids in which one to `most` keys are said anywhere and asked for at its end."""
+        """A document of `length` ids in which one to `most` keys are said anywhere and asked for at its end.
+
+        One in six is said first or last, where probes look too and a place drawn evenly hardly ever is.
+        """
         draw = random.Random(key)
         names: dict[str, None] = {}
         for _ in range(draw.randint(1, most)):
             names[self._name(draw)] = None
         needles = [self._needle(name, draw) for name in names]
         asked = [token for question, answer, _ in draw.sample(needles, len(needles)) for token in question + answer]
-        said = [(draw.random(), sentence) for *_, sentence in needles]
+        said = [(min(max(draw.uniform(-0.1, 1.1), 0.0), 1.0), sentence) for *_, sentence in needles]
         room = length - len(self._around) - len(asked) - sum(len(sentence) for _, sentence in said) - 1
         return [*self._around, *self._with(self._text(room, draw), said), *asked, self._eos]
 

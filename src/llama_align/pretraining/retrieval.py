@@ -21,7 +21,7 @@ from .tokens import MANIFEST, Tokens
 from .write import manifest_of, tokenizer_digest, write_ids
 
 FILE_TOKENS = 1 << 24  # of one file
-VERSION = 1  # of what is written; another makes other folders
+VERSION = 2  # of what is written; another makes other folders
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,14 @@
-"""Scores on benchmarks as the papers' tables: a row per checkpoint, a column per group of tasks, and one per task."""
+"""Scores on benchmarks as the papers' tables: a row per checkpoint, a column per group of tasks, and one per task.
+
+And against the rounds of a programme, where the checkpoints are those of its rounds.
+"""
 
 from collections.abc import Iterator, Mapping
 
-from .inputs import pick
+from . import figures
+from .batches import Point
+from .inputs import Step, pick
+from .sections import Picture
 from .stages import Cell, Table
 
 
@@ -19,6 +25,29 @@ def tables(metrics: Mapping, where: str = "metrics") -> Iterator[Table]:
         if columns:
             cells = [[_cell(f"{where}, {part}.{name}", of_row.get(name)) for name in columns] for of_row in found]
             yield Table([_heading(where, *column) for column in columns.items()], names, cells)
+
+
+def against_round(step: Step, rounds: Mapping[str, int]) -> Iterator[Picture]:
+    """Groups, then tasks, in per cent with their intervals.
+
+    Args:
+        step: one of recipe `benchmark`.
+        rounds: of its checkpoints' names; others are left out.
+    """
+    found = pick(step.where, step.metrics, "checkpoints", "a list of objects") or []
+    rows = [(rounds[row["name"]], row) for row in found if row["name"] in rounds]
+    for part in ("groups", "tasks"):
+        lines: dict[str, list[Point]] = {}
+        for number, row in rows:
+            for name, one in (pick(step.where, row, part, "an object") or {}).items():
+                where = f"{step.where}, {part}.{name}"
+                value = pick(where, one, "value", required=True)
+                low, high = (value if (end := pick(where, one, key)) is None else end for key in ("low", "high"))
+                line = pick(where, one, "title", "text") or name.removeprefix("herd_")
+                lines.setdefault(line, []).append((number, 100 * value, 100 * low, 100 * high))
+        if lines:
+            title = f"Benchmarks by {part.removesuffix('s')}, {step.name}"
+            yield Picture(title, figures.by_round(title, lines, "%"))
 
 
 def _heading(where: str, name: str, one: Mapping) -> str:

@@ -7,7 +7,8 @@ date, metadata or outside reference is written, so the same numbers give the sam
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 
 INK, MUTED, LINE = "#000090", "#000091", "#000092"
 SERIES = tuple(f"#0000a{i}" for i in range(6))
+_DASHES = ("-", "--", ":", "-.")
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line"} | {c: f"--c{i}" for i, c in enumerate(SERIES)}
 _LIGHT = {"--ink": "#1a1d21", "--muted": "#5d6570", "--line": "#d9dde3"} | {
     f"--c{i}": colour for i, colour in enumerate(("#2563c9", "#c2570c", "#14804a", "#8b3fc0", "#b4236a", "#73660a"))
@@ -90,7 +92,14 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
 
 def _legend(axes: Axes) -> None:
     """Beside the curves, where it can cover none of them."""
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), handlelength=1, handletextpad=0.4, fontsize=7.5)
+    length = 1 if len(axes.get_legend_handles_labels()[0]) <= len(SERIES) else 3  # dashes need room to be seen
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), handlelength=length, handletextpad=0.4, fontsize=7.5)
+
+
+def _styled(lines: Mapping[str, Any]) -> Iterator[tuple[str, Any, str, str]]:
+    """Every line with its name, colour and dashes; where there are more lines than colours they begin anew, dashed."""
+    for i, (name, line) in enumerate(lines.items()):
+        yield name, line, SERIES[i % len(SERIES)], _DASHES[i // len(SERIES) % len(_DASHES)]
 
 
 def curves(label: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], measured: bool = True) -> Markup:
@@ -100,16 +109,17 @@ def curves(label: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float
     """
 
     def draw(axes: Axes) -> None:
-        for i, (name, (steps, values)) in enumerate(lines.items()):
+        for name, (steps, values), colour, dashes in _styled(lines):
             kept = [(x, y) for x, y in zip(steps, values, strict=True) if math.isfinite(y)]
             if not kept:
                 continue
             x, y = (_thin(column) for column in zip(*kept, strict=True))
-            colour, few = SERIES[i % len(SERIES)], len(x) < 16
+            few = len(x) < 16
             if measured and not few:
                 axes.plot(x, y, color=colour, alpha=0.35, linewidth=0.8)
                 y = _smoothed(y)
-            axes.plot(x, y, color=colour, label=_short(name, 20), marker="o" if few else None, markersize=3)
+            style = {"color": colour, "linestyle": dashes, "marker": "o" if few else None}
+            axes.plot(x, y, label=_short(name, 20), markersize=3, **style)
         axes.set_xlabel("step")
         axes.xaxis.get_major_locator().set_params(integer=True)
         if len(lines) > 1:
@@ -123,11 +133,12 @@ def distributions(label: str, groups: Mapping[str, Sequence[float]]) -> Markup:
     edges = np.histogram_bin_edges(np.concatenate([np.asarray(v, float) for v in groups.values()]), bins=24)
 
     def draw(axes: Axes) -> None:
-        for colour, (name, values) in zip(SERIES, groups.items(), strict=False):
+        for name, values, colour, dashes in _styled(groups):
             mean, weights = float(np.mean(values)), np.full(len(values), 100 / len(values))
             for kind, alpha in (("stepfilled", 0.25), ("step", 1)):
                 named = f"{_short(name, 20)}\nmean {mean:.2f}" if kind == "step" else None
-                axes.hist(values, edges, weights=weights, histtype=kind, color=colour, alpha=alpha, label=named)
+                style = {"color": colour, "alpha": alpha, "linestyle": dashes}
+                axes.hist(values, edges, weights=weights, histtype=kind, label=named, **style)
             axes.axvline(mean, color=colour, linestyle="--", linewidth=1)
         axes.set(xlabel="reward", ylabel="% of answers")
         _legend(axes)
@@ -206,10 +217,10 @@ def by_round(label: str, lines: Mapping[str, Sequence[tuple[int, float, float, f
     """Values with their intervals against rounds, one line per name; points are (round, value, low, high)."""
 
     def draw(axes: Axes) -> None:
-        for colour, (name, points) in zip(SERIES, lines.items(), strict=False):
+        for name, points, colour, dashes in _styled(lines):
             x, y, low, high = (np.array(column) for column in zip(*points, strict=True))
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(x, y, color=colour, label=_short(name, 20), marker="o", markersize=3.5)
+            axes.plot(x, y, color=colour, linestyle=dashes, label=_short(name, 20), marker="o", markersize=3.5)
         axes.set_xticks(sorted({point[0] for points in lines.values() for point in points}))
         axes.set(xlabel="round", ylabel=ylabel)
         if len(lines) > 1:
@@ -222,9 +233,10 @@ def against(label: str, lines: Mapping[str, Sequence[tuple[float, float, str]]],
     """Points (x, y, text), the text beside each, of one name joined in their order."""
 
     def draw(axes: Axes) -> None:
-        for colour, (name, points) in zip(SERIES, lines.items(), strict=False):
+        for name, points, colour, dashes in _styled(lines):
             x, y, texts = zip(*points, strict=True)
-            axes.plot(x, y, color=colour, label=_short(name, 20), marker="o", markersize=3.5, linewidth=0.8)
+            style = {"color": colour, "linestyle": dashes, "linewidth": 0.8}
+            axes.plot(x, y, label=_short(name, 20), marker="o", markersize=3.5, **style)
             for at, value, text in zip(x, y, texts, strict=True):
                 axes.annotate(text, (at, value), (3, 3), textcoords="offset points", color=colour, fontsize=7)
         axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -264,9 +276,9 @@ def lines(
     """Values against whatever they depend on, one line per name; `log` for an axis of powers of two."""
 
     def draw(axes: Axes) -> None:
-        for i, (name, (x, y)) in enumerate(lines.items()):
-            marker = "o" if len(x) < 16 else None
-            axes.plot(x, y, color=SERIES[i % len(SERIES)], label=_short(name), marker=marker, markersize=3)
+        for name, (x, y), colour, dashes in _styled(lines):
+            style = {"color": colour, "linestyle": dashes, "marker": "o" if len(x) < 16 else None}
+            axes.plot(x, y, label=_short(name), markersize=3, **style)
         if log:
             axes.set_xscale("log", base=2)
             ticks = sorted({value for x, _ in lines.values() for value in x if math.log2(value).is_integer()})
@@ -310,13 +322,14 @@ def repeated(label: str, lines: Mapping[str, Sequence[Sequence[Sequence[float]]]
     """A panel of a sheet: runs that repeat one another, each its points [x, y], in one colour for each name."""
 
     def draw(axes: Axes) -> None:
-        for colour, (name, runs) in zip(SERIES, lines.items(), strict=False):
+        for name, runs, colour, dashes in _styled(lines):
+            style = {"color": colour, "linestyle": dashes, "alpha": 0.8}
             for number, points in enumerate(runs):
                 x, y = zip(*((x, y) for x, y in points if math.isfinite(y)), strict=True)
                 named = None if number else name
-                axes.plot(x, y, color=colour, label=named, marker="o" if len(x) < 16 else None, markersize=3, alpha=0.8)
+                axes.plot(x, y, label=named, marker="o" if len(x) < 16 else None, markersize=3, **style)
         axes.set_xlabel(xlabel)
-        axes.legend(loc="best", fontsize=7.5)
+        axes.legend(loc="best", fontsize=7.5, handlelength=2 if len(lines) <= len(SERIES) else 3)
 
     return _svg(label, draw, width=3.0)
 

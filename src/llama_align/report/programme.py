@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ..metrics.functional import win_rate
 from . import figures
 from .batches import Point, batches, on_newest
+from .benchmarks import against_round
 from .costs import costs
 from .drift import against_kl
 from .inputs import Evaluation, Run, Step, pick
@@ -48,6 +49,7 @@ def programme(run: Run, price: float | None = None) -> Programme | None:
         rows += of_step
         dropped += [sentence] if sentence else []
     pictures = [picture for evaluation in run.evaluations for picture in _of_evaluation(evaluation)]
+    pictures += [picture for step in run.steps if step.metrics for picture in _of_benchmarks(step)]
     pictures += [*_accuracy(steps), *against_kl(choosing), *_shares(steps)]
     wins = [(e.step, table) for e in run.evaluations if (table := _wins(e)).names]
     table = Table(list(COLUMNS), [name for name, _ in rows], [cells for _, cells in rows])
@@ -144,6 +146,14 @@ def _of_evaluation(evaluation: Evaluation) -> list[Picture]:
         for unit in ["held-out text" if title == "Perplexity" else "%"]
         if (shown := {name: line for name, line in found.items() if line})
     ]
+
+
+def _of_benchmarks(step: Step) -> list[Picture]:
+    if step.recipe != "benchmark":
+        return []
+    rows = pick(step.where, step.metrics, "checkpoints", "a list of objects") or []
+    rounds = _of_round([pick(step.where, row, "name", "text", required=True) for row in rows])
+    return list(against_round(step, rounds))
 
 
 def _accuracy(steps: Sequence[Step]) -> list[Picture]:
