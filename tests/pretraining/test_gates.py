@@ -89,8 +89,9 @@ def test_a_document_asks_for_every_key_that_it_says(hay, tokenizer):
     for number in range(16):
         ids = hay.document(256, 3, str(number))
         assert len(ids) == 256
-        assert (ids[0], ids[-1]) == (around.bos, around.eos)
-        said = tokenizer.decode(ids[1:-1])
+        assert ids[0] == around.bos
+        assert around.eos not in ids  # behind the last answer it would stand where a probe's last digit is
+        said = tokenizer.decode(ids[1:])
         names = [part.split(" is ")[0] for part in said.split(" The key of ")[1:]]
         assert all(names.count(name) == 2 for name in names)
         counts.add(len(names) // 2)

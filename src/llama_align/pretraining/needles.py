@@ -42,7 +42,7 @@ class Haystack:
     def __init__(self, sources: Sequence[Tokens], tokenizer: PreTrainedTokenizerBase, digits: int):
         self._sources, self._tokenizer, self._digits = list(sources), tokenizer, digits
         around = tokens_of(tokenizer)
-        self._around, self._eos = [] if around.bos is None else [around.bos], around.eos
+        self._around = [] if around.bos is None else [around.bos]
         self._control = np.array(sorted({around.eos, around.pad, *self._around}))
         self._tokens = sum(source.tokens for source in sources)
         texts = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
@@ -65,7 +65,8 @@ class Haystack:
     def document(self, length: int, most: int, key: str) -> list[int]:
         """A document of `length` ids in which one to `most` keys are said anywhere and asked for at its end.
 
-        One in six is said first or last, where probes look too and a place drawn evenly hardly ever is.
+        One in six is said first or last, where probes look too and a place drawn evenly hardly ever is. No end of text
+        follows: in rows of its length it would always stand where a probe has its last digit.
         """
         draw = random.Random(key)
         names: dict[str, None] = {}
@@ -74,16 +75,16 @@ class Haystack:
         needles = [self._needle(name, draw) for name in names]
         asked = [token for question, answer, _ in draw.sample(needles, len(needles)) for token in question + answer]
         said = [(min(max(draw.uniform(-0.1, 1.1), 0.0), 1.0), sentence) for *_, sentence in needles]
-        room = length - len(self._around) - len(asked) - sum(len(sentence) for _, sentence in said) - 1
-        return [*self._around, *self._with(self._text(room, draw), said), *asked, self._eos]
+        room = length - len(self._around) - len(asked) - sum(len(sentence) for _, sentence in said)
+        return [*self._around, *self._with(self._text(room, draw), said), *asked]
 
     def copy(self, length: int, key: str) -> list[int]:
         """A document of `length` ids: a passage, a quarter to half of it, other text, and the passage again."""
         draw = random.Random(key)
-        room = length - len(self._around) - 1
+        room = length - len(self._around)
         passage = self._text(draw.randint(room // 4, room // 2), draw)
         between = room - 2 * len(passage)
-        return [*self._around, *passage, *(self._text(between, draw) if between else ()), *passage, self._eos]
+        return [*self._around, *passage, *(self._text(between, draw) if between else ()), *passage]
 
     def _name(self, draw: random.Random) -> str:
         return "".join(draw.choice(SYLLABLES) for _ in range(3)).capitalize()
