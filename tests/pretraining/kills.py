@@ -19,7 +19,7 @@ import yaml
 from tests.launch.conftest import COMMON, CONFIGS, PROJECT, environment, make_workshop, stages
 from tests.launch.test_stages import OPTIONS, sources
 
-LEFT_OUT = ("checkpoint-", "tokens")
+LEFT_OUT = ("checkpoint-", "tokens", "output.log")  # what every start says is in the last
 
 
 def command(workshop: Path, output: Path, config: str) -> list[str]:
@@ -55,7 +55,7 @@ def killed(line: list[str], workshop: Path, output: Path, draw: random.Random) -
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    before, wait = steps_of(output), draw.uniform(0, 3)
+    before, wait = steps_of(output), draw.uniform(0, 1)
     while run.poll() is None and steps_of(output) == before:
         time.sleep(0.02)
     end = time.monotonic() + wait

@@ -9,6 +9,7 @@ import pytest
 
 from llama_align import recipe
 from llama_align.recipe import quiet
+from llama_align.runtime.files import STARTED
 from llama_align.runtime.progress import Task
 
 
@@ -49,6 +50,16 @@ def noisy(args):
         task.add(2)
     recipe.say("12 rows")
     recipe.write_json(f"{args.output_dir}/metrics.json", {"rows": 12, "by": {"grade": 0.25}, "curve": [1, 2]})
+
+
+def test_what_a_killed_run_left_half_written_is_removed_and_nothing_of_another_at_work(run, tmp_path):
+    left, at_work = (tmp_path / "out" / f".metrics.json.{process}.part" for process in (1, 2))
+    left.parent.mkdir()
+    for file, age in ((left, -100), (at_work, 100)):
+        file.write_text("{")
+        os.utime(file, (STARTED + age, STARTED + age))
+    assert run(lambda args: None)[0] == 0
+    assert (left.exists(), at_work.exists()) == (False, True)
 
 
 def test_the_terminal_gets_what_is_said_and_measured(run):

@@ -18,6 +18,7 @@ import torch
 from accelerate import DistributedType, PartialState
 from transformers import get_scheduler
 
+from ..runtime.files import remove_stale_parts
 from ..runtime.lineage import answer_to_manager
 from .errors import (
     GATE_SHUT,
@@ -126,6 +127,8 @@ def _run(main, types: tuple[type, ...], doc: str | None) -> None:
     # a recipe with an option of that name looks after its output itself
     verbose = VERBOSE in sys.argv or any(VERBOSE[2:] in kind.__dataclass_fields__ for kind in types)
     folder = next((stage.output_dir for stage in stages if hasattr(stage, "output_dir")), None)
+    if folder and is_main():
+        remove_stale_parts(Path(folder))  # of a run that was killed here while it wrote
     with shown(folder, Path(main.__code__.co_filename).stem, verbose):
         for one in early:
             sys.stderr.write(warnings.formatwarning(one.message, one.category, one.filename, one.lineno))
