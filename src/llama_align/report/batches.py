@@ -1,5 +1,6 @@
 """Batches of preferences by round: what annotators made of them, and reward models before and after the newest one."""
 
+import re
 from collections.abc import Sequence
 
 from .inputs import Step, pick
@@ -8,6 +9,14 @@ from .stages import Cell, Table
 SAFETY = {"chosen_only": "Chosen safe only %", "both": "Both safe %", "neither": "Neither safe %"}
 HEADINGS = ("Pairs", "Left out", "Agreement %", "Right %", *SAFETY.values())
 Point = tuple[int, float, float, float]  # round, value, its interval
+OF_ROUND = re.compile(r"(.+)-(\d+)")
+
+
+def numbered(names: Sequence[str]) -> dict[str, int]:
+    """Names of one step's rounds, as best-3, and which round each is."""
+    found = {name: OF_ROUND.fullmatch(name) for name in names}
+    heads = [match[1] for match in found.values() if match]
+    return {name: int(match[2]) for name, match in found.items() if match and heads.count(match[1]) > 1}
 
 
 def batches(steps: Sequence[Step]) -> Table:

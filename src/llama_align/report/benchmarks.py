@@ -6,7 +6,7 @@ And against the rounds of a programme, where the checkpoints are those of its ro
 from collections.abc import Iterator, Mapping
 
 from . import figures
-from .batches import Point
+from .batches import Point, numbered
 from .inputs import Step, pick
 from .sections import Picture
 from .stages import Cell, Table
@@ -27,14 +27,13 @@ def tables(metrics: Mapping, where: str = "metrics") -> Iterator[Table]:
             yield Table([_heading(where, *column) for column in columns.items()], names, cells)
 
 
-def against_round(step: Step, rounds: Mapping[str, int]) -> Iterator[Picture]:
-    """Groups, then tasks, in per cent with their intervals.
+def against_round(step: Step) -> Iterator[Picture]:
+    """Groups, then tasks, in per cent with their intervals, of a step of recipe `benchmark`.
 
-    Args:
-        step: one of recipe `benchmark`.
-        rounds: of its checkpoints' names; others are left out.
+    Checkpoints that are no round's are left out.
     """
     found = pick(step.where, step.metrics, "checkpoints", "a list of objects") or []
+    rounds = numbered([pick(step.where, row, "name", "text", required=True) for row in found])
     rows = [(rounds[row["name"]], row) for row in found if row["name"] in rounds]
     for part in ("groups", "tasks"):
         lines: dict[str, list[Point]] = {}

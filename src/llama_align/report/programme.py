@@ -1,12 +1,11 @@
 """A programme of rounds: what each chose and dropped, and how the models it leaves compare from round to round."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..metrics.functional import win_rate
 from . import figures
-from .batches import Point, batches, on_newest
+from .batches import Point, batches, numbered, on_newest
 from .benchmarks import against_round
 from .costs import costs
 from .drift import against_kl
@@ -14,7 +13,6 @@ from .inputs import Evaluation, Run, Step, pick
 from .sections import Picture
 from .stages import Cell, Table
 
-OF_ROUND = re.compile(r"(.+)-(\d+)")
 COLUMNS = ("Score %", "Gain on the one kept", "Rewards prefer it %", "Held-out judges prefer it %", "KL", "Carried on")
 
 
@@ -49,7 +47,9 @@ def programme(run: Run, price: float | None = None) -> Programme | None:
         rows += of_step
         dropped += [sentence] if sentence else []
     pictures = [picture for evaluation in run.evaluations for picture in _of_evaluation(evaluation)]
-    pictures += [picture for step in run.steps if step.metrics for picture in _of_benchmarks(step)]
+    pictures += [
+        picture for step in run.steps if step.recipe == "benchmark" and step.metrics for picture in against_round(step)
+    ]
     pictures += [*_accuracy(steps), *against_kl(choosing), *_shares(steps)]
     wins = [(e.step, table) for e in run.evaluations if (table := _wins(e)).names]
     table = Table(list(COLUMNS), [name for name, _ in rows], [cells for _, cells in rows])
@@ -105,15 +105,8 @@ def _interval(values: list) -> Cell:
     return Cell() if None in values else Cell(f"{values[0]:.2f}", f"[{values[1]:.2f}, {values[2]:.2f}]")
 
 
-def _of_round(names: Sequence[str]) -> dict[str, int]:
-    """Rows that are rounds of one step, and which."""
-    found = {name: OF_ROUND.fullmatch(name) for name in names}
-    heads = [match[1] for match in found.values() if match]
-    return {name: int(match[2]) for name, match in found.items() if match and heads.count(match[1]) > 1}
-
-
 def _of_evaluation(evaluation: Evaluation) -> list[Picture]:
-    rounds = _of_round(evaluation.names)
+    rounds = numbered(evaluation.names)
     rows = dict(zip(evaluation.names, evaluation.metrics["rows"], strict=True))
 
     def points(*paths: str, unit: float = 100) -> list[Point]:
@@ -148,14 +141,6 @@ def _of_evaluation(evaluation: Evaluation) -> list[Picture]:
     ]
 
 
-def _of_benchmarks(step: Step) -> list[Picture]:
-    if step.recipe != "benchmark":
-        return []
-    rows = pick(step.where, step.metrics, "checkpoints", "a list of objects") or []
-    rounds = _of_round([pick(step.where, row, "name", "text", required=True) for row in rows])
-    return list(against_round(step, rounds))
-
-
 def _accuracy(steps: Sequence[Step]) -> list[Picture]:
     lines: dict[str, list[Point]] = {}
     for step in steps:
@@ -187,7 +172,7 @@ def _shares(steps: Sequence[Step]) -> list[Picture]:
 def _wins(evaluation: Evaluation) -> Table:
     """How often a row's answer is preferred to a column's, %, by the combined reward or the only one."""
     rewards = {}
-    for name in _of_round(evaluation.names):
+    for name in numbered(evaluation.names):
         found = pick(
             str(evaluation.directory / f"{name}.json"), evaluation.details.get(name, {}), "rewards", "an object"
         )
