@@ -27,11 +27,18 @@ class AverageArguments:
 
 
 def last_of(run: str, count: int) -> list[str]:
-    """The folders of a run's last checkpoints, in their order. Raises RecipeError where there are fewer."""
-    found = [path for path in Path(run).glob("checkpoint-*") if path.name[11:].isdecimal()]
+    """The folders of a run's last checkpoints, in their order.
+
+    Raises:
+        RecipeError: there are fewer, or one is not whole.
+    """
+    found = recipe.checkpoints_of(run)
     if len(found) < count:
         raise recipe.RecipeError(f"last: found {count}, expected at most {len(found)}, the checkpoints in {run}")
-    return [str(path) for path in sorted(found, key=lambda path: int(path.name[11:]))[-count:]]
+    for path in found[-count:]:
+        if problem := recipe.incomplete(path):
+            raise recipe.RecipeError(f"last: {problem}; remove {path}, or name other checkpoints in models")
+    return [str(path) for path in found[-count:]]
 
 
 def main(args: AverageArguments) -> None:

@@ -94,6 +94,7 @@ def build(args: PretrainArguments, training: PretrainConfig, model_args: recipe.
     if args.eval_datasets:
         held = open_sources(args.eval_datasets, tokenizer, where, args.workers)
         heldout = SourceRows(held, args.context, args.packing, pad, len(tokenizer), apart=True)
+        heldout.check()  # or a wrong id would be found behind the last step
 
     model = recipe.continued(start, tokenizer, overrides) if start else anew(args, tokenizer, overrides)
     plan, followed = recipe.staged(args, training, sources, getattr(model.config, "rope_parameters", {}))

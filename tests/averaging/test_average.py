@@ -251,6 +251,7 @@ def test_the_last_checkpoints_of_a_run_are_averaged(tmp_path, checkpoints):
     run, paths = tmp_path / "run", checkpoints(3)
     for step, path in zip((9, 10, 11), paths, strict=True):
         shutil.copytree(path, run / f"checkpoint-{step}")
+        (run / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps({"global_step": step}))
     options = {"output_dir": str(tmp_path / "mean"), "models": [str(run)]}
     namespace["main"](namespace["AverageArguments"](**options, last=2))
     wanted = [state["lm_head.weight"] for state in states(paths[1:])]
@@ -258,3 +259,6 @@ def test_the_last_checkpoints_of_a_run_are_averaged(tmp_path, checkpoints):
     torch.testing.assert_close(found, (wanted[0] + wanted[1]) / 2)
     with pytest.raises(RecipeError, match="last: found 4, expected at most 3, the checkpoints in"):
         namespace["main"](namespace["AverageArguments"](**options, last=4))
+    (run / "checkpoint-10" / "trainer_state.json").unlink()
+    with pytest.raises(RecipeError, match=r"last: .*checkpoint-10/trainer_state.json: found no such file"):
+        namespace["main"](namespace["AverageArguments"](**options, last=2))

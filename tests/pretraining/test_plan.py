@@ -131,6 +131,11 @@ def test_documents_of_a_step_are_named(plan_of):
         ({"schedule": {"warmup": 3}}, "key 'schedule': found an object with warmup, expected a mapping with its type"),
         ({"schedule": {"type": "linear", "warmup": 0.1}}, "expected a whole number of tokens as its warmup"),
         ({"schedule": {"type": "constant", "warmup": 64}}, "expected only type with constant"),
+        ({"schedule": {"type": "linear", "warmup": 641}}, "expected warmup of at most 640 tokens, those of the stage"),
+        (
+            {"schedule": {"type": "warmup_stable_decay", "warmup": 40, "num_decay_steps": 601}},
+            "expected warmup and num_decay_steps of at most 640 tokens, those of the stage",
+        ),
     ],
 )
 def test_a_stage_that_cannot_be_trained_is_refused(plan_of, stage, said):
@@ -199,3 +204,35 @@ def test_rates_of_a_stages_own_schedule_are_those_that_are_written():
 def test_a_stage_that_is_no_mapping_is_refused():
     with pytest.raises(StageError, match=r"stages\[0\]: found 400 \(int\), expected a mapping with tokens"):
         Stage.parse(400, 0, 32)
+
+
+LONGER = {"tokens": 2560, "context": 256, "batch": 1280}
+CHANGES = {
+    "sources.c.block: found 128, expected 256": lambda *stages: (*stages, LONGER | {"mixture": {"c": 1}}),
+    r"stages.stages\[1\].rows.a.end: found 150, expected 170": lambda a, b, c: (a, b | {"tokens": 15_360}, c),
+    r"stages.stages\[0\].rows.b.share: found 3, expected 2": lambda a, *rest: (
+        a | {"mixture": {"a": 0.5, "b": 0.2, "c": 0.3}},
+        *rest,
+    ),
+    r"stages.stages\[1\].batch: found 1280, expected 640": lambda a, b, c: (a, b | {"batch": 640}, c),
+    r"stages.stages\[0\].rows.a.end: found 100, expected 1000": lambda a, b, c: (a | {"tokens": 64_000}, b, c),
+}
+
+
+@pytest.mark.parametrize("said", CHANGES)
+def test_a_run_does_not_go_on_with_other_rows_than_it_was_trained_on(plan_of, tmp_path, said):
+    plan_of(*RAMP).save(tmp_path, 25)  # within the second stage, of 10 steps behind 20
+    with pytest.raises(StageError, match=rf"plan.json, {said}, which this run has; what was trained on stays"):
+        plan_of(*CHANGES[said](*RAMP)).check(tmp_path)
+
+
+def test_a_run_goes_on_with_stages_behind_and_other_sources(plan_of, tmp_path):
+    plan_of(*RAMP).save(tmp_path, 25)
+    plan_of(*RAMP, LONGER | {"mixture": {"c": 1}, "context": 128}).check(tmp_path)
+    plan_of(*RAMP[:2], RAMP[2] | {"mixture": {"b": 1, "c": 5}, "tokens": 12_800}).check(tmp_path)
+    plan_of(RAMP[0] | {"mixture": {"a": 50, "b": 30, "c": 20}}, *RAMP[1:]).check(tmp_path)
+    with pytest.raises(StageError, match="seed: found 0, expected 1"):
+        plan_of(*RAMP, seed=1).check(tmp_path)
+    with pytest.raises(StageError, match=r"sources\.a\.tokens: found 40000, expected 41000"):
+        plan_of(*RAMP, sizes=(41_000, 9000, 5000)).check(tmp_path)
+    plan_of(*RAMP).check(tmp_path / "of an older version")

@@ -6,6 +6,7 @@ import random
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ import torch
 from llama_align import LlamaHerdForCausalLM, recipe
 from llama_align.pretraining import Plan, Rates, Source, SourceRows, Stage, StepRows
 from llama_align.trainers import PretrainConfig, PretrainTrainer
+from llama_align.trainers.averages import WeightAverage
+from llama_align.trainers.watch import Spikes
 
 from .conftest import PLAIN
 
@@ -225,8 +228,6 @@ def test_options_that_stages_leave_without_effect_are_refused(trainer_of):
 
 
 def test_the_averages_are_what_they_are_called():
-    from llama_align.trainers.averages import WeightAverage
-
     model, draw = torch.nn.Linear(2, 1, bias=False), random.Random(0)
     seen, ema, mean = [], WeightAverage("ema", 0.75), WeightAverage("mean", 0.0)
     for _ in range(5):
@@ -242,3 +243,75 @@ def test_the_averages_are_what_they_are_called():
         with average.in_place(model):
             assert torch.allclose(model.weight, wanted, atol=1e-7)
         assert torch.equal(model.weight, seen[-1])
+
+
+def test_a_new_level_of_the_loss_is_taken_for_one_and_no_numbers_end_the_run(tmp_path):
+    spikes = Spikes(6.0)
+    assert all(spikes.judge(1 + 0.01 * (n % 5), 1.0) is None for n in range(20))
+    events = [spikes.judge(2.0, 1.0) for _ in range(5)]
+    spikes.save(tmp_path)
+    again = Spikes(6.0)
+    again.load(tmp_path)
+    for one in (spikes, again):
+        said = [*events, *(one.judge(2.0, 1.0) for _ in range(3))]
+        assert all(text.startswith("loss 2.0000 above 1.1") for text in said)
+        assert [", the 8th in a row" in text for text in said] == [False] * 7 + [True]
+        assert one.settled
+        assert one.judge(2.1, 1.0) is None
+        assert not one.settled
+    assert [spikes.judge(1.0, math.inf) for _ in range(7)] == ["gradient norm inf"] * 7
+    with pytest.raises(ValueError, match="gradient norm inf: found 8 steps in a row like this"):
+        spikes.judge(1.0, math.inf)
+    assert spikes.judge(1.0, 1.0) is None
+    assert spikes.judge(math.nan, 1.0) == "loss nan"
+
+
+def test_the_mean_of_a_run_that_became_longer_is_of_its_last_steps(trainer_of, tmp_path):
+    options, out = {"weight_average": "mean", "weight_average_after": 0.5}, tmp_path / "out"
+    run(trainer_of(**options))
+    whole = (out / "average/model.safetensors").read_bytes()
+    shutil.rmtree(out)
+    for steps, count in ((7, 4), (5, 6)):
+        shutil.rmtree(out, ignore_errors=True)
+        run(trainer_of(**options, max_steps=steps))
+        (out / "needles_1.svg").touch()
+        trainer = trainer_of(**options, resume_from_checkpoint="last")
+        run(trainer)
+        assert trainer.average.count == count  # of the eleven the last six, but for those that were over
+    assert (out / "average/model.safetensors").read_bytes() == whole
+    with pytest.raises(recipe.RecipeError, match=r"output_dir: found .*checkpoint-11 of an earlier run"):
+        run(trainer_of())
+    for folder in out.glob("checkpoint-*"):
+        shutil.rmtree(folder)
+    run(trainer_of())
+    assert not (out / "average").exists()
+    assert not (out / "needles_1.svg").exists()
+
+
+def test_an_average_of_whole_weights_is_any_processs_and_shards_are_their_own(tmp_path):
+    whole, sharded = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    for parameter in sharded.parameters():
+        parameter.ds_tensor, parameter.ds_status = parameter, SimpleNamespace(name="NOT_AVAILABLE")
+    processes = [
+        [SimpleNamespace(process_index=n, num_processes=many, is_main_process=not n) for n in range(many)]
+        for many in (1, 2, 3)
+    ]
+    for model, folder in ((whole, tmp_path / "whole"), (sharded, tmp_path / "sharded")):
+        folder.mkdir()
+        for process in processes[1]:
+            average = WeightAverage("ema", 0.5)
+            average.update(model)
+            average.save(folder, model, process)
+    assert [file.name for file in (tmp_path / "whole").iterdir()] == ["average.pt"]
+    for process in (*processes[0], *processes[2]):
+        average = WeightAverage("ema", 0.5)
+        average.load(tmp_path / "whole", whole, process)
+        assert average.count == 1
+    for model, folder, many, said in (
+        (sharded, "sharded", 3, "found shards of 2 processes .*, expected those of 3"),
+        (whole, "sharded", 2, "found shards of 2 processes .*, expected weights that every process has whole"),
+        (sharded, "whole", 2, "found no shards .*, expected those of 2"),
+    ):
+        for process in processes[many - 1]:
+            with pytest.raises(ValueError, match=said):
+                WeightAverage("ema", 0.5).load(tmp_path / folder, model, process)

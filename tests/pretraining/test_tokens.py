@@ -127,6 +127,10 @@ def test_a_folder_is_found_without_its_digest_and_refused_for_another_tokenizer(
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(SourceError, match=rf"{file.name}: found \d+, expected \d+ bytes"):
         open_sources([str(folder)], tokenizer, tmp_path)
+    (folder.parent / f"books-{'0' * 16}").mkdir()  # tokenised anew, and killed
+    with pytest.raises(SourceError, match=r"found books-0{16} \(unfinished\), books-\w+, expected one; name it whole"):
+        folder_of(str(folder.parent / "books"))
+    assert folder_of(str(folder)) == folder
 
 
 def test_tokens_made_elsewhere_are_taken_as_they_are(tokenizer, tmp_path):
@@ -180,3 +184,19 @@ def test_infilling_is_decided_where_documents_are_tokenised(documents, tokenizer
         tokenise(source, tokenizer, tmp_path / "c", infilling=Infilling(0.9, longest=4))
     with pytest.raises(SourceError, match="found tokens with infilling, expected documents to split"):
         open_sources([str(folder)], tokenizer, tmp_path, infilling=infilling)
+
+
+def test_held_out_ids_are_looked_through_and_uncounted_text_is_not_half_counted(source_of):
+    rows = SourceRows([source_of("a", 3000), source_of("b", 100)], 32, "concat", 0, 3000, apart=True)
+    rows.check()
+    with pytest.raises(SourceError, match="data source a, documents 0 to 81: found the id 2999, expected ids below"):
+        SourceRows(rows.sources, 32, "bfd", 0, 2999, apart=True).check()
+    for source, size in zip(rows.sources, (5000, 700), strict=True):
+        source.tokens.bytes = size
+    assert [one["bytes"] for one in rows.counted().values()] == [5000, 700]
+    for source in rows.sources:
+        source.tokens.name = "both"
+    both = SourceRows(rows.sources, 32, "concat", 0, 3000, apart=True)
+    assert [one["bytes"] for one in both.counted().values()] == [5700]
+    rows.sources[1].tokens.bytes = None
+    assert [one["bytes"] for one in both.counted().values()] == [0]

@@ -238,3 +238,11 @@ def test_arguments_that_a_schedule_does_not_take(parsed):
             recipe.RecipeError, match=r"^lr_scheduler_kwargs: found .*, expected arguments of that sched"
         ):
             parsed("sft", options)
+
+
+def test_a_warm_up_that_the_schedule_does_not_have(parsed):
+    options = "output_dir: a\nlr_scheduler_type: constant\nlr_scheduler_kwargs: {}"
+    with pytest.raises(recipe.RecipeError, match="warmup_steps: found 10 with lr_scheduler_type constant, which has"):
+        parsed("pretrain", f"{options}\nwarmup_steps: 10")
+    parsed("sft", f"{options}\nwarmup_steps: 0")
+    parsed("pretrain", options)

@@ -3,13 +3,19 @@
 Knows mapped tokens and stages; knows nothing of models or processes.
 """
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from ..runtime.files import write_json
 from .order import Blocks, shared_out, whole_shares
 from .sources import Source
 from .stages import Stage, StageError, Timeline
+
+FILE = "plan.json"  # in a checkpoint
 
 
 class Row(NamedTuple):
@@ -138,6 +144,44 @@ class Plan:
             found = [tokens + count * stage.context for tokens, count in zip(found, counts, strict=True)]
         return found
 
+    def trained_on(self, step: int) -> dict[str, Any]:
+        """All that decides which rows the steps before this one were."""
+        stages, used = {}, set()
+        for number, (stage, reading) in enumerate(zip(self.stages, self._readings, strict=True)):
+            if self.time.sizes[number] and self.time.firsts[number] < step:
+                whole = math.gcd(*reading.shares)
+                rows = {
+                    source.name: {"share": share // whole, "first": first, "end": end}
+                    for source, share, first, end in zip(
+                        self.sources, reading.shares, reading.firsts, reading.ends, strict=True
+                    )
+                    if share
+                }
+                used |= set(rows)
+                label = stage.where + (f", portion {stage.portion}" if stage.portion else "")
+                stages[label] = {"context": stage.context, "batch": stage.batch, "rows": rows}
+        sources = {
+            source.name: {"tokens": source.tokens.tokens, "documents": source.tokens.documents, "block": blocks.block}
+            for source, blocks in zip(self.sources, self._blocks, strict=True)
+            if source.name in used
+        }
+        return {"seed": self.seed, "sources": sources, "stages": stages}
+
+    def save(self, folder: Path, step: int) -> None:
+        write_json(folder / FILE, {"step": step, "trained_on": self.trained_on(step)})
+
+    def check(self, folder: Path) -> None:
+        """Raises StageError where a checkpoint was trained on other rows than those of this plan up to there."""
+        if not (folder / FILE).is_file():  # of an older version
+            return
+        stored = json.loads((folder / FILE).read_text())
+        if apart := _apart(stored["trained_on"], self.trained_on(stored["step"])):
+            raise StageError(
+                f"{folder / FILE}, {apart}, which this run has; what was trained on stays as it was, or documents are "
+                "read again uncounted: let the same stages stand and append others (a source's longest row and its "
+                "files stay, too), or begin another run with model_name_or_path"
+            )
+
     def epochs(self, step: int | None = None) -> dict[str, dict[str, float]]:
         """Of every source, up to a step (default: the end): its share of all tokens, tokens and epochs.
 
@@ -161,3 +205,15 @@ class Plan:
         for name, row in self.epochs().items():
             lines.append(f"{name:<16}{row['share']:>9.2%}{row['tokens']:>18,}{row['epochs']:>9.2f}")
         return "\n".join(lines)
+
+
+def _apart(old: Any, new: Any, where: str = "") -> str | None:
+    """The first place at which two trees of mappings differ, with what was found and expected."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        told = (_apart(old.get(key), new.get(key), f"{where}.{key}" if where else key) for key in [*old, *new])
+        return next(filter(None, told), None)
+    return None if old == new else f"{where}: found {_said(old)}, expected {_said(new)}"
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else ", ".join(value) if isinstance(value, Mapping) else str(value)

@@ -15,6 +15,8 @@ from .plan import Plan
 from .sources import Source
 from .tokens import Tokens
 
+CHECKED = 1 << 20  # tokens looked through at once
+
 
 def row_of(
     ids: np.ndarray, begins: np.ndarray, length: int, pad: int = 0, window: int | None = None
@@ -133,7 +135,16 @@ class SourceRows(Dataset):
             own, one = found[source.name], source.tokens
             own["bytes"] += one.bytes or 0
             own["predicted"] += one.tokens - one.documents
+        for source in self.sources if self.names else ():  # of one name, one whose text nobody counted is enough
+            if not source.tokens.bytes:
+                found[source.name]["bytes"] = 0
         return found
+
+    def check(self) -> None:
+        """Reads all ids. Raises SourceError for one that is not in the vocabulary."""
+        for stream in self._streams:
+            for start in range(0, stream.tokens, CHECKED):
+                stream.read(start, CHECKED, self.vocabulary)
 
 
 class _Stream:

@@ -19,7 +19,8 @@ from .mixes import MIXES
 
 # what get_scheduler hands on to schedules that take hardly anything, and which arguments of others count steps
 TAKEN = {"constant": (), "constant_with_warmup": ("warmup",)}
-IN_STEPS = ("num_decay_steps", "num_stable_steps", "timescale")
+PARTS = ("num_stable_steps", "num_decay_steps")  # of a schedule, behind its warm-up
+IN_STEPS = (*PARTS, "timescale")
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,9 @@ class Stage:
         need("schedule", type(warmup) is int and warmup >= 0, "a whole number of tokens as its warmup")
         taken = ("type", *TAKEN.get(kind, self.schedule))
         need("schedule", set(self.schedule) <= set(taken), f"only {', '.join(taken)} with {kind}")
+        lengths = {name: self.schedule[name] for name in ("warmup", *PARTS) if is_number(self.schedule.get(name))}
+        fits = sum(lengths.values()) <= self.tokens or self.portion
+        need("schedule", fits, f"{' and '.join(lengths)} of at most {self.tokens} tokens, those of the stage")
 
     @property
     def where(self) -> str:

@@ -4,6 +4,7 @@ Knows Arrow files; knows nothing of shares, order or tokenizers.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ..data.opening import expand
 
 COLUMN = "ids"
 MANIFEST = "manifest.json"
+DIGEST = re.compile("[0-9a-f]{16}")
 
 
 class Tokens:
@@ -112,16 +114,17 @@ def folder_of(path: str) -> Path | None:
     """The folder of token files that a path names, whole or without the digest at its end; None where there is none.
 
     Raises:
-        SourceError: several of them.
+        SourceError: several of them, or one beside another that is not finished.
     """
     path = Path(expand(path))
     found = [path] if (path / MANIFEST).is_file() else []
     if not path.exists():
         near = [folder for folder in path.parent.glob("*-*") if folder.name.rpartition("-")[0] == path.name]
         found = [folder for folder in near if (folder / MANIFEST).is_file()]
-    if len(found) > 1:
-        names = ", ".join(sorted(folder.name for folder in found))
-        raise SourceError(f"data source {path}: found {names}, expected one; name it whole")
+        begun = [folder for folder in near if folder not in found and DIGEST.fullmatch(folder.name.rpartition("-")[2])]
+        if len(found) > 1 or (found and begun):
+            names = [f"{folder.name}{' (unfinished)' * (folder in begun)}" for folder in sorted([*found, *begun])]
+            raise SourceError(f"data source {path}: found {', '.join(names)}, expected one; name it whole")
     return found[0] if found and _is_ours(found[0]) else None
 
 

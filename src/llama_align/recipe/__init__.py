@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # imported when they are asked for: most take torch
     from .positions import check_positions, with_rope
     from .reading import check_first, check_options
     from .results import finish, write_made
-    from .resuming import STOPPED, resume_path, train
+    from .resuming import STOPPED, checkpoints_of, incomplete, resume_path, train
     from .staging import gated, heldout_numbers, staged
     from .start import ModelArguments, Start, lora_config, whole_weights
     from .training import Training
@@ -72,12 +72,14 @@ __all__ = [
     "check_overrides",
     "check_positions",
     "check_reward_model",
+    "checkpoints_of",
     "context_of",
     "continued",
     "exit_code",
     "finish",
     "gated",
     "heldout_numbers",
+    "incomplete",
     "leave_group",
     "load_model",
     "load_prompts",

@@ -5,7 +5,9 @@ Knows the files of Trainer's checkpoints; nothing is unpickled to look at them.
 
 import json
 import re
+import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
@@ -50,6 +52,8 @@ def train(trainer) -> None:
     path, problem = found
     if problem:
         raise RecipeError(problem)
+    if main and path is None:
+        _remove(Path(args.output_dir), getattr(trainer, "leaves", ()))
     args.resume_from_checkpoint = None  # it is saved with the model, which is that of an undisturbed run
     follow(trainer)
     trainer.train(resume_from_checkpoint=path)
@@ -69,23 +73,40 @@ def train(trainer) -> None:
         )
 
 
+def _remove(output: Path, patterns: Sequence[str]) -> None:
+    """Takes away what an earlier run left in the folder and this one may not write over."""
+    for found in [file for pattern in patterns for file in output.glob(pattern)]:
+        shutil.rmtree(found) if found.is_dir() else found.unlink()
+
+
+def checkpoints_of(output_dir: str | Path) -> list[Path]:
+    """The folders of a run's checkpoints, in their order."""
+    found = [path for path in Path(output_dir).glob("checkpoint-*") if path.name[11:].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name[11:]))
+
+
 def resume_path(setting: str | bool | None, output_dir: str) -> str | None:
     """The checkpoint to resume from: a path as given, or for `last` the newest whole one in `output_dir`.
 
     Those passed over are named; where none is whole, the run starts afresh.
 
     Raises:
-        RecipeError: a path that is no directory, or no whole checkpoint.
+        RecipeError: a path that is no directory, or no whole checkpoint; none, where an earlier run left some.
     """
+    folders = checkpoints_of(output_dir)
     if setting in LAST:
-        folders = [path for path in Path(output_dir).glob("checkpoint-*") if path.name[11:].isdecimal()]
-        for folder in sorted(folders, key=lambda path: int(path.name[11:]), reverse=True):
+        for folder in reversed(folders):
             if (problem := damage(folder)) is None:
                 return str(folder)
             say(f"resume_from_checkpoint: {folder.name} is not whole, an older one is taken: {problem}")
         if folders:
             say(f"resume_from_checkpoint: no checkpoint of {output_dir} is whole, training starts afresh")
         return None
+    if not setting and folders:
+        raise RecipeError(
+            f"output_dir: found {folders[-1]} of an earlier run, which would be taken for this one's, expected none; "
+            "go on from it with resume_from_checkpoint: last, remove it, or name another output_dir"
+        )
     if not setting:
         return None
     if not Path(setting).is_dir():
@@ -93,6 +114,11 @@ def resume_path(setting: str | bool | None, output_dir: str) -> str | None:
     if problem := damage(Path(setting)):
         raise RecipeError(f"resume_from_checkpoint: {problem}; name another checkpoint, or last for the newest whole")
     return setting
+
+
+def incomplete(folder: Path) -> str | None:
+    """What is wrong with a checkpoint's weights, naming the file; None where nothing is. No run need go on from it."""
+    return _unlike_manifest(folder) or _state(folder) or _cut(folder)
 
 
 def damage(folder: Path) -> str | None:

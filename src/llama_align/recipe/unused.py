@@ -79,6 +79,9 @@ def refuse_unused(stages: Iterable[object], given: set[str]) -> None:
                     raise RecipeError(
                         f"{name}: found {found}, expected it left at {default!r}; it has no effect: {reason}"
                     )
+        if getattr(stage, "lr_scheduler_type", None) == "constant" and "warmup_steps" in given and stage.warmup_steps:
+            found = f"found {stage.warmup_steps} with lr_scheduler_type constant, which has no warm-up"
+            raise RecipeError(f"warmup_steps: {found}, expected 0, or constant_with_warmup")
         if isinstance(stage, PPOConfig) and not stage.use_vllm:
             for name in (name for name in type(stage).__dataclass_fields__ if name.startswith("vllm_")):
                 if (found := getattr(stage, name)) != default_of(type(stage), name):

@@ -84,8 +84,9 @@ class _Steps(TrainerCallback):
         self.trainer.judge_step()
 
     def on_step_end(self, args, state, control, **_):
-        if self.trainer.average and state.global_step > args.weight_average_after * state.max_steps:
-            self.trainer.average.update(self.trainer.model)
+        if self.trainer.average:
+            after = args.weight_average_after * state.max_steps
+            self.trainer.average.update(self.trainer.model, state.global_step, after)
 
 
 class PretrainTrainer(StagedMixin, HerdTrainerMixin, ThroughputMixin, Trainer):
@@ -105,6 +106,7 @@ class PretrainTrainer(StagedMixin, HerdTrainerMixin, ThroughputMixin, Trainer):
 
     _tag_names = ["llama-align", "pretrain"]  # noqa: RUF012
     objective = "next token"
+    leaves = (AVERAGE, "gates.json", "needles_*.svg")  # in output_dir, where they are asked for
     paper = "Llama 2, section 2"
 
     def __init__(self, *args, **kwargs):
@@ -159,10 +161,11 @@ class PretrainTrainer(StagedMixin, HerdTrainerMixin, ThroughputMixin, Trainer):
         event = self.spikes.judge(loss, norm)
         if event is None:
             return
-        if self.args.skip_spikes:
+        skip = self.args.skip_spikes and not self.spikes.settled
+        if skip:
             self.optimizer.zero_grad()
         step = self.state.global_step
-        row = {"step": step + 1, "event": event + (", left out" if self.args.skip_spikes else "")}
+        row = {"step": step + 1, "event": event + (", left out" if skip else "")}
         if self.plan:
             row |= {"stage": self.plan.stage(step).name, "documents": self.plan.documents(step)}
         self.state.log_history.append(row)
@@ -198,12 +201,11 @@ class PretrainTrainer(StagedMixin, HerdTrainerMixin, ThroughputMixin, Trainer):
                 self.spikes.save(folder)
                 if self.gates:
                     self.gates.save(folder)
+                if self.plan:
+                    self.plan.save(folder, self.state.global_step)
             if self.average:
-                self.average.save(self._average_file(folder))
+                self.average.save(folder, self.model, self.accelerator)
         super()._save_checkpoint(model, trial)
-
-    def _average_file(self, folder: Path) -> Path:
-        return folder / f"average_{self.accelerator.process_index}.pt"
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -211,8 +213,10 @@ class PretrainTrainer(StagedMixin, HerdTrainerMixin, ThroughputMixin, Trainer):
             self.spikes.load(Path(checkpoint))
             if self.gates:
                 self.gates.load(Path(checkpoint))
+            if self.plan:  # with the portions that gates have taken into it
+                self.plan.check(Path(checkpoint))
             if self.average:
-                self.average.load(self._average_file(Path(checkpoint)))
+                self.average.load(Path(checkpoint), self.model, self.accelerator)
 
     def evaluation_loop(self, dataloader, *args, metric_key_prefix: str = "eval", **kwargs):
         counted = getattr(dataloader.dataset, "counted", dict)()
