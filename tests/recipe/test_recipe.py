@@ -271,7 +271,8 @@ def test_resume_path(tmp_path):
         assert recipe.resume_path(last, str(tmp_path)) == str(tmp_path / "checkpoint-100")
     chosen = str(tmp_path / "checkpoint-9")
     assert recipe.resume_path(chosen, str(tmp_path)) == chosen
-    assert recipe.resume_path(False, str(tmp_path)) is None
+    with pytest.raises(recipe.RecipeError, match=r"output_dir: found .*checkpoint-101 of an earlier run"):
+        recipe.resume_path(False, str(tmp_path))
     with pytest.raises(recipe.RecipeError, match="found no directory 'nowhere', expected a checkpoint or last"):
         recipe.resume_path("nowhere", str(tmp_path))
 
