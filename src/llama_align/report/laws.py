@@ -82,8 +82,9 @@ def gains(label: str, rows: Mapping[str, tuple[float, float, float]], unit: str 
         axes.axvline(0, color=MUTED, linestyle=":", linewidth=1)
         axes.hlines(places, low, high, color=SERIES[0], linewidth=2, alpha=0.5)
         axes.scatter(mean, places, 22, color=SERIES[0])
-        axes.set_yticks(places, [_short(name, 16) for name in rows])
+        axes.set_yticks(places, [_short(name, 20) for name in rows])
         axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"gain, {unit}")
+        axes.locator_params(axis="x", nbins=6)
         axes.grid(axis="y", visible=False)
 
     return _svg(label, draw, width=4.2, height=0.8 + 0.24 * len(rows))
