@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from demo_seeds import DECODINGS, RATES, interval
 
 from llama_align.report import figures
 from llama_align.report.inputs import Run, Step, read_run
 from llama_align.runtime.files import write_json, write_text
 from llama_align.scaling.gains import gains
 
-DECODINGS = {"evaluate": "greedy", "evaluate_sampled": "temperature 1"}
-RATES = ("violation_rate", "false_refusal_rate")
 KEPT = {
     "annotate": ("agreement", "right", "safety", "preferences", "left_out"),
     "reward": ("accuracy", "low", "high", "newest"),
@@ -65,18 +64,6 @@ def score(runs: Sequence[dict], step: str, key: str = "mean") -> np.ndarray:
     return 100 * np.array([[row[key] for row in run["evaluations"][step].values()] for run in runs])
 
 
-def over_seeds(less: np.ndarray, more: np.ndarray) -> list[float]:
-    """How much more, [seeds], with the ends of Student's 95% interval."""
-    return gains(less[:, None], more[:, None])["mean"]
-
-
-def told(less: np.ndarray, more: np.ndarray) -> str:
-    if len(less) < 2:
-        return f"{(more - less).mean():+.1f}"
-    mean, low, high = over_seeds(less, more)
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
-
-
 def header(*cells: str) -> list[str]:
     return [f"| {' | '.join(cells)} |", "|---" * len(cells) + "|"]
 
@@ -88,10 +75,10 @@ def seeds(runs: Sequence[dict]) -> list[str]:
 def by_round(runs: Sequence[dict], step: str) -> list[str]:
     """Scores by seed, their mean's gain on the round before and on round 1, and safety."""
     found, rates = score(runs, step), [score(runs, step, rate).mean(0) for rate in RATES]
-    safety = "violations %", "false refusals %"
+    safety = "false refusals %", "violations %"
     lines = header("round", *seeds(runs), "on the round before", "on round 1", *safety)
     for number, values in enumerate(found.T):
-        gain = [told(found[:, before], values) if number > before >= 0 else "" for before in (number - 1, 1)]
+        gain = [interval(list(values - found[:, before])) if number > before >= 0 else "" for before in (number - 1, 1)]
         cells = [*(f"{value:.1f}" for value in values), *gain, *(f"{rate[number]:.1f}" for rate in rates)]
         lines.append(f"| {number} | {' | '.join(cells)} |")
     return lines
@@ -131,12 +118,12 @@ def accuracies(runs: Sequence[dict]) -> list[str]:
 def against(control: Sequence[dict], runs: Sequence[dict], step: str) -> list[str]:
     """What the runs score more than the control in every round, and in the last by family of instructions."""
     arms = [score(arm, step).T for arm in (control, runs)]
-    rounds = "; ".join(told(*pair) for pair in zip(*arms, strict=True))
+    rounds = "; ".join(interval(list(more - less)) for less, more in zip(*arms, strict=True))
     last = [[[*run["evaluations"][step].values()][-1]["by_family"] for run in arm] for arm in (control, runs)]
-    families = [
-        f"- {name}: {told(*(100 * np.array([found[name]['mean'] for found in arm]) for arm in last))}"
-        for name in last[0][0]
-    ]
+    families = []
+    for name in last[0][0]:
+        less, more = (100 * np.array([found[name]["mean"] for found in arm]) for arm in last)
+        families.append(f"- {name}: {interval(list(more - less))}")
     return ["", f"More than the control, by round: {rounds}. In the last by family:", "", *families]
 
 
@@ -160,7 +147,8 @@ def picture(arms: dict[str, Sequence[dict]]) -> str:
     """Mean score by round with Student's interval over seeds, a line for every arm and decoding."""
     lines = {
         f"{decoding}{arm}": [
-            (number, *over_seeds(np.zeros(len(values)), values)) for number, values in enumerate(score(runs, step).T)
+            (number, *gains(np.zeros((len(values), 1)), values[:, None])["mean"])
+            for number, values in enumerate(score(runs, step).T)
         ]
         for arm, runs in arms.items()
         for step, decoding in DECODINGS.items()

@@ -35,10 +35,12 @@ def permuted(index: int, size: int, key: str) -> int:
 
 
 def whole_shares(shares: Sequence[float]) -> tuple[int, ...]:
-    """Whole numbers in the ratio of the shares as they are written: 0.5 and 0.25 are 2 and 1."""
+    """The least whole numbers in the ratio of the shares as they are written: 0.5 and 0.25 are 2 and 1."""
     exact = [Fraction(str(share)) for share in shares]
     common = math.lcm(*(share.denominator for share in exact))
-    return tuple(int(share * common) for share in exact)
+    whole = [int(share * common) for share in exact]
+    least = math.gcd(*whole) or 1
+    return tuple(share // least for share in whole)
 
 
 def shared_out(rows: int, shares: Sequence[int]) -> list[int]:

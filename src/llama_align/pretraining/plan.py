@@ -4,7 +4,6 @@ Knows mapped tokens and stages; knows nothing of models or processes.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,9 +148,8 @@ class Plan:
         stages, used = {}, set()
         for number, (stage, reading) in enumerate(zip(self.stages, self._readings, strict=True)):
             if self.time.sizes[number] and self.time.firsts[number] < step:
-                whole = math.gcd(*reading.shares)
                 rows = {
-                    source.name: {"share": share // whole, "first": first, "end": end}
+                    source.name: {"share": share, "first": first, "end": end}
                     for source, share, first, end in zip(
                         self.sources, reading.shares, reading.firsts, reading.ends, strict=True
                     )
