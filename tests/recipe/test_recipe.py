@@ -296,6 +296,24 @@ def test_json_is_whole_or_absent(tmp_path, monkeypatch):
     assert path.read_text() == before
 
 
+def test_a_run_whose_measuring_fails_leaves_what_it_trained(tmp_path, checkpoint, tokenizer):
+    dialog = [{"role": "user", "content": "bado"}, {"role": "assistant", "content": "kilu"}]
+    rows, _ = demonstration_rows([Demonstration(dialog)] * 8, tokenizer, 64)
+    arguments = {"bf16": False, "use_cpu": True, "report_to": "none", "save_strategy": "no"}
+    trainer = HerdSFTTrainer(
+        recipe.load_model(checkpoint("start"), tokenizer=tokenizer),
+        args=HerdSFTConfig(str(tmp_path / "out"), max_steps=2, gradient_checkpointing=False, **arguments),
+        train_dataset=rows,
+        processing_class=tokenizer,
+    )
+    with pytest.raises(ZeroDivisionError):
+        recipe.Training(trainer, {}, {}, measure=lambda: 1 / 0).run()
+    left = recipe.load_model(str(tmp_path / "out"), tokenizer=recipe.load_tokenizer(str(tmp_path / "out")))
+    for name, weights in trainer.model.state_dict().items():
+        assert torch.equal(left.state_dict()[name], weights)
+    assert not (tmp_path / "out/metrics.json").exists()
+
+
 def test_finish_leaves_a_loadable_model_and_no_number_of_the_clock(tmp_path, checkpoint, tokenizer):
     start = checkpoint("start")
     dialog = [{"role": "user", "content": "bado"}, {"role": "assistant", "content": "kilu"}]

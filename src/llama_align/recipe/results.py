@@ -32,6 +32,7 @@ def finish(
     data: dict[str, list[dict]] | None = None,
     pictures: dict | None = None,
     dtypes: dict[str, str | None] | None = None,
+    saved: bool = False,
 ) -> None:
     """Saves model and tokenizer, `log.jsonl`, `metrics.json` and the model card.
 
@@ -39,9 +40,10 @@ def finish(
 
     Args:
         data: sources by kind of record, for the card. pictures: SVG files by title, for the card. dtypes: type of the
-            whole weights in each folder, `"."` or one below; None: as they were trained.
+            whole weights in each folder, `"."` or one below; None: as they were trained. saved: the model is already.
     """
-    trainer.save_model(trainer.args.output_dir)
+    if not saved:
+        trainer.save_model(trainer.args.output_dir)
     if not trainer.is_world_process_zero():
         return
     output = Path(trainer.args.output_dir)

@@ -27,5 +27,6 @@ class Training:
     def run(self) -> None:
         """Trains, measures and writes everything; raises as `recipe.train` does."""
         resuming.train(self.trainer)
+        self.trainer.save_model(self.trainer.args.output_dir)  # measuring that fails must not cost the training
         metrics, pictures = self.measure()
-        results.finish(self.trainer, self.metrics | metrics, self.data, pictures, self.dtypes)
+        results.finish(self.trainer, self.metrics | metrics, self.data, pictures, self.dtypes, saved=True)
