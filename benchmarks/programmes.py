@@ -25,8 +25,7 @@ from llama_align.scaling.gains import gains
 KEPT = {
     "annotate": ("agreement", "right", "safety", "preferences", "left_out"),
     "reward": ("accuracy", "low", "high", "newest"),
-    "rejection_sampling": ("chosen_by_round", "oracle"),
-    "ppo": ("kl",),
+    "rejection_sampling": ("chosen_by_round", "guards", "best_of_k"),
     "choose": ("chosen", "candidates"),
 }
 
@@ -38,7 +37,8 @@ def kept(run: Run) -> dict:
         raise SystemExit(f"{run.name}: without metrics.json: {', '.join(unfinished)}")
     rows = {
         one.step: {
-            row["row"]: {key: row["score"][key] for key in ("mean", "low", "high", "by_family")}
+            row["row"]: {key: row["score"][key] for key in ("mean", "low", "high")}
+            | {"by_family": {name: found["mean"] for name, found in row["score"]["by_family"].items()}}
             | {rate: row["safety"][rate] for rate in RATES}
             | {"perplexity": row["perplexity"]["value"]}
             for row in one.metrics["rows"]
@@ -56,6 +56,9 @@ def kept(run: Run) -> dict:
 def _kept_of(step: Step) -> dict:
     found = {"name": step.name, "of": step.of, "round": step.round, "seconds": step.seconds}
     measured = {key: step.metrics[key] for key in KEPT.get(step.recipe, ()) if key in step.metrics}
+    if "guards" in measured:  # what was chosen against what was there, by the judge that chose nothing
+        measured["heldout"] = {k: v for k, v in measured.pop("guards")["chosen_against_random"].items() if "/" in k}
+        measured["best_of_k"] = [one["heldout"] for one in measured["best_of_k"]]
     return found | ({"alarms": step.alarms} if step.alarms else {}) | measured
 
 
@@ -115,6 +118,25 @@ def accuracies(runs: Sequence[dict]) -> list[str]:
     return lines
 
 
+def sampled(runs: Sequence[dict]) -> list[str]:
+    """Rejection sampling by round: what was chosen, by the judge that chose nothing, and how good the best would be."""
+    names = dict.fromkeys(step["of"] for step in runs[0]["steps"] if "heldout" in step)
+    cells = "drawn by chance", "chosen", "best there was", "of that gain %", "one answer of this round", "best of its K"
+    lines = header("step", "round", *cells, "chosen from earlier rounds %")
+    for name in names:
+        found = [[step for step in run["steps"] if step["of"] == name] for run in runs]
+        for steps in zip(*found, strict=True):
+            row = [next(iter(step["heldout"].values())) for step in steps]
+            drawn, chosen, best = (100 * np.mean([one[key] for one in row]) for key in ("random", "chosen", "best"))
+            of_k = 100 * np.mean([next(iter(step["best_of_k"][0].values())) for step in steps], axis=0)
+            counts = [step.get("chosen_by_round", {}) for step in steps]
+            newest = [one.get(str(steps[0]["round"]), 0) / max(sum(one.values()), 1) for one in counts]
+            values = drawn, chosen, best, 100 * (chosen - drawn) / (best - drawn), of_k[0], of_k[-1]
+            earlier = f"{100 * (1 - np.mean(newest)):.1f}" if all(counts) else ""
+            lines.append(f"| {name} | {steps[0]['round']} | {' | '.join(f'{v:.1f}' for v in values)} | {earlier} |")
+    return lines
+
+
 def against(control: Sequence[dict], runs: Sequence[dict], step: str) -> list[str]:
     """What the runs score more than the control in every round, and in the last by family of instructions."""
     arms = [score(arm, step).T for arm in (control, runs)]
@@ -122,7 +144,7 @@ def against(control: Sequence[dict], runs: Sequence[dict], step: str) -> list[st
     last = [[[*run["evaluations"][step].values()][-1]["by_family"] for run in arm] for arm in (control, runs)]
     families = []
     for name in last[0][0]:
-        less, more = (100 * np.array([found[name]["mean"] for found in arm]) for arm in last)
+        less, more = (100 * np.array([found[name] for found in arm]) for arm in last)
         families.append(f"- {name}: {interval(list(more - less))}")
     return ["", f"More than the control, by round: {rounds}. In the last by family:", "", *families]
 
@@ -132,12 +154,15 @@ def alarms(runs: Sequence[dict]) -> list[str]:
     return [f"- seed {seed}, {step['name']}: {text}" for seed, step in steps for text in step.get("alarms", ())]
 
 
+PARTS = {"carried on": choices, "reward models": accuracies, "rejection sampling": sampled, "alarms": alarms}
+
+
 def tables(runs: Sequence[dict], control: Sequence[dict]) -> str:
     """Markdown of all that is known of the seeds."""
     parts = []
     for step, decoding in DECODINGS.items():
         parts += [f"\n### {decoding}\n", *by_round(runs, step), *(against(control, runs, step) if control else [])]
-    for title, lines in {"carried on": choices, "reward models": accuracies, "alarms": alarms}.items():
+    for title, lines in PARTS.items():
         parts += [f"\n### {title}\n", *lines(runs)]
     minutes = [f"{sum(step['seconds'] for step in run['steps']) / 60:.0f}" for run in runs]
     return "\n".join([*parts, f"\nMinutes of all steps, by seed: {', '.join(minutes)}"])
