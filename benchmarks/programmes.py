@@ -87,6 +87,17 @@ def by_round(runs: Sequence[dict], step: str) -> list[str]:
     return lines
 
 
+def by_family(runs: Sequence[dict], step: str) -> list[str]:
+    """What each family of instructions scores by round, mean over seeds, and what is forgotten of the held-out text."""
+    names = [*next(iter(runs[0]["evaluations"][step].values()))["by_family"]]
+    lines = header("round", *names, "perplexity of text")
+    for number, rows in enumerate(zip(*(run["evaluations"][step].values() for run in runs), strict=True)):
+        means = [f"{100 * np.mean([row['by_family'][name] for row in rows]):.1f}" for name in names]
+        perplexity = np.mean([row["perplexity"] for row in rows])
+        lines.append(f"| {number} | {' | '.join(means)} | {perplexity:.2f} |")
+    return lines
+
+
 def choices(runs: Sequence[dict]) -> list[str]:
     """What each round carried on, by seed, with what the candidates gained on the model kept until then."""
     lines = header("round", *seeds(runs))
@@ -161,7 +172,8 @@ def tables(runs: Sequence[dict], control: Sequence[dict]) -> str:
     """Markdown of all that is known of the seeds."""
     parts = []
     for step, decoding in DECODINGS.items():
-        parts += [f"\n### {decoding}\n", *by_round(runs, step), *(against(control, runs, step) if control else [])]
+        parts += [f"\n### {decoding}\n", *by_round(runs, step), "", *by_family(runs, step)]
+        parts += against(control, runs, step) if control else []
     for title, lines in PARTS.items():
         parts += [f"\n### {title}\n", *lines(runs)]
     minutes = [f"{sum(step['seconds'] for step in run['steps']) / 60:.0f}" for run in runs]
