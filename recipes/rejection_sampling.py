@@ -138,6 +138,8 @@ def main(args: RejectionSamplingArguments) -> None:
     recipe.write_json(f"{args.output_dir}/metrics.json", metrics)
     save_best_of_k(f"{args.output_dir}/best_of_k.svg", (search or {}).get("curves") or metrics["best_of_k"])
     recipe.say(", ".join(f"{name} {value}" for name, value in metrics.items() if isinstance(value, int)))
+    for alarm in metrics["alarms"]:
+        recipe.say(f"ALARM {alarm}")
 
 
 if __name__ == "__main__":

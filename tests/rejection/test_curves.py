@@ -8,7 +8,7 @@ import pytest
 
 from llama_align.data import Sample
 from llama_align.rejection.best_of_k import expected_best
-from llama_align.rejection.curves import best_of_k_curves, best_temperature, steps_to
+from llama_align.rejection.curves import best_of_k_curves, best_temperature, overoptimised, steps_to
 
 
 def samples(scores_PK: list[list[float]], temperature: float = 1.0, others: list[list[float]] | None = None):
@@ -53,6 +53,26 @@ def test_a_curve_is_the_mean_over_all_subsets():
         assert curve["best"][k - 1] == pytest.approx(statistics.mean(best), abs=1e-6)
         assert curve["median"][k - 1] == pytest.approx(statistics.mean(middle), abs=1e-6)
         assert curve["heldout"]["heldout/j"][k - 1] == pytest.approx(statistics.mean(judged), abs=1e-6)
+
+
+def test_a_judge_that_finds_the_best_surely_worse_than_one_answer_is_an_alarm():
+    chance = random.Random(0)
+    scores = [[chance.gauss(0, 1) for _ in range(4)] for _ in range(50)]
+    for sign, alarms in ((-1, 1), (1, 0)):
+        others = [[sign * score + chance.gauss(0, 1) for score in row] for row in scores]
+        curves = best_of_k_curves([samples(scores, 0.5, others)], 4, "r", ["heldout/j"])
+        gain, heldout = curves[0]["heldout_gain"]["heldout/j"], curves[0]["heldout"]["heldout/j"]
+        assert gain["difference"] == pytest.approx(heldout[-1] - heldout[0], abs=2e-6)
+        changes = [
+            other[row.index(max(row))] - statistics.mean(other) for row, other in zip(scores, others, strict=True)
+        ]
+        half = 1.96 * statistics.stdev(changes) / 50**0.5
+        assert gain["high"] - gain["low"] == pytest.approx(2 * half, rel=1e-3)
+        assert len(overoptimised(curves)) == alarms
+    assert overoptimised(best_of_k_curves([samples(scores, 0.5, others)], 4, "r")) == []
+    one = best_of_k_curves([samples(scores[:1], 0.5, [[4.0, 3.0, 2.0, 1.0]])], 4, "r", ["heldout/j"])
+    assert one[0]["heldout_gain"]["heldout/j"]["low"] is None, "one prompt has no interval"
+    assert overoptimised(one) == []
 
 
 def test_the_estimate_is_unbiased():

@@ -270,6 +270,8 @@ def test_a_model_that_chose_nothing_scores_what_was_chosen(run, tmp_path, models
     assert guards["chosen_against_random"]["helpfulness"]["gain"] > 0
     assert -1 <= guards["length_correlation"] <= 1
     assert len(metrics["best_of_k"][0]["heldout"]["heldout/judge"]) == len(metrics["best_of_k"][0]["k"])
+    assert set(metrics["best_of_k"][0]["heldout_gain"]) == {"heldout/judge"}
+    assert isinstance(metrics["alarms"], list)
     best, samples = (tmp_path / "out" / "best.jsonl").read_bytes(), samples_of(tmp_path / "out")
     assert set(samples[0].rewards) == {"helpfulness", "heldout/judge"}
     run("without", max_new_tokens=40)

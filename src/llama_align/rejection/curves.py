@@ -1,10 +1,13 @@
 """Expected best reward against the number of answers (Llama 2, figures 7 and 8), and the temperature it speaks for."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from ..data import Sample
+from ..metrics.intervals import Z95
 from .best_of_k import expected_best, expected_median
 from .candidates import reward, takeable
 
@@ -25,7 +28,8 @@ def best_of_k_curves(
 
     Returns:
         Per source {"checkpoint", "temperature", "prompts", "k": [..], "best": [..], "median": [..],
-        "heldout": {name: [..]}}, the last only where there are held-out scores.
+        "heldout": {name: [..]}, "heldout_gain": {name: {"difference", "low", "high"}}}, the last two only where there
+        are held-out scores: what the best of all answers is worth over one of them, with its 95% interval over prompts.
     """
     everything = [sample for samples in sampled for sample in samples]
     lowest = min((reward(s, score) for s in everything if takeable(s)), default=0.0)
@@ -47,8 +51,24 @@ def best_of_k_curves(
                 name: [round(expected_best(rewards_PK, k, values_PK), 6) for k in ks]
                 for name, values_PK in others.items()
             }
+            curve["heldout_gain"] = {name: _gain(rewards_PK, values_PK) for name, values_PK in others.items()}
         curves.append(curve)
     return curves
+
+
+def overoptimised(curves: Sequence[Curve]) -> list[str]:
+    """Alarms: the best of all answers to a prompt is surely worse than any one, under a score that chose nothing."""
+    said = []
+    for curve in curves:
+        for name, gain in curve.get("heldout_gain", {}).items():
+            if gain["high"] is not None and gain["high"] < 0:
+                source = f"{curve['checkpoint']} at temperature {curve['temperature']:g}"
+                span = f"{gain['difference']:.3f} [{gain['low']:.3f}, {gain['high']:.3f}]"
+                said.append(
+                    f"over-optimised: {name} finds the best of {curve['k'][-1]} answers of {source} worse than one of "
+                    f"them, by {span}"
+                )
+    return said
 
 
 def best_temperature(curves: Sequence[Curve]) -> float:
@@ -61,6 +81,15 @@ def steps_to(most: int) -> list[int]:
     powers = [2**i for i in range(3, most.bit_length() + 1)]
     steps = {*range(1, 9), *powers, *(power + power // 2 for power in powers), most}
     return sorted(step for step in steps if step <= most)
+
+
+def _gain(rewards_PK: Sequence[Sequence[float]], values_PK: Sequence[Sequence[float]]) -> dict[str, float | None]:
+    pairs = zip(rewards_PK, values_PK, strict=True)
+    changes = [expected_best([rewards], len(rewards), [values]) - fmean(values) for rewards, values in pairs]
+    mean = fmean(changes)
+    half = Z95 * stdev(changes) / math.sqrt(len(changes)) if len(changes) > 1 else None
+    ends = (None, None) if half is None else (round(mean - half, 6), round(mean + half, 6))
+    return {"difference": round(mean, 6), "low": ends[0], "high": ends[1]}
 
 
 def _rows(values: Sequence[float], width: int) -> list[Sequence[float]]:

@@ -16,7 +16,7 @@ from ..rewards.score_cache import CachedRewards
 from ..runtime.identity import checkpoint_digest
 from ..runtime.processes import Group
 from .candidates import RANKS, Pool, best_answers, prompt_key, rewarded
-from .curves import best_of_k_curves, best_temperature
+from .curves import best_of_k_curves, best_temperature, overoptimised
 from .draws import Draws, sources
 from .guards import guards
 from .rules import Choice
@@ -243,6 +243,7 @@ def metrics_of(
     origins, prompts, answers = shape
     new = samples[: origins * prompts * answers]
     chosen = best or best_answers(pool, score)
+    curves = best_of_k_curves(_parts(new, prompts * answers), answers, score, heldout)
     return {
         "earlier": len(samples) - len(new),
         "kept": len(best),
@@ -253,7 +254,8 @@ def metrics_of(
         "all": describe([s.rewards[score] for s in new]),
         "best": describe([s.rewards[score] for s in chosen]),
         "guards": guards(pool, chosen, score, heldout),
-        "best_of_k": best_of_k_curves(_parts(new, prompts * answers), answers, score, heldout),
+        "best_of_k": curves,
+        "alarms": overoptimised(curves),
     }
 
 
