@@ -65,8 +65,8 @@ def overoptimised(curves: Sequence[Curve]) -> list[str]:
                 source = f"{curve['checkpoint']} at temperature {curve['temperature']:g}"
                 span = f"{gain['difference']:.3f} [{gain['low']:.3f}, {gain['high']:.3f}]"
                 said.append(
-                    f"over-optimised: {name} finds the best of {curve['k'][-1]} answers of {source} worse than one of "
-                    f"them, by {span}"
+                    f"over-optimised: by {name} the best of {curve['k'][-1]} answers of {source} is worse than one of "
+                    f"them: {span}"
                 )
     return said
 
