@@ -153,7 +153,11 @@ def against(control: Sequence[dict], runs: Sequence[dict], step: str) -> list[st
     arms = [score(arm, step).T for arm in (control, runs)]
     rounds = "; ".join(interval(list(more - less)) for less, more in zip(*arms, strict=True))
     last = [[[*run["evaluations"][step].values()][-1]["by_family"] for run in arm] for arm in (control, runs)]
-    families = []
+    texts = [
+        np.array([[row["perplexity"] for row in run["evaluations"][step].values()][-1] for run in arm])
+        for arm in (control, runs)
+    ]
+    families = [f"- perplexity of text: {interval(list(texts[1] - texts[0]))}"]
     for name in last[0][0]:
         less, more = (100 * np.array([found[name] for found in arm]) for arm in last)
         families.append(f"- {name}: {interval(list(more - less))}")
