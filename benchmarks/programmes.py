@@ -19,7 +19,7 @@ from demo_seeds import DECODINGS, RATES, interval
 
 from llama_align.report import figures
 from llama_align.report.inputs import Run, Step, read_run
-from llama_align.runtime.files import write_json, write_text
+from llama_align.runtime.files import write_text
 from llama_align.scaling.gains import gains
 
 KEPT = {
@@ -209,7 +209,7 @@ def main() -> None:
     telling.add_argument("--picture", type=Path)
     args = parser.parse_args()
     if args.command == "keep":
-        write_json(args.file, kept(read_run(args.run)))
+        write_text(args.file, json.dumps(kept(read_run(args.run))) + "\n")
         return
     runs, control = ([json.loads(file.read_text()) for file in files] for files in (args.files, args.control))
     if control and [run["seed"] for run in runs] != [run["seed"] for run in control]:
