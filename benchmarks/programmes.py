@@ -152,14 +152,11 @@ def against(control: Sequence[dict], runs: Sequence[dict], step: str) -> list[st
     """What the runs score more than the control in every round, and in the last by family of instructions."""
     arms = [score(arm, step).T for arm in (control, runs)]
     rounds = "; ".join(interval(list(more - less)) for less, more in zip(*arms, strict=True))
-    last = [[[*run["evaluations"][step].values()][-1]["by_family"] for run in arm] for arm in (control, runs)]
-    texts = [
-        np.array([[row["perplexity"] for row in run["evaluations"][step].values()][-1] for run in arm])
-        for arm in (control, runs)
-    ]
-    families = [f"- perplexity of text: {interval(list(texts[1] - texts[0]))}"]
-    for name in last[0][0]:
-        less, more = (100 * np.array([found[name] for found in arm]) for arm in last)
+    last = [[[*run["evaluations"][step].values()][-1] for run in arm] for arm in (control, runs)]
+    less, more = (np.array([row["perplexity"] for row in arm]) for arm in last)
+    families = [f"- perplexity of text: {interval(list(more - less))}"]
+    for name in last[0][0]["by_family"]:
+        less, more = (100 * np.array([row["by_family"][name] for row in arm]) for arm in last)
         families.append(f"- {name}: {interval(list(more - less))}")
     return ["", f"More than the control, by round: {rounds}. In the last by family:", "", *families]
 

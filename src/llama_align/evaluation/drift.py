@@ -7,12 +7,11 @@ meant against the KL divergence between the two policies.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
 
 from ..chat import encode_answer, render_prompt
 from ..data.jsonl import read_jsonl
 from ..metrics import functional as metrics
-from ..metrics.intervals import Z95
+from ..metrics.intervals import of_mean
 from ..recipe import load_tokenizer
 from ..recipe.engines import EngineSettings
 from ..rewards.models import RewardModels
@@ -100,7 +99,7 @@ def _kl(evaluation: Evaluation, name: str, path: str, start: str, settings: Engi
         model = settings.load(checkpoint, its)
         sums.append(negative_log_likelihood(model, sequences, given=[len(prompt) for prompt in prompts])[0])
     ratios = [far - near for near, far in zip(*sums, strict=True)]
-    mean, half = fmean(ratios), Z95 * stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.inf
-    if not math.isfinite(half):
+    mean, low, high = of_mean(ratios)
+    if not math.isfinite(high - low):
         return None
-    return {"mean": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4)}
+    return {"mean": round(mean, 4), "low": round(low, 4), "high": round(high, 4)}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import fmean, stdev
 
 Z95 = 1.959963984540054  # the 97.5% point of the standard normal
 
@@ -50,3 +51,10 @@ def matched_pairs(gained: int, lost: int, n: int) -> tuple[float, float]:
     centre = (b - c) / m
     half = Z95 * math.sqrt(b + c - (b - c) ** 2 / m) / m
     return max(-1.0, centre - half), min(1.0, centre + half)
+
+
+def of_mean(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean with the ends of its 95% interval by the normal distribution; infinite ends of a single value."""
+    mean = fmean(values)
+    half = Z95 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    return mean, mean - half, mean + half

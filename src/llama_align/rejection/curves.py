@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from ..data import Sample
-from ..metrics.intervals import Z95
+from ..metrics.intervals import of_mean
 from .best_of_k import expected_best, expected_median
 from .candidates import reward, takeable
 
@@ -86,10 +86,8 @@ def steps_to(most: int) -> list[int]:
 def _gain(rewards_PK: Sequence[Sequence[float]], values_PK: Sequence[Sequence[float]]) -> dict[str, float | None]:
     pairs = zip(rewards_PK, values_PK, strict=True)
     changes = [expected_best([rewards], len(rewards), [values]) - fmean(values) for rewards, values in pairs]
-    mean = fmean(changes)
-    half = Z95 * stdev(changes) / math.sqrt(len(changes)) if len(changes) > 1 else None
-    ends = (None, None) if half is None else (round(mean - half, 6), round(mean + half, 6))
-    return {"difference": round(mean, 6), "low": ends[0], "high": ends[1]}
+    found = dict(zip(("difference", "low", "high"), of_mean(changes), strict=True))
+    return {name: round(value, 6) if math.isfinite(value) else None for name, value in found.items()}
 
 
 def _rows(values: Sequence[float], width: int) -> list[Sequence[float]]:
